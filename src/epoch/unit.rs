@@ -1,0 +1,87 @@
+//! What one warehouse transaction applies: folded rows of one group, from a ledger position to a later one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{EpochNumber, LoadAccount};
+use crate::batch::{Seq, TableChanges};
+use crate::contract::Contract;
+
+/// What a delete at the source does to the row that people see.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeleteMode {
+    /// The row goes.
+    #[default]
+    Hard,
+    /// The row stays with `_deleted = true`.
+    Soft,
+    /// Every version stays, with the time that it was valid.
+    History,
+}
+
+/// One group's transaction: a compare-and-set of its ledger from `after` to `through`.
+#[derive(Debug, Clone)]
+pub struct LoadUnit {
+    /// The group's name.
+    pub group: String,
+    /// The log that the epochs belong to.
+    pub log: Uuid,
+    /// The epoch that the ledger must stand at; 0 = the group was never loaded.
+    pub after: EpochNumber,
+    /// The last epoch of the unit.
+    pub through: EpochNumber,
+    /// The tables that have something.
+    pub tables: Vec<TableLoad>,
+}
+
+/// What a unit does to one table. Order: truncate, then the rows.
+#[derive(Debug, Clone)]
+pub struct TableLoad {
+    /// The contract at `through`.
+    pub contract: Arc<Contract>,
+    /// What deletes do.
+    pub mode: DeleteMode,
+    /// The table was emptied: rows with a lower `_seq` go (in history mode: end).
+    pub truncate: Option<Seq>,
+    /// Folded rows in the contract's `output` columns. Keyed tables: one row per key, `Create`, `Update` or `Delete`
+    /// (upsert or delete; a move has become a delete of the old key and an upsert of the new one). `unchanged` columns
+    /// are to be filled from the warehouse's row under `old_keys` where that is not null, else under the row's own key.
+    /// History tables: every version, in order, whole or partial. Tables without a key: every row.
+    pub rows: Vec<TableChanges>,
+    /// Tombstones are to be kept for these deletes, because something older may still arrive (open quarantine, resync).
+    pub keep_tombstones: bool,
+    /// What the fold has already counted: `loaded`, and what is `superseded` before the warehouse.
+    pub folded: LoadAccount,
+    /// Newest commit time at the source, microseconds since 1970, or [`NO_TIME`](crate::batch::NO_TIME).
+    pub max_source_time_us: i64,
+}
+
+/// A partial row that found no base in the warehouse, so it was not applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incomplete {
+    /// The table.
+    pub table: String,
+    /// The row's key as JSON text.
+    pub key: String,
+    /// Its order.
+    pub seq: String,
+    /// Its partition (source and name).
+    pub partition: String,
+    /// The columns that lack a value.
+    pub missing: Vec<String>,
+}
+
+/// Where a group's ledger stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The log.
+    pub log: Uuid,
+    /// The last epoch that the warehouse holds.
+    pub through: EpochNumber,
+    /// What became of the rows, by table: the unit's when it comes from an apply, the sum of all when it was read.
+    pub accounts: BTreeMap<String, LoadAccount>,
+}

@@ -1,0 +1,57 @@
+//! Where changes come from.
+//!
+//! A source hands out records with the exact span that they cover. Positions come from the lake log, never from the
+//! source's own bookkeeping: what is handed out twice is refused by the join-on rule, what is left out as well.
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use crate::batch::RawBatch;
+use crate::error::Result;
+use crate::progress::{Partition, Progress};
+
+/// What [`Source::next`] found.
+#[derive(Debug)]
+pub enum Polled {
+    /// Records of one partition.
+    Batch(RawBatch),
+    /// These partitions will go to another process: seal and commit what is held of them, then fire `done`. The source
+    /// hands out nothing more of them until they come back.
+    Revoking {
+        /// Which.
+        partitions: Vec<Partition>,
+        /// Fired when they are committed (or dropped).
+        done: oneshot::Sender<()>,
+    },
+    /// These partitions are gone already: drop what is held of them and not committed.
+    Lost(Vec<Partition>),
+    /// Everything that was there when this process began to look has been handed out. Said again after every batch that
+    /// reaches the end, and only then; a source that ends (a file without `follow`) says it for good and then waits.
+    CaughtUp,
+}
+
+/// How far behind a partition is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lag {
+    /// Which partition.
+    pub partition: Partition,
+    /// Records (Kafka) or bytes (files) between what was handed out and the end.
+    pub behind: u64,
+}
+
+/// A source of changes.
+#[async_trait]
+pub trait Source: Send {
+    /// The next thing; waits while there is none. Cancel-safe: dropping the future loses nothing.
+    async fn next(&mut self) -> Result<Polled>;
+
+    /// Everything up to `committed` is durable in the lake and will never be asked for again. May be called again with
+    /// the same or a later progress; failing here loses nothing.
+    async fn release(&mut self, committed: &Progress) -> Result<()>;
+
+    /// Hands out again from `committed` on, dropping everything fetched: the epoch that held it was given up.
+    async fn rewind(&mut self, committed: &Progress) -> Result<()>;
+
+    /// How far behind each partition is, as far as it is known without asking anybody.
+    fn lag(&self) -> Vec<Lag>;
+}

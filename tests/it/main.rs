@@ -1,0 +1,16 @@
+//! One integration binary; a file per theme.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+mod commands;
+mod config;
+mod decode;
+mod exactly_once;
+mod file;
+mod kafka;
+mod lake;
+mod layers;
+mod operator;
+mod warehouse;

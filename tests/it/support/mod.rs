@@ -1,0 +1,7 @@
+//! Real servers and the oracle that the tests stand on.
+
+pub mod kafka;
+pub mod oracle;
+pub mod postgres;
+pub mod process;
+pub mod s3;
