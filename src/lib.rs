@@ -50,6 +50,7 @@ pub mod contract;
 pub mod decode;
 pub mod epoch;
 pub mod error;
+pub mod failpoint;
 pub mod lake;
 pub mod operator;
 pub mod pipeline;
