@@ -32,8 +32,11 @@ pub struct LoadUnit {
     pub log: Uuid,
     /// The epoch that the ledger must stand at; 0 = the group was never loaded.
     pub after: EpochNumber,
-    /// The last epoch of the unit.
+    /// The last epoch of the unit; equal to `after` when only tables that were held back catch up.
     pub through: EpochNumber,
+    /// The tables of the group that stay behind (parked or paused), with the last epoch that the warehouse holds of them.
+    /// Stands in the ledger row, so it changes in the same transaction.
+    pub held: BTreeMap<String, EpochNumber>,
     /// The tables that have something.
     pub tables: Vec<TableLoad>,
 }
@@ -53,6 +56,7 @@ pub struct TableLoad {
     /// History tables: every version, in order, whole or partial. Tables without a key: every row.
     pub rows: Vec<TableChanges>,
     /// Tombstones are to be kept for these deletes, because something older may still arrive (open quarantine, resync).
+    /// `false` also clears the table's older tombstones: nothing older can arrive any more.
     pub keep_tombstones: bool,
     /// What the fold has already counted: `loaded`, and what is `superseded` before the warehouse.
     pub folded: LoadAccount,
@@ -82,6 +86,8 @@ pub struct Applied {
     pub log: Uuid,
     /// The last epoch that the warehouse holds.
     pub through: EpochNumber,
+    /// The tables that stay behind, with the last epoch that the warehouse holds of them.
+    pub held: BTreeMap<String, EpochNumber>,
     /// What became of the rows, by table: the unit's when it comes from an apply, the sum of all when it was read.
     pub accounts: BTreeMap<String, LoadAccount>,
 }

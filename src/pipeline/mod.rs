@@ -1,1 +1,37 @@
+//! The running process: the only place that spawns tasks and makes channels.
 //!
+//! | file | what it owns |
+//! |---|---|
+//! | `build.rs` | sources, decoders, operators and warehouse from a topology |
+//! | `reader.rs` | one task per source: read, decode, transform |
+//! | `ingest.rs` | the epoch task: collect, seal, commit, release |
+//! | `open_epoch.rs` | what has been collected since the last cut |
+//! | `unit.rs` | which epochs become one warehouse transaction: pure |
+//! | `fold.rs` | newest value per key: pure |
+//! | `load.rs` | one task per group: fold, ensure, apply |
+//! | `backoff.rs` | how long to wait before trying again |
+//! | `status.rs`, `report.rs` | what the process knows about itself; metrics |
+| `run.rs` | start, supervision, shutdown |
+//!
+//! ```text
+//!  reader (source A) ─┐  bounded   ┌─ seal + commit (at most one at a time) ─▶ lake log
+//!  reader (source B) ─┴─ channel ─▶│ ingest
+//!        ▲── release / rewind ─────┘                    log ─▶ load (group 1), load (group 2), …
+//! ```
+//!
+//! What a reader hands over carries the *era* that it was read in. When an epoch is dropped (fenced, or the store stayed
+//! away), ingest begins a new era, tells the readers where the log stands, and ignores what still comes from the old one.
+
+mod backoff;
+pub mod build;
+pub mod fold;
+mod ingest;
+mod load;
+mod open_epoch;
+mod reader;
+mod report;
+mod run;
+pub mod status;
+mod unit;
+
+pub use run::{Options, Role, run};

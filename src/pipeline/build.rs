@@ -1,0 +1,124 @@
+//! Sources, decoders and operators from a topology.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::{self, Loaded, Source as SourceConfig, Topology};
+use crate::decode::Decoder;
+use crate::decode::debezium::{DebeziumJson, TableRoute};
+use crate::error::{Error, ErrorKind, Result};
+use crate::operator::Chain;
+use crate::progress::Standings;
+use crate::source::Source;
+
+/// What ingest is made of.
+pub struct Parts {
+    /// Each table's operators.
+    pub chains: Arc<BTreeMap<String, Chain>>,
+    /// Each source with its decoder.
+    pub sources: Vec<SourcePart>,
+}
+
+/// A source and its decoder.
+pub struct SourcePart {
+    pub name: Arc<str>,
+    pub source: Box<dyn Source>,
+    pub decoder: Box<dyn Decoder>,
+}
+
+/// The groups of a topology: those that are named, and one for every other table.
+pub fn groups(topology: &Topology) -> BTreeMap<String, Vec<String>> {
+    let mut groups = topology.groups.clone();
+    for table in topology.tables.keys() {
+        if !topology.groups.values().any(|tables| tables.contains(table)) {
+            groups.insert(table.clone(), vec![table.clone()]);
+        }
+    }
+    groups
+}
+
+/// Each table's operators.
+pub fn chains(topology: &Topology) -> Result<BTreeMap<String, Chain>> {
+    let mut chains = BTreeMap::new();
+    for (name, table) in &topology.tables {
+        let chain = Chain::build(name, table).map_err(|mistakes| {
+            let text = mistakes.iter().map(|m| format!("operator {}: {}", m.operator + 1, m.message));
+            Error::new(ErrorKind::Config, format!("table {name}: {}", text.collect::<Vec<_>>().join("; ")))
+        })?;
+        chains.insert(name.clone(), chain);
+    }
+    Ok(chains)
+}
+
+/// Connects the sources and makes their decoders.
+pub async fn parts(loaded: &Loaded, standings: &Arc<dyn Standings>) -> Result<Parts> {
+    let topology = &loaded.topology;
+    let mut sources = Vec::new();
+    for (name, source) in &topology.sources {
+        let routes = routes(loaded, name);
+        let debezium = match source {
+            SourceConfig::Kafka(kafka) => &kafka.debezium,
+            SourceConfig::File(file) => &file.debezium,
+        };
+        let streams: Vec<String> = routes.iter().map(|route| route.stream.clone()).collect();
+        let decoder = DebeziumJson::new(name, debezium, routes)?;
+        let source = open_source(name, source, topology, &streams, standings).await?;
+        sources.push(SourcePart { name: name.as_str().into(), source, decoder: Box::new(decoder) });
+    }
+    Ok(Parts { chains: Arc::new(chains(topology)?), sources })
+}
+
+/// The tables that read from source `name`.
+fn routes(loaded: &Loaded, name: &str) -> Vec<TableRoute> {
+    let only_source = loaded.topology.sources.len() == 1;
+    loaded
+        .topology
+        .tables
+        .iter()
+        .filter(|(_, table)| match &table.source {
+            Some(source) => source == name,
+            None => only_source || config::may_read(&loaded.topology, name, &table.from),
+        })
+        .map(|(table_name, table)| TableRoute {
+            table: table_name.clone(),
+            stream: table.from.clone(),
+            key: table.key.clone(),
+            contract: loaded.contracts.get(table_name).cloned(),
+            on_mismatch: table.on_mismatch,
+        })
+        .collect()
+}
+
+async fn open_source(
+    name: &str,
+    source: &SourceConfig,
+    topology: &Topology,
+    streams: &[String],
+    standings: &Arc<dyn Standings>,
+) -> Result<Box<dyn Source>> {
+    match source {
+        SourceConfig::File(file) => {
+            Ok(Box::new(crate::source::file::Files::open(name, file, Arc::clone(standings)).await?))
+        }
+        #[cfg(feature = "kafka")]
+        SourceConfig::Kafka(kafka) => {
+            let inflight = topology.limits.inflight_bytes.0 as usize;
+            let kafka = crate::source::kafka::Kafka::open(
+                name,
+                kafka,
+                &topology.name,
+                streams,
+                inflight,
+                Arc::clone(standings),
+            )
+            .await?;
+            Ok(Box::new(kafka))
+        }
+        #[cfg(not(feature = "kafka"))]
+        SourceConfig::Kafka(_) => {
+            let _unused = (topology, streams);
+            Err(Error::new(ErrorKind::Config, format!("source {name}: this build has no Kafka"))
+                .help("build with `--features kafka`"))
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! One task per group: what the log has and the ledger lacks becomes a unit, folded and applied in one transaction.
+//!
+//! Nothing is remembered that the ledger does not say: after any failure the ledger is read again. An apply whose answer
+//! was lost is therefore either found done, or done again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{NO_TIME, TableChanges};
+use crate::config::Topology;
+use crate::contract::Contract;
+use crate::epoch::{Applied, Control, EpochNumber, LoadUnit, Manifest};
+use crate::error::{Disposition, Error, ErrorKind, Result};
+use crate::lake::{Draft, Lake, Log, LogState};
+use crate::pipeline::backoff::Backoff;
+use crate::pipeline::fold::fold;
+use crate::pipeline::report::Report;
+use crate::pipeline::unit::{self, Standing, UnitPlan};
+use crate::telemetry;
+use crate::warehouse::Warehouse;
+
+/// How often a loader without an ingest beside it looks at the log.
+const POLL: Duration = Duration::from_secs(1);
+/// The most manifests that one plan looks at.
+const MANIFESTS_PER_PLAN: u64 = 256;
+
+/// Loads one group.
+pub struct Loader {
+    pub group: String,
+    pub tables: Vec<String>,
+    pub topology: Arc<Topology>,
+    pub lake: Lake,
+    pub log: Arc<Log>,
+    pub warehouse: Arc<dyn Warehouse>,
+    /// The newest epoch, told by ingest in this process.
+    pub head: watch::Receiver<EpochNumber>,
+    pub report: Arc<Report>,
+    /// The contract that the live table was last made to fit.
+    pub ensured: BTreeMap<String, Arc<Contract>>,
+}
+
+impl Loader {
+    /// Loads until `stop`, then what the log still has, then returns.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<()> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.step().await {
+                Ok(true) => backoff.reset(),
+                Ok(false) if stop.is_cancelled() => return Ok(()),
+                Ok(false) => self.wait(&stop).await,
+                Err(error) => {
+                    self.handle(error, &mut backoff).await?;
+                    if stop.is_cancelled() && backoff.attempts() > 0 {
+                        tracing::warn!(group = self.group, "stopping with epochs left to load; they wait in the lake");
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self, stop: &CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            changed = self.head.changed() => if changed.is_err() {
+                // No ingest in this process (any more): look at the log by the clock.
+                tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(POLL) => {} }
+            },
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+
+    async fn handle(&self, error: Error, backoff: &mut Backoff) -> Result<()> {
+        match error.disposition() {
+            Disposition::Retry => {
+                let reason = match error.kind() {
+                    ErrorKind::LedgerMoved => "ledger_moved",
+                    ErrorKind::StoreUnavailable => "store_unavailable",
+                    _ => "warehouse_unavailable",
+                };
+                tracing::warn!(group = self.group, attempt = backoff.attempts(), "{error}; trying again");
+                metrics::counter!(telemetry::RETRIES_TOTAL, "part" => "load", "reason" => reason).increment(1);
+                self.report.problem(&self.group, &error);
+                backoff.wait().await;
+                Ok(())
+            }
+            Disposition::Park(table) => {
+                tracing::error!(group = self.group, table, "{error}; the table is parked, the others go on");
+                self.report.problem(&self.group, &error);
+                let control = Control::Pause { table: table.clone(), why: error.to_string() };
+                let derive = |_: &str, _: &crate::contract::TableSchema| {
+                    Err(Error::new(ErrorKind::Internal, "a control entry has no files"))
+                };
+                self.log.commit(Draft::control(vec![control]), &derive).await.map(drop)
+            }
+            Disposition::Halt => Err(error.doing(format!("load group {}", self.group))),
+        }
+    }
+
+    /// Applies one unit; `false` when there was nothing to do.
+    async fn step(&mut self) -> Result<bool> {
+        let state = self.log.refresh().await?;
+        let applied = self.ledger(&state).await?;
+        let stopped: BTreeSet<String> = state.stopped.keys().cloned().collect();
+        let standing = Standing {
+            tables: &self.tables,
+            after: applied.through,
+            held: &applied.held,
+            stopped: &stopped,
+            max_bytes: self.topology.limits.unit_bytes.0,
+        };
+        let manifests = self.manifests(unit::first_needed(&standing), state.n).await?;
+        let Some(plan) = unit::plan(&standing, &manifests) else {
+            self.report.idle(&self.group, &applied, &state);
+            return Ok(false);
+        };
+        let started = std::time::Instant::now();
+        let load = self.fold(&state, &applied, plan, &manifests).await?;
+        metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "fold").record(started.elapsed().as_secs_f64());
+        for table in &load.tables {
+            self.ensure(&table.contract).await?;
+        }
+        let started = std::time::Instant::now();
+        let applied = self.warehouse.apply(&load).await?;
+        metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "apply").record(started.elapsed().as_secs_f64());
+        check_accounts(&load, &applied)?;
+        self.report.applied(&load, &applied, &state);
+        Ok(true)
+    }
+
+    async fn ledger(&self, state: &LogState) -> Result<Applied> {
+        let fresh = Applied { log: state.log, through: 0, held: BTreeMap::new(), accounts: BTreeMap::new() };
+        let applied = self.warehouse.applied(&self.group).await?.unwrap_or(fresh);
+        if applied.log != state.log {
+            return Err(Error::new(
+                ErrorKind::LedgerForeign,
+                format!("the ledger of group {} belongs to log {}, the lake holds log {}", self.group, applied.log, state.log),
+            )
+            .help("the warehouse was loaded from another lake; use the old lake, another schema, or remove the ledger row together with its tables"));
+        }
+        if applied.through > state.n {
+            return Err(Error::new(
+                ErrorKind::LogCorrupt,
+                format!("the ledger of group {} stands at epoch {}, the log ends at {}", self.group, applied.through, state.n),
+            )
+            .help("the lake has lost manifests (restored from an older copy?); restore them, or replay into a new schema"));
+        }
+        Ok(applied)
+    }
+
+    async fn manifests(&self, first: EpochNumber, head: EpochNumber) -> Result<Vec<Arc<Manifest>>> {
+        let mut manifests = Vec::new();
+        for n in first..=head.min(first + MANIFESTS_PER_PLAN - 1) {
+            manifests.push(self.log.manifest(n).await?);
+        }
+        Ok(manifests)
+    }
+
+    async fn ensure(&mut self, contract: &Arc<Contract>) -> Result<()> {
+        let known = self.ensured.get(&contract.table);
+        if known.is_some_and(|known| known.output == contract.output) {
+            return Ok(());
+        }
+        let mode = self.topology.tables.get(&contract.table).map(|t| t.deletes).unwrap_or_default();
+        self.warehouse.ensure(contract, mode).await?;
+        self.ensured.insert(contract.table.clone(), Arc::clone(contract));
+        Ok(())
+    }
+
+    /// Reads the files of the plan table by table and folds them.
+    async fn fold(
+        &self,
+        state: &LogState,
+        applied: &Applied,
+        plan: UnitPlan,
+        manifests: &[Arc<Manifest>],
+    ) -> Result<LoadUnit> {
+        let mut tables = Vec::new();
+        for table in &self.tables {
+            let mut changes: Vec<TableChanges> = Vec::new();
+            let mut newest = NO_TIME;
+            let Some(contract) = state.contracts.get(table) else { continue };
+            for take in plan.takes.iter().filter(|take| take.tables.contains(table)) {
+                let epoch = manifests.iter().find(|m| m.n == take.n).and_then(|m| m.tables.get(table));
+                for file in epoch.into_iter().flat_map(|epoch| &epoch.files) {
+                    changes.extend(self.lake.read_changes(file, contract).await?);
+                }
+                newest = newest.max(epoch.and_then(|e| e.max_source_time_us).unwrap_or(NO_TIME));
+            }
+            if changes.is_empty() {
+                continue;
+            }
+            let mode = self.topology.tables.get(table).map(|t| t.deletes).unwrap_or_default();
+            let keep_tombstones = something_older_may_come(state, table, plan.through);
+            let mut load = tokio::task::block_in_place(|| fold(contract, mode, changes, keep_tombstones))?;
+            load.max_source_time_us = newest;
+            tables.push(load);
+        }
+        Ok(LoadUnit {
+            group: self.group.clone(),
+            log: state.log,
+            after: applied.through,
+            through: plan.through,
+            held: plan.held,
+            tables,
+        })
+    }
+}
+
+/// Only a retry from quarantine can bring a row that is older than what was loaded. While the ledger is behind the log,
+/// entries that are closed by now may still have been open at the unit's epoch, so the tombstones stay.
+fn something_older_may_come(state: &LogState, table: &str, through: EpochNumber) -> bool {
+    let open = state.open_quarantine.get(table).is_some_and(|n| *n > 0);
+    let ever = state.account.tables.get(table).is_some_and(|a| a.replaced > 0 || !a.rejected.is_empty())
+        || state.account.records.values().any(|a| a.rejected > 0);
+    open || (ever && through < state.n)
+}
+
+fn check_accounts(unit: &LoadUnit, applied: &Applied) -> Result<()> {
+    for table in &unit.tables {
+        let account = applied.accounts.get(&table.contract.table).copied().unwrap_or_default();
+        if !account.balances() || account.loaded != table.folded.loaded {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!(
+                    "the account of table {} does not balance after epoch {}: {account:?}, {} rows were in the lake",
+                    table.contract.table, unit.through, table.folded.loaded
+                ),
+            ));
+        }
+    }
+    Ok(())
+}

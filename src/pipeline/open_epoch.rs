@@ -1,0 +1,158 @@
+//! What has been collected since the last cut: files being written, spans, account.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use chrono::Utc;
+
+use crate::config::{OnMismatch, Topology};
+use crate::contract::{TableSchema, join_schemas};
+use crate::epoch::{Account, Control};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::{Draft, DraftTable, EpochWriter, Lake};
+use crate::pipeline::reader::Transformed;
+use crate::progress::{Advance, Partition};
+
+/// The epoch that is being collected.
+pub struct OpenEpoch {
+    writer: EpochWriter,
+    began: Option<Instant>,
+    advances: BTreeMap<Partition, Advance>,
+    inputs: BTreeMap<String, TableSchema>,
+    account: Account,
+    control: Vec<Control>,
+    payload_bytes: u64,
+    holds_data: bool,
+}
+
+impl OpenEpoch {
+    /// An empty epoch, to be written into `lake`.
+    pub fn begin(lake: &Lake) -> Self {
+        Self {
+            writer: EpochWriter::begin(lake),
+            began: None,
+            advances: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+            account: Account::default(),
+            control: Vec::new(),
+            payload_bytes: 0,
+            holds_data: false,
+        }
+    }
+
+    /// When its first record came.
+    pub fn began(&self) -> Option<Instant> {
+        self.began
+    }
+
+    /// Payload bytes read into it.
+    pub fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
+    }
+
+    /// Whether nothing at all was read.
+    pub fn is_empty(&self) -> bool {
+        self.advances.is_empty() && self.control.is_empty()
+    }
+
+    /// Whether there is more than positions.
+    pub fn holds_data(&self) -> bool {
+        self.holds_data
+    }
+
+    /// Takes what a reader handed over. `stopped` names the tables that need no further pause.
+    pub fn take(&mut self, done: Transformed, topology: &Topology, stopped: &BTreeSet<String>) -> Result<()> {
+        self.began.get_or_insert_with(Instant::now);
+        self.payload_bytes += done.raw.records.bytes() as u64;
+        self.extend_span(done.advance)?;
+        self.account.records.entry(done.raw.partition.source.to_string()).or_default().add(&done.records);
+        self.holds_data |= !done.tables.is_empty() || !done.rejects.is_empty();
+        self.writer.raw(&done.raw)?;
+        for (rows, input) in &done.tables {
+            self.learn(&rows.contract.table, input)?;
+            self.writer.write(rows)?;
+        }
+        for (table, account) in &done.accounts {
+            self.account.tables.entry(table.clone()).or_default().add(account);
+        }
+        for reject in done.rejects {
+            self.park_if_asked(&reject, topology, stopped);
+            let record = done.raw.records.at_offset(reject.seq.major);
+            self.writer.reject(reject, record)?;
+        }
+        Ok(())
+    }
+
+    fn extend_span(&mut self, advance: Advance) -> Result<()> {
+        let Some(open) = self.advances.get_mut(&advance.partition) else {
+            self.advances.insert(advance.partition.clone(), advance);
+            return Ok(());
+        };
+        if open.span.to != advance.span.from {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!(
+                    "collect {}: its source handed out {} to {} after {}",
+                    advance.partition, advance.span.from, advance.span.to, open.span.to
+                ),
+            ));
+        }
+        open.span.to = advance.span.to;
+        open.generation = advance.generation;
+        open.mark = advance.mark;
+        Ok(())
+    }
+
+    fn learn(&mut self, table: &str, input: &TableSchema) -> Result<()> {
+        let Some(known) = self.inputs.get_mut(table) else {
+            self.inputs.insert(table.to_owned(), input.clone());
+            return Ok(());
+        };
+        if known != input {
+            *known = join_schemas(known, input).map_err(|clash| {
+                Error::new(
+                    ErrorKind::Fenced,
+                    format!("two sources of table {table} disagree about {}: {} and {}", clash.column, clash.known, clash.seen),
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A row that the contract cannot take parks its table where the topology says so.
+    fn park_if_asked(&mut self, reject: &crate::batch::Reject, topology: &Topology, stopped: &BTreeSet<String>) {
+        let Some(table) = reject.table.as_ref().filter(|_| reject.rule == "contract") else { return };
+        let asked = topology.tables.get(table).is_some_and(|t| t.on_mismatch == OnMismatch::Park);
+        let told = stopped.contains(table)
+            || self.control.iter().any(|c| matches!(c, Control::Pause { table: known, .. } if known == table));
+        if asked && !told {
+            self.control.push(Control::Pause { table: table.clone(), why: format!("on_mismatch: park: {}", reject.reason) });
+        }
+    }
+
+    /// Closes and uploads the files; what is left is the manifest's draft.
+    pub async fn seal(self) -> Result<Draft> {
+        let sealed_at = Utc::now();
+        let attempt = self.writer.attempt();
+        let files = self.writer.finish().await?;
+        let mut tables = BTreeMap::new();
+        for (table, epoch) in files.tables {
+            let input = self
+                .inputs
+                .get(&table)
+                .cloned()
+                .ok_or_else(|| Error::new(ErrorKind::Internal, format!("files of table {table} without its columns")))?;
+            tables.insert(table, DraftTable { epoch, input });
+        }
+        Ok(Draft {
+            attempt,
+            sealed_at,
+            spans: self.advances.into_values().collect(),
+            tables,
+            quarantine: files.quarantine,
+            raw: files.raw,
+            control: self.control,
+            account: self.account,
+        })
+    }
+}

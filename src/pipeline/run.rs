@@ -1,0 +1,221 @@
+//! Start, supervision and shutdown of the whole process.
+//!
+//! Shutdown goes downstream: readers stop reading, ingest seals and commits what it holds and releases the sources, the
+//! loaders apply what the log has. Whatever does not fit into the grace period waits in the lake for the next start.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Loaded;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::{Access, Lake, Log};
+use crate::pipeline::build::{self, Parts};
+use crate::pipeline::ingest::{Ingest, IngestState};
+use crate::pipeline::load::Loader;
+use crate::pipeline::reader::{Reader, Transforms};
+use crate::pipeline::report::Report;
+use crate::pipeline::status::{Status, TableStatus};
+use crate::progress::Standings;
+use crate::warehouse::Warehouse;
+
+/// Batches (of about 1 MiB) between the readers and ingest.
+const HANDOVERS: usize = 4;
+
+/// Which half of the system this process is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Reads sources and writes the lake.
+    Ingest,
+    /// Reads the lake and writes the warehouse.
+    Load,
+    /// Both.
+    #[default]
+    All,
+}
+
+/// How to run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Which half.
+    pub role: Role,
+    /// End when every source has been read to its end and everything is loaded.
+    pub until_caught_up: bool,
+}
+
+/// Runs until `stop` is cancelled, a failure, or (with `until_caught_up`) the end of every source.
+pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: CancellationToken) -> Result<()> {
+    let topology = Arc::new(loaded.topology.clone());
+    let lake = Lake::open(&topology.lake)?;
+    let log = Arc::new(Log::open(lake.clone(), &topology.name, Access::Write).await?);
+    let report = Arc::new(Report::new(Arc::clone(&status)));
+    for (group, tables) in build::groups(&topology) {
+        for table in tables {
+            let entry = TableStatus { group: group.clone(), ..TableStatus::default() };
+            status.update().tables.insert(table, entry);
+        }
+    }
+    report.log(&log.state());
+    let (head, _) = watch::channel(log.state().n);
+    let mut process = Process { tasks: JoinSet::new(), stop: stop.clone(), loaders_stop: CancellationToken::new() };
+    if options.role != Role::Ingest {
+        let warehouse = crate::warehouse::open(&topology.warehouse, &topology.name).await?;
+        let shared = Shared { topology: &topology, lake: &lake, log: &log, report: &report };
+        process.start_loaders(&shared, &warehouse, &head);
+        show_freshness(&status, &*warehouse).await?;
+    }
+    if options.role != Role::Load {
+        let shared = Shared { topology: &topology, lake: &lake, log: &log, report: &report };
+        process.start_ingest(loaded, options, &shared, head).await?;
+    } else {
+        let (stop, loaders_stop) = (stop.clone(), process.loaders_stop.clone());
+        process.tasks.spawn(async move {
+            stop.cancelled().await;
+            loaders_stop.cancel();
+            Ok(())
+        });
+    }
+    process.supervise(topology.limits.grace.0).await
+}
+
+struct Shared<'a> {
+    topology: &'a Arc<crate::config::Topology>,
+    lake: &'a Lake,
+    log: &'a Arc<Log>,
+    report: &'a Arc<Report>,
+}
+
+/// After a restart the status shows what the warehouse has, not nothing.
+async fn show_freshness(status: &Status, warehouse: &dyn Warehouse) -> Result<()> {
+    for fresh in warehouse.freshness().await? {
+        if let Some(table) = status.update().tables.get_mut(&fresh.table) {
+            table.newest_source_time_us = fresh.max_source_time_us;
+            table.warehouse_epoch = fresh.epoch;
+        }
+    }
+    Ok(())
+}
+
+struct Process {
+    tasks: JoinSet<Result<()>>,
+    /// Readers and ingest end.
+    stop: CancellationToken,
+    /// Loaders end once they have nothing left to do.
+    loaders_stop: CancellationToken,
+}
+
+impl Process {
+    fn start_loaders(&mut self, shared: &Shared<'_>, warehouse: &Arc<dyn Warehouse>, head: &watch::Sender<u64>) {
+        for (group, tables) in build::groups(shared.topology) {
+            let loader = Loader {
+                group,
+                tables,
+                topology: Arc::clone(shared.topology),
+                lake: shared.lake.clone(),
+                log: Arc::clone(shared.log),
+                warehouse: Arc::clone(warehouse),
+                head: head.subscribe(),
+                report: Arc::clone(shared.report),
+                ensured: BTreeMap::new(),
+            };
+            self.tasks.spawn(loader.run(self.loaders_stop.clone()));
+        }
+    }
+
+    async fn start_ingest(
+        &mut self,
+        loaded: &Loaded,
+        options: &Options,
+        shared: &Shared<'_>,
+        head: watch::Sender<u64>,
+    ) -> Result<()> {
+        let standings: Arc<dyn Standings> = Arc::clone(shared.log) as Arc<dyn Standings>;
+        let parts = build::parts(loaded, &standings).await?;
+        let Parts { chains, sources } = parts;
+        let contracts: Vec<_> = shared.log.state().contracts.values().cloned().collect();
+        let (out, inbox) = mpsc::channel(HANDOVERS);
+        let mut readers = BTreeMap::new();
+        for mut part in sources {
+            part.decoder.adopt(&contracts)?;
+            let (orders, told) = mpsc::unbounded_channel();
+            readers.insert(Arc::clone(&part.name), orders);
+            let reader = Reader {
+                name: part.name,
+                source: part.source,
+                decoder: part.decoder,
+                transforms: Transforms::new(Arc::clone(&chains)),
+                out: out.clone(),
+                orders: told,
+                era: 0,
+                standings: Arc::clone(&standings),
+                known: std::collections::BTreeSet::new(),
+                kept: BTreeMap::new(),
+            };
+            let stop = self.stop.clone();
+            self.tasks.spawn(async move {
+                reader.run(stop).await;
+                Ok(())
+            });
+        }
+        drop(out);
+        let ingest = Ingest {
+            topology: Arc::clone(shared.topology),
+            chains,
+            lake: shared.lake.clone(),
+            log: Arc::clone(shared.log),
+            inbox,
+            readers,
+            head,
+            report: Arc::clone(shared.report),
+            until_caught_up: options.until_caught_up,
+            state: IngestState::new(shared.lake),
+        };
+        let (stop, loaders_stop) = (self.stop.clone(), self.loaders_stop.clone());
+        self.tasks.spawn(async move {
+            let ended = ingest.run(stop.clone()).await;
+            // In this order: the readers have nothing left to read for, the loaders still have the last epoch to apply.
+            stop.cancel();
+            loaders_stop.cancel();
+            ended
+        });
+        Ok(())
+    }
+
+    /// Waits for all tasks. The first failure stops the others in an orderly way; the grace period bounds that.
+    async fn supervise(mut self, grace: std::time::Duration) -> Result<()> {
+        let mut failure = None;
+        let deadline = {
+            let stop = self.stop.clone();
+            async move {
+                stop.cancelled().await;
+                tokio::time::sleep(grace).await;
+            }
+        };
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                joined = self.tasks.join_next() => match joined {
+                    None => break,
+                    Some(ended) => {
+                        let ended = ended
+                            .unwrap_or_else(|panic| Err(Error::new(ErrorKind::Internal, "a task of the pipeline").because(panic)));
+                        if let Err(error) = ended {
+                            self.stop.cancel();
+                            self.loaders_stop.cancel();
+                            failure.get_or_insert(error);
+                        }
+                    }
+                },
+                () = &mut deadline => {
+                    tracing::warn!("the grace period is over; what is not loaded waits in the lake for the next start");
+                    self.tasks.abort_all();
+                    break;
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
