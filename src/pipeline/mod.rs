@@ -11,7 +11,7 @@
 //! | `load.rs` | one task per group: fold, ensure, apply |
 //! | `backoff.rs` | how long to wait before trying again |
 //! | `status.rs`, `report.rs` | what the process knows about itself; metrics |
-| `run.rs` | start, supervision, shutdown |
+//! | `run.rs` | start, supervision, shutdown |
 //!
 //! ```text
 //!  reader (source A) ─┐  bounded   ┌─ seal + commit (at most one at a time) ─▶ lake log

@@ -224,7 +224,7 @@ impl Reader {
         }
     }
 
-    async fn hand_over(&self, what: What) {
+    async fn hand_over(&mut self, what: What) {
         // A closed channel means that ingest has stopped, and then this task is about to be stopped as well.
         let _closed = self.out.send(Handover { source: Arc::clone(&self.name), era: self.era, what }).await;
     }
