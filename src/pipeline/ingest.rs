@@ -59,8 +59,10 @@ pub struct IngestState {
     committing: Option<Commit>,
     committing_since: Option<std::time::Instant>,
     caught_up: BTreeSet<Arc<str>>,
-    /// Fired when what is open now is committed or dropped.
-    revoking: Vec<oneshot::Sender<()>>,
+    /// Partitions that must go: fired when what is open now is committed or dropped.
+    revoking_open: Vec<oneshot::Sender<()>>,
+    /// The same for the epoch that is being committed.
+    revoking_committing: Vec<oneshot::Sender<()>>,
     stopped: BTreeSet<String>,
     fenced: u32,
     backoff: Backoff,
@@ -76,7 +78,8 @@ impl IngestState {
             committing: None,
             committing_since: None,
             caught_up: BTreeSet::new(),
-            revoking: Vec::new(),
+            revoking_open: Vec::new(),
+            revoking_committing: Vec::new(),
             stopped: BTreeSet::new(),
             fenced: 0,
             backoff: Backoff::default(),
@@ -126,7 +129,7 @@ impl Ingest {
     fn must_cut(&self) -> bool {
         let all_caught_up = self.until_caught_up && self.state.caught_up.len() == self.readers.len();
         self.state.open.payload_bytes() >= self.topology.epoch.max_bytes.0
-            || !self.state.revoking.is_empty()
+            || !self.state.revoking_open.is_empty()
             || all_caught_up
     }
 
@@ -148,13 +151,10 @@ impl Ingest {
                 tokio::task::block_in_place(|| open.take(*done, topology, stopped))?;
                 metrics::gauge!(telemetry::INFLIGHT_BYTES).set(self.state.open.payload_bytes() as f64);
             }
+            What::Revoking(done) if !self.state.open.is_empty() => self.state.revoking_open.push(done),
+            What::Revoking(done) if self.state.committing.is_some() => self.state.revoking_committing.push(done),
             What::Revoking(done) => {
-                // Nothing held and nothing under way: the partitions can go at once.
-                if self.state.open.is_empty() && self.state.committing.is_none() {
-                    let _receiver_gone = done.send(());
-                } else {
-                    self.state.revoking.push(done);
-                }
+                let _receiver_gone = done.send(());
             }
             What::CaughtUp => {
                 self.state.caught_up.insert(handover.source);
@@ -168,6 +168,7 @@ impl Ingest {
     fn cut(&mut self) {
         let open = std::mem::replace(&mut self.state.open, OpenEpoch::begin(&self.lake));
         self.state.committing_since = open.began();
+        self.state.revoking_committing.append(&mut self.state.revoking_open);
         let log = Arc::clone(&self.log);
         let chains = Arc::clone(&self.chains);
         let commit = async move {
@@ -221,10 +222,8 @@ impl Ingest {
             }
             let _after = failpoint::hit("release.after");
         }
-        if self.state.open.is_empty() {
-            for done in self.state.revoking.drain(..) {
-                let _receiver_gone = done.send(());
-            }
+        for done in self.state.revoking_committing.drain(..) {
+            let _receiver_gone = done.send(());
         }
         self.head.send_replace(manifest.n);
     }
@@ -258,7 +257,8 @@ impl Ingest {
         self.state.open = OpenEpoch::begin(&self.lake);
         self.state.era += 1;
         self.state.caught_up.clear();
-        for done in self.state.revoking.drain(..) {
+        let (open, committing) = (&mut self.state.revoking_open, &mut self.state.revoking_committing);
+        for done in open.drain(..).chain(committing.drain(..)) {
             let _receiver_gone = done.send(());
         }
         let learned: Vec<_> = state.contracts.values().cloned().collect();

@@ -52,13 +52,8 @@ impl Loader {
                 Ok(true) => backoff.reset(),
                 Ok(false) if stop.is_cancelled() => return Ok(()),
                 Ok(false) => self.wait(&stop).await,
-                Err(error) => {
-                    self.handle(error, &mut backoff).await?;
-                    if stop.is_cancelled() && backoff.attempts() > 0 {
-                        tracing::warn!(group = self.group, "stopping with epochs left to load; they wait in the lake");
-                        return Ok(());
-                    }
-                }
+                // Also while stopping: the grace period bounds it, not we.
+                Err(error) => self.handle(error, &mut backoff).await?,
             }
         }
     }

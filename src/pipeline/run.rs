@@ -60,7 +60,8 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
     }
     report.log(&log.state());
     let (head, _) = watch::channel(log.state().n);
-    let mut process = Process { tasks: JoinSet::new(), stop: stop.clone(), loaders_stop: CancellationToken::new() };
+    let mut process =
+        Process { tasks: JoinSet::new(), stop: stop.child_token(), loaders_stop: CancellationToken::new() };
     if options.role != Role::Ingest {
         let warehouse = crate::warehouse::open(&topology.warehouse, &topology.name).await?;
         let shared = Shared { topology: &topology, lake: &lake, log: &log, report: &report };
@@ -71,14 +72,14 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
         let shared = Shared { topology: &topology, lake: &lake, log: &log, report: &report };
         process.start_ingest(loaded, options, &shared, head).await?;
     } else {
-        let (stop, loaders_stop) = (stop.clone(), process.loaders_stop.clone());
+        let (stop, loaders_stop) = (process.stop.clone(), process.loaders_stop.clone());
         process.tasks.spawn(async move {
             stop.cancelled().await;
             loaders_stop.cancel();
             Ok(())
         });
     }
-    process.supervise(topology.limits.grace.0).await
+    process.supervise(&stop, topology.limits.grace.0).await
 }
 
 struct Shared<'a> {
@@ -184,15 +185,13 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for all tasks. The first failure stops the others in an orderly way; the grace period bounds that.
-    async fn supervise(mut self, grace: std::time::Duration) -> Result<()> {
+    /// Waits for all tasks. The first failure stops the others in an orderly way. Once `asked` to stop, the grace period
+    /// bounds the rest; at the end of the sources nothing does.
+    async fn supervise(mut self, asked: &CancellationToken, grace: std::time::Duration) -> Result<()> {
         let mut failure = None;
-        let deadline = {
-            let stop = self.stop.clone();
-            async move {
-                stop.cancelled().await;
-                tokio::time::sleep(grace).await;
-            }
+        let deadline = async {
+            asked.cancelled().await;
+            tokio::time::sleep(grace).await;
         };
         tokio::pin!(deadline);
         loop {
