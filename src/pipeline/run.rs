@@ -185,12 +185,13 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for all tasks. The first failure stops the others in an orderly way. Once `asked` to stop, the grace period
-    /// bounds the rest; at the end of the sources nothing does.
+    /// Waits for all tasks. The first failure stops the others in an orderly way. After that, or once `asked` to stop, the
+    /// grace period bounds the rest; at the end of the sources nothing does.
     async fn supervise(mut self, asked: &CancellationToken, grace: std::time::Duration) -> Result<()> {
         let mut failure = None;
+        let hurry = asked.child_token();
         let deadline = async {
-            asked.cancelled().await;
+            hurry.cancelled().await;
             tokio::time::sleep(grace).await;
         };
         tokio::pin!(deadline);
@@ -204,6 +205,7 @@ impl Process {
                         if let Err(error) = ended {
                             self.stop.cancel();
                             self.loaders_stop.cancel();
+                            hurry.cancel();
                             failure.get_or_insert(error);
                         }
                     }
