@@ -1,13 +1,14 @@
 //! The topology: what people write. Every field is documented here, and `dataflow schema` prints these documents as JSON
 //! Schema for editors. Unknown fields are refused.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::units::{Bytes, Span};
-use crate::contract::Column;
+use crate::contract::{Column, TYPE_NAMES};
 use crate::epoch::DeleteMode;
 
 /// One topology file.
@@ -494,12 +495,13 @@ impl Default for Limits {
 }
 
 /// A contract file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ContractFile {
     /// The version of the file format: 1.
     pub version: u32,
     /// The columns, as the source has them (before the operators).
+    #[schemars(with = "Vec<ColumnForm>")]
     pub columns: Vec<Column>,
     /// The key; empty makes the table append-only.
     #[serde(default)]
@@ -511,4 +513,37 @@ pub struct ContractFile {
 
 fn yes() -> bool {
     true
+}
+
+/// How a [`Column`] is written.
+#[derive(JsonSchema)]
+#[schemars(rename = "Column", deny_unknown_fields)]
+#[allow(dead_code, reason = "only its schema is used")]
+struct ColumnForm {
+    /// Its name.
+    name: String,
+    /// Its type.
+    #[schemars(rename = "type")]
+    data_type: TypeForm,
+    /// Whether a row may lack a value; `true` when absent.
+    #[schemars(default = "yes")]
+    nullable: bool,
+}
+
+/// How a column's type is written.
+struct TypeForm;
+
+impl JsonSchema for TypeForm {
+    fn schema_name() -> Cow<'static, str> {
+        "ColumnType".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let plain: Vec<&str> = TYPE_NAMES.into_iter().filter(|name| !name.contains('(')).collect();
+        json_schema!({
+            "type": "string",
+            "description": format!("one of {}", TYPE_NAMES.join(", ")),
+            "anyOf": [{ "enum": plain }, { "pattern": "^(decimal|numeric|varchar)\\([0-9]+(, ?[0-9]+)?\\)$" }, { "type": "string" }]
+        })
+    }
 }
