@@ -26,7 +26,11 @@ pub(super) struct Node {
 #[derive(Clone)]
 pub(super) enum Value {
     Null,
-    Scalar { text: String },
+    /// A reference that could not be resolved: reported already, unknown to everything that follows.
+    Unresolved,
+    Scalar {
+        text: String,
+    },
     List(Vec<Node>),
     Map(Vec<(Key, Node)>),
 }
@@ -59,7 +63,9 @@ pub(super) fn parse(text: &str) -> Result<(Node, Vec<Malformed>), Malformed> {
         match event {
             Event::StreamEnd => break,
             Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
-            _ if root.is_some() => return Err(malformed(&span, "only one document per file; a second one begins here")),
+            _ if root.is_some() => {
+                return Err(malformed(&span, "only one document per file; a second one begins here"));
+            }
             event => root = Some(reader.node(event, span, 0)?),
         }
     }
@@ -205,7 +211,9 @@ fn at(span: &Span) -> At {
 
 /// The span of a collection's start event ends where it begins; its last child knows better.
 fn last_line(span: &Span, value: &Value) -> u32 {
-    let own = span.end.line().max(span.start.line()) as u32;
+    // A block scalar ends where the next line begins.
+    let end = span.end.line() - usize::from(span.end.col() == 0 && span.end.line() > span.start.line());
+    let own = end.max(span.start.line()) as u32;
     match value {
         Value::List(items) => items.last().map_or(own, |node| node.last_line.max(own)),
         Value::Map(entries) => entries.last().map_or(own, |(_, node)| node.last_line.max(own)),
@@ -221,7 +229,7 @@ impl Node {
     /// What it is, in words.
     pub fn kind(&self) -> &'static str {
         match self.value {
-            Value::Null => "nothing",
+            Value::Null | Value::Unresolved => "nothing",
             Value::Scalar { .. } => "a single value",
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",

@@ -13,7 +13,7 @@ use super::reference::{self, Environment};
 use super::rules::{self, Draft, Findings};
 use super::shape::Shape;
 use super::sheet::Sheet;
-use super::topology::{ContractFile, Topology};
+use super::topology::{ContractFile, Operator, Topology};
 
 /// A checked topology and the contract files that it names.
 #[derive(Clone)]
@@ -80,6 +80,8 @@ pub fn load_with(path: &Path, overrides: &[(String, String)], env: Environment<'
     let mut found = Findings::new(&sheet);
     rules::check(&draft, &mut found);
     let contracts = contracts(&draft, folder, &mut found);
+    found.list.retain(|mistake| mistakes.iter().all(|known| !follows(&mistake.path, &known.path)));
+    found.list.retain(|mistake| shape.meant.iter().all(|meant| !follows(&mistake.path, meant)));
     mistakes.append(&mut found.list);
     let topology = json.and_then(|json| match serde_json::from_value::<Topology>(json) {
         Ok(topology) => Some(topology),
@@ -103,6 +105,14 @@ pub fn topology_schema() -> Json {
 /// The JSON Schema of a contract file.
 pub fn contract_schema() -> Json {
     schemars::schema_for!(ContractFile).to_value()
+}
+
+/// Whether something wrong at `path` may only be so because something is wrong at `known`.
+fn follows(path: &str, known: &str) -> bool {
+    let inside = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    !known.is_empty() && (inside(path, known) || inside(known, path))
 }
 
 fn finish(mut mistakes: Vec<Mistake>) -> Result<(), Mistakes> {
@@ -161,7 +171,8 @@ fn draft(root: &Node, shape: &Shape<'_>) -> Draft {
         version: text("version").and_then(|text| text.parse().ok()),
         name: text("name"),
         sources: each(root, "sources", |node| shape.quiet(node, "Source")),
-        tables: each(root, "tables", |node| shape.quiet(node, "Table").or_else(|| without_operators(node, shape))),
+        tables: each(root, "tables", |node| shape.quiet(node, "Table")),
+        operators: each(root, "tables", |node| operators(node, shape)).into_iter().map(known).collect(),
         groups: each(root, "groups", list),
         lake: section(root, shape, "lake", "Lake"),
         warehouse: section(root, shape, "warehouse", "Warehouse"),
@@ -171,13 +182,15 @@ fn draft(root: &Node, shape: &Shape<'_>) -> Draft {
     }
 }
 
-/// A table whose operators have mistakes still has a stream and a contract to check.
-fn without_operators(node: &Node, shape: &Shape<'_>) -> Option<super::topology::Table> {
-    let mut node = node.clone();
-    if let Value::Map(entries) = &mut node.value {
-        entries.retain(|(key, _)| key.text != "operators");
+fn operators(table: &Node, shape: &Shape<'_>) -> Option<Vec<Option<Operator>>> {
+    match &table.get("operators")?.value {
+        Value::List(items) => Some(items.iter().map(|item| shape.quiet(item, "Operator")).collect()),
+        _ => None,
     }
-    shape.quiet(&node, "Table")
+}
+
+fn known<T: Default>((name, value): (String, Option<T>)) -> (String, T) {
+    (name, value.unwrap_or_default())
 }
 
 fn contracts(draft: &Draft, folder: &Path, found: &mut Findings<'_>) -> BTreeMap<String, ContractFile> {
@@ -189,7 +202,11 @@ fn contracts(draft: &Draft, folder: &Path, found: &mut Findings<'_>) -> BTreeMap
             Ok(read) => read,
             Err(_) if !path.is_file() => {
                 let message = format!("there is no contract file {}", path.display());
-                found.value(&format!("tables.{name}.contract"), message, "the path is relative to the topology's folder");
+                found.value(
+                    &format!("tables.{name}.contract"),
+                    message,
+                    "the path is relative to the topology's folder",
+                );
                 continue;
             }
             Err(mistakes) => {

@@ -120,7 +120,7 @@ pub(super) fn suggest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>
 /// ``known fields are `a`, `b` ``.
 pub(super) fn list<'a>(known: impl IntoIterator<Item = &'a str>, what: &str) -> String {
     let names: Vec<String> = known.into_iter().take(20).map(|name| format!("`{name}`")).collect();
-    if names.is_empty() { format!("there are no {what}") } else { format!("{what}: {}", names.join(", ")) }
+    if names.is_empty() { format!("{what}: none") } else { format!("{what}: {}", names.join(", ")) }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! | `topology.rs` | the types that people write, and their documentation |
 //! | `units.rs` | sizes and lengths of time |
 //! | `load.rs` | [`load`]: from a file to a checked topology |
+//! | `hidden.rs` | secrets stay out of what is printed |
 //! | `document.rs` | YAML as a tree that knows its places |
 //! | `reference.rs` | `${ENV}`, `file:` and `--set` |
 //! | `shape.rs` | a document against the JSON Schema of the types |
@@ -12,6 +13,7 @@
 //! | `sheet.rs`, `mistake.rs` | where a mistake is, and how it is printed |
 
 mod document;
+mod hidden;
 mod load;
 mod masks;
 mod mistake;

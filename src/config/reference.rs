@@ -25,7 +25,10 @@ pub(super) fn resolve(root: &mut Node, folder: &Path, env: Environment<'_>, shee
                 secrets.iter().for_each(|(secret, label)| sheet.hide(secret, label));
                 *text = value;
             }
-            Err((message, help)) => mistakes.push(sheet.mistake(node.at, path, message, Some(help))),
+            Err((message, help)) => {
+                mistakes.push(sheet.mistake(node.at, path, message, Some(help)));
+                node.value = Value::Unresolved;
+            }
         }
     });
     mistakes
@@ -100,20 +103,27 @@ fn variable<'t>(inside: &'t str, env: Environment<'_>) -> Result<(String, &'t st
 /// Puts `value` at `path`, which may be new. The value is YAML, so lists and mappings work.
 pub(super) fn set(root: &mut Node, path: &str, value: &str, sheet: &mut Sheet) -> Result<(), Mistake> {
     let here = At::default();
-    let refuse = |sheet: &Sheet, message: String, help: &str| Err(sheet.mistake(here, path, message, Some(help.into())));
+    let refuse =
+        |sheet: &Sheet, message: String, help: &str| Err(sheet.mistake(here, path, message, Some(help.into())));
     let mut new = match document::parse(value) {
         Ok((node, mistakes)) if mistakes.is_empty() => node,
         _ => return refuse(sheet, "the value is not YAML".into(), "quote it: --set 'path=\"value\"'"),
     };
     let Some(steps) = steps(path) else {
-        return refuse(sheet, "this is not a path".into(), "write e.g. `epoch.every` or `tables.orders.operators[0].mask.key`");
+        return refuse(
+            sheet,
+            "this is not a path".into(),
+            "write e.g. `epoch.every` or `tables.orders.operators[0].mask.key`",
+        );
     };
     let mut target = root;
     for step in &steps {
         let kind = target.kind();
         target = match enter(target, step) {
             Some(next) => next,
-            None => return refuse(sheet, format!("there is no `{step}` here: this is {kind}"), "look at the path again"),
+            None => {
+                return refuse(sheet, format!("there is no `{step}` here: this is {kind}"), "look at the path again");
+            }
         };
     }
     off_the_file(&mut new);

@@ -14,6 +14,8 @@ pub(super) struct Draft {
     pub name: Option<String>,
     pub sources: BTreeMap<String, Option<Source>>,
     pub tables: BTreeMap<String, Option<Table>>,
+    /// The operators of each table, one by one.
+    pub operators: BTreeMap<String, Vec<Option<Operator>>>,
     pub groups: BTreeMap<String, Option<Vec<String>>>,
     pub lake: Option<Lake>,
     pub warehouse: Option<Warehouse>,
@@ -70,8 +72,10 @@ pub(super) fn check(draft: &Draft, found: &mut Findings<'_>) {
         if let Some(table) = table {
             streams::check(found, &path, table, &draft.sources);
             table_key(found, &path, table);
-            operators(found, &path, table);
         }
+    }
+    for (name, list) in &draft.operators {
+        operators(found, &format!("tables.{name}"), list);
     }
     groups(draft, found);
     if let Some(lake) = &draft.lake {
@@ -207,9 +211,10 @@ fn table_key(found: &mut Findings<'_>, path: &str, table: &Table) {
     }
 }
 
-fn operators(found: &mut Findings<'_>, path: &str, table: &Table) {
+fn operators(found: &mut Findings<'_>, path: &str, list: &[Option<Operator>]) {
     let mut names = BTreeSet::new();
-    for (i, operator) in table.operators.iter().enumerate() {
+    for (i, operator) in list.iter().enumerate() {
+        let Some(operator) = operator else { continue };
         let path = format!("{path}.operators[{i}]");
         match operator {
             Operator::Validate(rule) => {
@@ -284,7 +289,9 @@ pub(super) fn column_list(found: &mut Findings<'_>, path: &str, columns: &[Strin
 
 fn groups(draft: &Draft, found: &mut Findings<'_>) {
     let mut member_of: BTreeMap<&str, &str> = BTreeMap::new();
-    for (group, tables) in &draft.groups {
+    let mut groups: Vec<_> = draft.groups.iter().collect();
+    groups.sort_by_key(|(group, _)| found.sheet.place(&format!("groups.{group}")).key);
+    for (group, tables) in groups {
         let path = format!("groups.{group}");
         name_rule(found, &path, group, "group", true);
         let Some(tables) = tables else { continue };
@@ -293,6 +300,9 @@ fn groups(draft: &Draft, found: &mut Findings<'_>) {
         }
         for (i, table) in tables.iter().enumerate() {
             let path = format!("{path}[{i}]");
+            if draft.tables.is_empty() {
+                return;
+            }
             if !draft.tables.contains_key(table) {
                 let help = suggest(table, draft.tables.keys().map(String::as_str), "tables are");
                 found.value(&path, format!("there is no table `{table}`"), help);
@@ -347,8 +357,8 @@ fn lake_url(found: &mut Findings<'_>, lake: &Lake) {
 }
 
 fn raw_zone(draft: &Draft, lake: &Lake, found: &mut Findings<'_>) {
-    let masks = |table: &Table| table.operators.iter().any(|operator| matches!(operator, Operator::Mask(_)));
-    let masked = draft.tables.iter().find(|(_, table)| table.as_ref().is_some_and(masks)).map(|(name, _)| name);
+    let masks = |list: &[Option<Operator>]| list.iter().any(|operator| matches!(operator, Some(Operator::Mask(_))));
+    let masked = draft.operators.iter().find(|(_, list)| masks(list)).map(|(name, _)| name);
     let say = "write `raw: { keep: none }`, or `raw: { keep: encrypted, key: …, retention: 7d }`";
     match (&lake.raw, masked) {
         (None, Some(table)) => {

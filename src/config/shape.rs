@@ -13,12 +13,16 @@ use crate::contract::{TYPE_NAMES, Type};
 pub(super) struct Shape<'a> {
     schema: &'a Json,
     sheet: &'a Sheet,
+    /// Leaves out what is optional and wrong, instead of giving up what it stands in.
+    lenient: bool,
     pub mistakes: Vec<Mistake>,
+    /// Fields that were misspelt: the paths that were probably meant.
+    pub meant: Vec<String>,
 }
 
 impl<'a> Shape<'a> {
     pub fn new(schema: &'a Json, sheet: &'a Sheet) -> Self {
-        Self { schema, sheet, mistakes: Vec::new() }
+        Self { schema, sheet, lenient: false, mistakes: Vec::new(), meant: Vec::new() }
     }
 
     /// The whole document.
@@ -27,11 +31,11 @@ impl<'a> Shape<'a> {
         self.value(node, self.schema, "", key)
     }
 
-    /// The node read as the definition `name`, without reporting anything.
+    /// The node read as the definition `name`, as far as it is right, without reporting anything.
     pub fn quiet<T: serde::de::DeserializeOwned>(&self, node: &Node, name: &str) -> Option<T> {
         let schema = self.schema.get("$defs")?.get(name)?;
-        let json = Self::new(self.schema, self.sheet).value(node, schema, "", node.at)?;
-        serde_json::from_value(json).ok()
+        let mut lenient = Self { lenient: true, ..Self::new(self.schema, self.sheet) };
+        serde_json::from_value(lenient.value(node, schema, "", node.at)?).ok()
     }
 
     fn say(&mut self, at: At, path: &str, message: impl Into<String>, help: Option<String>) -> Option<Json> {
@@ -52,7 +56,14 @@ impl<'a> Shape<'a> {
         if let Some(either) = schema.get("anyOf").and_then(Json::as_array) {
             // An optional value: the other branch is null.
             let inner = either.iter().find(|branch| branch.get("type").and_then(Json::as_str) != Some("null"))?;
-            return if matches!(node.value, Value::Null) { Some(Json::Null) } else { self.value(node, inner, path, key) };
+            return if matches!(node.value, Value::Null) {
+                Some(Json::Null)
+            } else {
+                self.value(node, inner, path, key)
+            };
+        }
+        if matches!(node.value, Value::Unresolved) {
+            return None;
         }
         if schema.get("oneOf").is_some() || schema.get("enum").is_some() {
             return self.choice(node, schema, path, key);
@@ -69,12 +80,10 @@ impl<'a> Shape<'a> {
                     .collect();
                 found.into_iter().collect::<Option<Vec<_>>>().map(Json::Array)
             }
-            ("string" | "integer" | "boolean", Value::Scalar { text, .. }) => {
-                match scalar(kind, text, schema) {
-                    Ok(json) => Some(json),
-                    Err(message) => self.say(node.at, path, message, None),
-                }
-            }
+            ("string" | "integer" | "boolean", Value::Scalar { text, .. }) => match scalar(kind, text, schema) {
+                Ok(json) => Some(json),
+                Err(message) => self.say(node.at, path, message, None),
+            },
             ("object" | "array", Value::Null) => {
                 // `groups:` with nothing below it.
                 let empty = if kind == "array" { Json::Array(Vec::new()) } else { Json::Object(Map::new()) };
@@ -84,9 +93,13 @@ impl<'a> Shape<'a> {
                 Some(empty)
             }
             _ => {
-                let at = if node.at.line == key.line || !matches!(node.value, Value::Map(_) | Value::List(_)) { node.at } else { key };
+                let at = if node.at.line == key.line || !matches!(node.value, Value::Map(_) | Value::List(_)) {
+                    node.at
+                } else {
+                    key
+                };
                 let message = format!("{} is expected here, but this is {}", article(kind, schema), node.kind());
-                let help = example(schema);
+                let help = self.example(node, schema);
                 self.say(at, path, message, help)
             }
         }
@@ -109,11 +122,13 @@ impl<'a> Shape<'a> {
             let known = properties.and_then(|p| p.get(&name.text));
             let Some(inner) = known.or_else(|| schema.get("additionalProperties").filter(|s| s.is_object())) else {
                 let names: Vec<&str> = properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-                let free = names.iter().copied().filter(|n| node.get(n).is_none());
-                let help = suggest(&name.text, free.clone(), "known fields are");
-                meant.extend(super::mistake::nearest(&name.text, free));
+                let help = suggest(&name.text, names.iter().copied(), "known fields are");
+                if let Some(near) = super::mistake::nearest(&name.text, names) {
+                    meant.push(near);
+                    self.meant.push(join(path, near));
+                }
                 self.say(name.at, &below, format!("unknown field `{}`", name.text), Some(help));
-                sound = false;
+                sound = self.lenient && sound;
                 continue;
             };
             if known.is_some() && matches!(child.value, Value::Null) && !required.contains(&name.text.as_str()) {
@@ -121,22 +136,23 @@ impl<'a> Shape<'a> {
             }
             match self.value(child, inner, &below, name.at) {
                 Some(json) => drop(out.insert(name.text.clone(), json)),
-                None => sound = false,
+                None => sound = sound && self.lenient && known.is_some() && !required.contains(&name.text.as_str()),
             }
         }
-        for name in required {
-            let given = entries.iter().any(|(key, _)| key.text == name);
-            if !given {
-                sound = false;
-            }
+        for name in required.into_iter().filter(|name| node.get(name).is_none()) {
+            sound = false;
             // A misspelt field was reported with the right name already.
-            if !given && !meant.contains(&name) {
-                let what = properties.and_then(|p| p.get(name)).and_then(|p| self.description(p));
-                let help = what.map(|what| format!("`{name}`: {what}"));
-                self.say(key, &join(path, name), format!("`{name}` is missing"), help);
+            if !meant.contains(&name) {
+                self.missing(schema, name, path, key);
             }
         }
         sound.then_some(Json::Object(out))
+    }
+
+    fn missing(&mut self, schema: &'a Json, name: &str, path: &str, key: At) {
+        let what = self.description(&schema["properties"][name]);
+        let help = what.map(|what| format!("`{name}`: {what}"));
+        self.say(key, &join(path, name), format!("`{name}` is missing"), help);
     }
 
     /// One of several: plain words, mappings told apart by a field, or mappings with a single field.
@@ -156,13 +172,18 @@ impl<'a> Shape<'a> {
             Value::Scalar { text, .. } if words.contains(&text.as_str()) => Some(Json::String(text.clone())),
             Value::Scalar { text, .. } => {
                 if branches.iter().any(|b| wrapped(b) == Some(text)) {
-                    return self.say(node.at, path, format!("`{text}` needs a value"), Some(format!("write `{text}: …`")));
+                    return self.say(
+                        node.at,
+                        path,
+                        format!("`{text}` needs a value"),
+                        Some(format!("write `{text}: …`")),
+                    );
                 }
                 let all = words.iter().copied().chain(branches.iter().filter_map(wrapped));
                 let message = format!("`{text}` is not known here");
-                let help = format!("{}; {}", suggest(text, all.clone(), "known are"), list(all, "known are"));
-                let help = if help.starts_with("known") { help.split("; ").next().map(str::to_owned) } else { Some(help) };
-                self.say(node.at, path, message, help)
+                let near = super::mistake::nearest(text, all.clone());
+                let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+                self.say(node.at, path, message, Some(near + &list(all, "known are")))
             }
             Value::Map(entries) if branches.len() > words.len() => {
                 let names = branches.iter().filter_map(wrapped);
@@ -174,7 +195,12 @@ impl<'a> Shape<'a> {
                     Some(branch) => self.object(node, branch, path, key),
                     None => {
                         let help = suggest(&name.text, names, "known are");
-                        self.say(name.at, &join(path, &name.text), format!("unknown: `{}`", name.text), Some(help))
+                        self.say(
+                            name.at,
+                            &join(path, &name.text),
+                            format!("`{}` is not known here", name.text),
+                            Some(help),
+                        )
                     }
                 }
             }
@@ -197,7 +223,12 @@ impl<'a> Shape<'a> {
             return self.say(key, &join(path, tag), format!("`{tag}` is missing"), help);
         };
         let Value::Scalar { text, .. } = &chosen.value else {
-            return self.say(chosen.at, &join(path, tag), format!("`{tag}` takes one word"), Some(list(words, "known are")));
+            return self.say(
+                chosen.at,
+                &join(path, tag),
+                format!("`{tag}` takes one word"),
+                Some(list(words, "known are")),
+            );
         };
         match branches.iter().find(|branch| word(branch) == Some(text)) {
             Some(branch) => self.object(node, branch, path, key),
@@ -206,6 +237,30 @@ impl<'a> Shape<'a> {
                 self.say(chosen.at, &join(path, tag), format!("unknown {tag} `{text}`"), help)
             }
         }
+    }
+
+    fn example(&self, node: &Node, schema: &'a Json) -> Option<String> {
+        if kind(schema).0 == "array" {
+            return Some("write `[a, b]`, or one `- item` per line".into());
+        }
+        let fields = schema.get("properties")?.as_object()?;
+        if let Value::Scalar { text } = &node.value {
+            // A word where a mapping is wanted: perhaps it is one of the words of a field.
+            let takes =
+                |field: &Json| field["$ref"].as_str().is_some_and(|name| self.words(name).contains(&text.as_str()));
+            if let Some((name, _)) = fields.iter().find(|(_, field)| takes(field)) {
+                return Some(format!("write `{{ {name}: {text} }}`"));
+            }
+        }
+        Some(list(fields.keys().map(String::as_str), "its fields are"))
+    }
+
+    /// The words that the definition at `reference` takes.
+    fn words(&self, reference: &str) -> Vec<&'a str> {
+        let name = reference.trim_start_matches("#/$defs/");
+        let definition = &self.schema["$defs"][name];
+        let branches = definition["oneOf"].as_array().into_iter().flatten().filter_map(|b| b.get("const"));
+        branches.chain(definition["enum"].as_array().into_iter().flatten()).filter_map(Json::as_str).collect()
     }
 
     fn description(&self, schema: &'a Json) -> Option<String> {
@@ -282,13 +337,4 @@ fn article(kind: &str, schema: &Json) -> String {
         "boolean" => "`true` or `false`".into(),
         _ => "a text".into(),
     }
-}
-
-fn example(schema: &Json) -> Option<String> {
-    let (kind, _) = kind(schema);
-    if kind == "array" {
-        return Some("write `[a, b]`, or one `- item` per line".into());
-    }
-    let fields: Vec<&str> = schema.get("properties")?.as_object()?.keys().map(String::as_str).collect();
-    Some(list(fields, "its fields are"))
 }

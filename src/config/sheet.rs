@@ -42,7 +42,8 @@ impl Sheet {
         node.visit(path, key, &mut |path, key, node| {
             self.places.insert(path.to_owned(), Place { key, value: node.at });
             let Value::Scalar { text, .. } = &node.value else { return };
-            if is_secret(path) && !is_reference(text) {
+            let inline = ["password=", "secret=", "token="].iter().any(|word| text.contains(word));
+            if (is_secret(path) || inline) && !is_reference(text) {
                 self.blank(node.at, node.last_line, None);
                 self.hide(text, "***");
             } else if let Some(password) = url_password(text) {
@@ -146,10 +147,10 @@ impl Sheet {
 const ROOT: At = At { line: 1, column: 1, width: 1 };
 
 /// Whether the field at `path` holds something that must not be printed.
-fn is_secret(path: &str) -> bool {
+pub(super) fn is_secret(path: &str) -> bool {
     let name = path.rsplit('.').next().unwrap_or(path).to_ascii_lowercase();
     let words = ["password", "secret", "token", "passphrase", "credential"];
-    name == "key" || name == "access_key_id" || name.ends_with(".pem") || words.iter().any(|word| name.contains(word))
+    name == "key" || name == "access_key_id" || name == "pem" || words.iter().any(|word| name.contains(word))
 }
 
 /// Whether the whole value is a reference without a default: it shows where a secret is, not what it is.

@@ -52,6 +52,13 @@ impl Source {
         }
     }
 
+    fn is_readable(&self) -> bool {
+        match self {
+            Self::Kafka(kafka) => kafka.topics.iter().all(|entry| topic_pattern(entry).is_ok()),
+            Self::File(_) => true,
+        }
+    }
+
     /// What it offers, for messages.
     fn streams(&self) -> String {
         match self {
@@ -75,7 +82,7 @@ pub(super) fn check(found: &mut Findings<'_>, path: &str, table: &Table, sources
                 let help = suggest(name, sources.keys().map(String::as_str), "sources are");
                 found.value(&at, format!("there is no source `{name}`"), help);
             }
-            Some(Some(source)) if !source.offers(&table.from) => {
+            Some(Some(source)) if source.is_readable() && !source.offers(&table.from) => {
                 let message = format!("the source `{name}` has no stream `{}`", table.from);
                 found.value(&from, message, format!("it has: {}", source.streams()));
             }
@@ -84,7 +91,7 @@ pub(super) fn check(found: &mut Findings<'_>, path: &str, table: &Table, sources
         return;
     }
     // A source with mistakes of its own may be the one that is meant.
-    if sources.is_empty() || sources.values().any(Option::is_none) {
+    if sources.is_empty() || !sources.values().all(|source| source.as_ref().is_some_and(Source::is_readable)) {
         return;
     }
     let sound = || sources.iter().filter_map(|(name, source)| Some((name.as_str(), source.as_ref()?)));
@@ -109,7 +116,9 @@ pub(super) fn check(found: &mut Findings<'_>, path: &str, table: &Table, sources
 
 fn exact_streams(source: &Source) -> Vec<String> {
     match source {
-        Source::Kafka(kafka) => kafka.topics.iter().filter(|t| !t.starts_with('^') && !t.contains('*')).cloned().collect(),
+        Source::Kafka(kafka) => {
+            kafka.topics.iter().filter(|t| !t.starts_with('^') && !t.contains('*')).cloned().collect()
+        }
         Source::File(file) => file.stream.iter().cloned().collect(),
     }
 }
