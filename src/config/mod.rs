@@ -4,9 +4,29 @@
 //! |---|---|
 //! | `topology.rs` | the types that people write, and their documentation |
 //! | `units.rs` | sizes and lengths of time |
+//! | `load.rs` | [`load`]: from a file to a checked topology |
+//! | `hidden.rs` | secrets stay out of what is printed |
+//! | `document.rs` | YAML as a tree that knows its places |
+//! | `reference.rs` | `${ENV}`, `file:` and `--set` |
+//! | `shape.rs` | a document against the JSON Schema of the types |
+//! | `rules.rs`, `masks.rs`, `streams.rs` | what a schema cannot say |
+//! | `sheet.rs`, `mistake.rs` | where a mistake is, and how it is printed |
 
+mod document;
+mod hidden;
+mod load;
+mod masks;
+mod mistake;
+mod reference;
+mod rules;
+mod shape;
+mod sheet;
+mod streams;
 mod topology;
 mod units;
 
+pub use load::{Loaded, contract_schema, load, load_with, topology_schema};
+pub use mistake::{Mistake, Mistakes, nearest};
+pub use reference::Environment;
 pub use topology::*;
 pub use units::{Bytes, Span};

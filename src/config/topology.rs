@@ -1,13 +1,15 @@
 //! The topology: what people write. Every field is documented here, and `dataflow schema` prints these documents as JSON
 //! Schema for editors. Unknown fields are refused.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::hidden;
 use super::units::{Bytes, Span};
-use crate::contract::Column;
+use crate::contract::{Column, TYPE_NAMES};
 use crate::epoch::DeleteMode;
 
 /// One topology file.
@@ -96,7 +98,7 @@ pub enum Start {
 }
 
 /// Kafka.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaSource {
     /// `host:port`, comma separated.
@@ -123,7 +125,7 @@ pub struct KafkaSource {
     pub sasl: Option<KafkaSasl>,
     /// Any other librdkafka property. Those that exactly-once stands on (`enable.auto.commit`, `isolation.level`, …) are
     /// refused.
-    #[serde(default)]
+    #[serde(default, serialize_with = "hidden::properties")]
     pub properties: BTreeMap<String, String>,
 }
 
@@ -140,24 +142,37 @@ pub struct KafkaTls {
 }
 
 /// SASL towards Kafka brokers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "mechanism", deny_unknown_fields)]
 pub enum KafkaSasl {
     /// A name and a password, in clear text below TLS.
     #[serde(rename = "PLAIN")]
-    Plain { username: String, password: String },
+    Plain {
+        username: String,
+        #[serde(serialize_with = "hidden::text")]
+        password: String,
+    },
     /// Challenge and response with SHA-256.
     #[serde(rename = "SCRAM-SHA-256")]
-    ScramSha256 { username: String, password: String },
+    ScramSha256 {
+        username: String,
+        #[serde(serialize_with = "hidden::text")]
+        password: String,
+    },
     /// Challenge and response with SHA-512.
     #[serde(rename = "SCRAM-SHA-512")]
-    ScramSha512 { username: String, password: String },
+    ScramSha512 {
+        username: String,
+        #[serde(serialize_with = "hidden::text")]
+        password: String,
+    },
     /// OAuth 2 client credentials.
     #[serde(rename = "OAUTHBEARER")]
     OauthBearer {
         /// The token endpoint.
         token_url: String,
         client_id: String,
+        #[serde(serialize_with = "hidden::text")]
         client_secret: String,
         #[serde(default)]
         scope: Option<String>,
@@ -283,7 +298,7 @@ pub struct Filter {
 }
 
 /// How values are made unreadable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mask {
     /// Which columns.
@@ -295,7 +310,7 @@ pub struct Mask {
     #[serde(default)]
     pub domain: Option<String>,
     /// `hmac`: the secret key, at least 32 bytes.
-    #[serde(default)]
+    #[serde(default, serialize_with = "hidden::optional")]
     pub key: Option<String>,
     /// `hmac`: the key's version; stands in front of the pseudonym, so that keys can be changed.
     #[serde(default)]
@@ -339,7 +354,7 @@ pub enum DatePart {
 }
 
 /// The lake.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lake {
     /// `s3://bucket/prefix`, or a folder.
@@ -351,10 +366,10 @@ pub struct Lake {
     #[serde(default)]
     pub endpoint: Option<String>,
     /// Access key; the environment's credentials when absent.
-    #[serde(default)]
+    #[serde(default, serialize_with = "hidden::optional")]
     pub access_key_id: Option<String>,
     /// Secret key.
-    #[serde(default)]
+    #[serde(default, serialize_with = "hidden::optional")]
     pub secret_access_key: Option<String>,
     /// Whether payloads are kept as they were read. Must be said when a column is masked.
     #[serde(default)]
@@ -368,7 +383,7 @@ pub struct Lake {
 }
 
 /// The raw zone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Raw {
     /// `none`, `plain` or `encrypted`.
@@ -377,7 +392,7 @@ pub struct Raw {
     #[serde(default)]
     pub retention: Option<Span>,
     /// `encrypted`: 32 bytes as 64 hexadecimal digits.
-    #[serde(default)]
+    #[serde(default, serialize_with = "hidden::optional")]
     pub key: Option<String>,
 }
 
@@ -391,11 +406,12 @@ pub enum RawKeep {
 }
 
 /// The quarantine zone.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quarantine {
     /// 32 bytes as 64 hexadecimal digits: payloads are kept, encrypted with it, so that they can be retried. Without a
     /// key no payload is kept.
+    #[serde(serialize_with = "hidden::optional")]
     pub key: Option<String>,
     /// How long files stay, e.g. `30d`.
     pub retention: Option<Span>,
@@ -431,10 +447,11 @@ pub struct SqliteWarehouse {
 }
 
 /// PostgreSQL.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresWarehouse {
     /// `postgres://user:password@host:port/database`; `sslmode=verify-full` unless the URL says otherwise.
+    #[serde(serialize_with = "hidden::url")]
     pub url: String,
     /// The schema of the tables; made when it is missing.
     #[serde(default = "public")]
@@ -494,12 +511,13 @@ impl Default for Limits {
 }
 
 /// A contract file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ContractFile {
     /// The version of the file format: 1.
     pub version: u32,
     /// The columns, as the source has them (before the operators).
+    #[schemars(with = "Vec<ColumnForm>")]
     pub columns: Vec<Column>,
     /// The key; empty makes the table append-only.
     #[serde(default)]
@@ -511,4 +529,37 @@ pub struct ContractFile {
 
 fn yes() -> bool {
     true
+}
+
+/// How a [`Column`] is written.
+#[derive(JsonSchema)]
+#[schemars(rename = "Column", deny_unknown_fields)]
+#[allow(dead_code, reason = "only its schema is used")]
+struct ColumnForm {
+    /// Its name.
+    name: String,
+    /// Its type.
+    #[schemars(rename = "type")]
+    data_type: TypeForm,
+    /// Whether a row may lack a value; `true` when absent.
+    #[schemars(default = "yes")]
+    nullable: bool,
+}
+
+/// How a column's type is written.
+struct TypeForm;
+
+impl JsonSchema for TypeForm {
+    fn schema_name() -> Cow<'static, str> {
+        "ColumnType".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let plain: Vec<&str> = TYPE_NAMES.into_iter().filter(|name| !name.contains('(')).collect();
+        json_schema!({
+            "type": "string",
+            "description": format!("one of {}", TYPE_NAMES.join(", ")),
+            "anyOf": [{ "enum": plain }, { "pattern": "^(decimal|numeric|varchar)\\([0-9]+(, ?[0-9]+)?\\)$" }, { "type": "string" }]
+        })
+    }
 }
