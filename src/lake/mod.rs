@@ -1,1 +1,124 @@
+//! The lake: Parquet files in zones, and the log whose manifests make them count.
 //!
+//! | file | what it owns |
+//! |---|---|
+//! | `store.rs` | objects on a local folder or S3: create-if-absent with three answers |
+//! | `form.rs` | the Parquet form of a `processed` file: columns, settings, encoding |
+//! | `read.rs` | a `processed` file back to changes, mapped onto the newest contract |
+//! | `table_writer.rs` | one table's open files in an epoch; whether the epoch must be folded |
+//! | `epoch_writer.rs` | [`EpochWriter`]: all files of one attempt, streamed while the epoch is open |
+//! | `quarantine.rs`, `raw.rs` | what was refused, and payloads as read |
+//! | `crypt.rs` | payloads at rest |
+//! | `log/` | [`Log`]: numbered manifests, the commit, checkpoints, the start-up probe |
+//! | `sweep.rs` | files that no manifest names, and retention |
+//!
+//! ```text
+//! <lake>/_log/log.json                          identity: UUID, topology, format
+//! <lake>/_log/00000000000000000001.json         manifests
+//! <lake>/_log/checkpoint/00000000000000000064.json
+//! <lake>/processed/<table>/dt=2026-11-22/hour=14/<attempt>.parquet
+//! <lake>/quarantine/dt=2026-11-22/<attempt>.parquet
+//! <lake>/raw/dt=2026-11-22/hour=14/<attempt>.parquet
+//! <lake>/_tmp/                                  local folders only: files before they get their name
+//! ```
+
+mod crypt;
+mod epoch_writer;
+mod form;
+mod log;
+mod quarantine;
+mod raw;
+mod read;
+mod store;
+mod sweep;
+mod table_writer;
+
+pub use epoch_writer::{EpochWriter, SealedFiles};
+pub use log::{Access, Draft, DraftTable, Log, LogState, Stopped, TableTotals};
+pub use quarantine::{Payload, StoredReject};
+pub use sweep::{SweepReport, sweep};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::{self, Compression, RawKeep};
+use crate::epoch::DataFile;
+use crate::error::{Error, ErrorKind, Result};
+use crypt::MasterKey;
+use store::Store;
+
+/// An object store with the lake's root and settings. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Lake {
+    store: Store,
+    settings: Arc<Settings>,
+}
+
+#[derive(Debug)]
+struct Settings {
+    compression: Compression,
+    raw: RawKeep,
+    raw_key: Option<MasterKey>,
+    raw_retention: Option<Duration>,
+    quarantine_key: Option<MasterKey>,
+    quarantine_retention: Option<Duration>,
+}
+
+impl Lake {
+    /// Opens the lake that the topology describes. Touches neither network nor disk.
+    pub fn open(config: &config::Lake) -> Result<Self> {
+        let raw = config.raw.as_ref();
+        let keep = raw.map_or(RawKeep::None, |raw| raw.keep);
+        let raw_key = raw.and_then(|raw| raw.key.as_deref());
+        let raw_key = raw_key.map(|text| MasterKey::from_hex("lake.raw.key", text)).transpose()?;
+        if keep == RawKeep::Encrypted && raw_key.is_none() {
+            return Err(Error::new(ErrorKind::Config, "lake.raw: `keep: encrypted` needs a key")
+                .help("set lake.raw.key to 64 hexadecimal digits, e.g. from `openssl rand -hex 32`"));
+        }
+        let quarantine_key = config.quarantine.key.as_deref();
+        let settings = Settings {
+            compression: config.compression,
+            raw: keep,
+            raw_key,
+            raw_retention: raw.and_then(|raw| raw.retention).map(|span| span.0),
+            quarantine_key: quarantine_key.map(|text| MasterKey::from_hex("lake.quarantine.key", text)).transpose()?,
+            quarantine_retention: config.quarantine.retention.map(|span| span.0),
+        };
+        Ok(Self { store: Store::open(config)?, settings: Arc::new(settings) })
+    }
+
+    /// The root, as the topology writes it.
+    pub fn url(&self) -> &str {
+        self.store.url()
+    }
+
+    /// Whether raw payloads are kept.
+    pub fn keeps_raw(&self) -> bool {
+        self.settings.raw != RawKeep::None
+    }
+
+    /// The whole object, its length and checksum as the manifest says.
+    async fn fetch(&self, file: &DataFile) -> Result<Bytes> {
+        let corrupt = |why: String| {
+            Error::new(ErrorKind::LogCorrupt, format!("{}/{} {why}", self.url(), file.path))
+                .help("a manifest names this file: restore it from a copy of the lake")
+        };
+        let Some((body, _)) = self.store.get(&file.path).await? else {
+            return Err(corrupt("is missing".to_owned()));
+        };
+        if body.len() as u64 != file.bytes {
+            return Err(corrupt(format!("has {} bytes where its manifest says {}", body.len(), file.bytes)));
+        }
+        if crc32fast::hash(&body) != file.crc32 {
+            return Err(corrupt("does not have the checksum that its manifest says".to_owned()));
+        }
+        Ok(body)
+    }
+}
+
+/// An error about a file whose checksum holds but whose content does not make sense.
+fn unreadable(file: &DataFile, why: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::LogCorrupt, format!("{} cannot be read: {why}", file.path))
+}

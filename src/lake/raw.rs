@@ -1,0 +1,239 @@
+//! Payloads as they were read, one Parquet file per epoch, when the topology keeps them: plain or encrypted.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryBuilder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+    UInt32Builder,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType, UInt32Type};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use super::crypt::{FileKey, MasterKey};
+use super::form::{self, time_type};
+use super::table_writer::{LocalFile, OpenFile};
+use super::{Lake, read, unreadable};
+use crate::batch::{NO_TIME, RawBatch, RawRecord, RawRecords};
+use crate::config::{Compression, RawKeep};
+use crate::epoch::DataFile;
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Partition, Position, Span};
+
+/// The columns of a raw file. Encrypted: `key`, `value` and `headers` hold nonce, ciphertext and tag, `attempt` names
+/// the file's key.
+fn layout() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("stream", DataType::Utf8, true),
+        Field::new("partition", DataType::Utf8, false),
+        Field::new("generation", DataType::UInt32, false),
+        Field::new("offset", DataType::Int64, false),
+        Field::new("timestamp", time_type(), true),
+        Field::new("key", DataType::Binary, true),
+        Field::new("value", DataType::Binary, true),
+        Field::new("headers", DataType::Binary, true),
+        Field::new("attempt", DataType::Utf8, true),
+    ]))
+}
+
+fn salt(attempt: &str) -> String {
+    format!("raw/{attempt}")
+}
+
+fn place(partition: &str, offset: u64, part: &str) -> String {
+    format!("{partition}/{offset}/{part}")
+}
+
+/// A header as JSON: `text` when it is UTF-8, else `base64`, neither when it is null.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+/// The headers of a record as JSON text; `None` when it has none.
+pub(super) fn headers_to_json(record: RawRecord<'_>) -> Option<String> {
+    let header = |(name, value): (&[u8], Option<&[u8]>)| {
+        let text = value.map(std::str::from_utf8);
+        Header {
+            name: String::from_utf8_lossy(name).into_owned(),
+            text: text.and_then(|text| text.ok().map(str::to_owned)),
+            base64: value.filter(|_| text.is_some_and(|text| text.is_err())).map(|bytes| BASE64.encode(bytes)),
+        }
+    };
+    let headers: Vec<Header> = record.headers().map(header).collect();
+    if headers.is_empty() { None } else { serde_json::to_string(&headers).ok() }
+}
+
+/// The reverse of [`headers_to_json`].
+pub(super) fn headers_from_json(json: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
+    let headers: Vec<Header> = serde_json::from_slice(json).unwrap_or_default();
+    let bytes = |header: &Header| match (&header.text, &header.base64) {
+        (Some(text), _) => Some(text.clone().into_bytes()),
+        (None, Some(text)) => BASE64.decode(text).ok(),
+        (None, None) => None,
+    };
+    headers.into_iter().map(|header| (header.name.clone(), bytes(&header))).collect()
+}
+
+/// Collects an epoch's raw records.
+pub(super) struct RawWriter {
+    keep: RawKeep,
+    key: Option<FileKey>,
+    attempt: Ulid,
+    compression: Compression,
+    open: Option<OpenFile>,
+}
+
+impl RawWriter {
+    pub fn new(attempt: Ulid, keep: RawKeep, key: Option<&MasterKey>, compression: Compression) -> Self {
+        let key = key.filter(|_| keep == RawKeep::Encrypted).map(|key| key.for_file(&salt(&attempt.to_string())));
+        Self { keep, key, attempt, compression, open: None }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.open.is_none()
+    }
+
+    pub fn buffered_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, OpenFile::buffered_bytes)
+    }
+
+    pub fn push(&mut self, batch: &RawBatch) -> Result<()> {
+        if self.keep == RawKeep::None || batch.records.is_empty() {
+            return Ok(());
+        }
+        let encoded = self.encode(batch)?;
+        if self.open.is_none() {
+            self.open = Some(OpenFile::begin(layout(), form::properties(self.compression))?);
+        }
+        self.open.as_mut().map_or(Ok(()), |open| open.write(&encoded))
+    }
+
+    fn encode(&self, batch: &RawBatch) -> Result<RecordBatch> {
+        let (mut stream, mut partitions, mut attempt) =
+            (StringBuilder::new(), StringBuilder::new(), StringBuilder::new());
+        let (mut generation, mut offset) = (UInt32Builder::new(), Int64Builder::new());
+        let mut timestamp = TimestampMicrosecondBuilder::new();
+        let mut payloads = [BinaryBuilder::new(), BinaryBuilder::new(), BinaryBuilder::new()];
+        let partition = batch.partition.to_string();
+        let own = self.attempt.to_string();
+        for record in batch.records.iter() {
+            stream.append_option(batch.stream.as_deref());
+            partitions.append_value(&partition);
+            generation.append_value(batch.generation);
+            offset.append_value(record.offset() as i64);
+            timestamp.append_option(Some(record.timestamp_us()).filter(|&time| time != NO_TIME));
+            attempt.append_option(self.key.as_ref().map(|_| own.as_str()));
+            let headers = headers_to_json(record);
+            let parts = [record.key(), record.value(), headers.as_deref().map(str::as_bytes)];
+            for ((builder, part), name) in payloads.iter_mut().zip(parts).zip(["key", "value", "headers"]) {
+                match (part, &self.key) {
+                    (Some(plain), Some(key)) => {
+                        builder.append_value(key.seal(&place(&partition, record.offset(), name), plain)?);
+                    }
+                    (plain, _) => builder.append_option(plain),
+                }
+            }
+        }
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(stream.finish()),
+            Arc::new(partitions.finish()),
+            Arc::new(generation.finish()),
+            Arc::new(offset.finish()),
+            Arc::new(timestamp.finish().with_timezone("UTC")),
+        ];
+        columns.extend(payloads.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
+        columns.push(Arc::new(attempt.finish()));
+        RecordBatch::try_new(layout(), columns)
+            .map_err(|error| Error::new(ErrorKind::Internal, "write raw records").because(error))
+    }
+
+    /// The file, when there is something.
+    pub fn finish(self) -> Result<Option<LocalFile>> {
+        self.open.map(OpenFile::finish).transpose()
+    }
+}
+
+impl Lake {
+    /// The records of a raw file in order, decrypted. A batch's span runs from its first record to behind its last: the
+    /// manifest has the span that was read.
+    pub async fn read_raw(&self, file: &DataFile) -> Result<Vec<RawBatch>> {
+        let body = self.fetch(file).await?;
+        let mut batches: Vec<RawBatch> = Vec::new();
+        for batch in read::batches(file, body)? {
+            let batch = batch.map_err(|error| unreadable(file, error))?;
+            if batch.schema().fields() != layout().fields() {
+                return Err(unreadable(file, "its columns are not those of a raw file"));
+            }
+            decode(file, &batch, self.settings.raw_key.as_ref(), &mut batches)?;
+        }
+        Ok(batches)
+    }
+}
+
+fn decode(file: &DataFile, batch: &RecordBatch, key: Option<&MasterKey>, out: &mut Vec<RawBatch>) -> Result<()> {
+    let (streams, partitions) = (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
+    let generations = batch.column(2).as_primitive::<UInt32Type>();
+    let offsets = batch.column(3).as_primitive::<Int64Type>();
+    let times = batch.column(4).as_primitive::<TimestampMicrosecondType>();
+    let attempts = batch.column(8).as_string::<i32>();
+    let sealed = batch.num_rows() > 0 && attempts.is_valid(0);
+    let file_key = key.filter(|_| sealed).map(|key| key.for_file(&salt(attempts.value(0))));
+    if sealed && file_key.is_none() {
+        return Err(Error::new(ErrorKind::Config, format!("{} is encrypted", file.path)).help("set lake.raw.key"));
+    }
+    for row in 0..batch.num_rows() {
+        let (text, offset) = (partitions.value(row), offsets.value(row) as u64);
+        let part = |column: usize, name: &str| -> Result<Option<Vec<u8>>> {
+            let array = batch.column(column).as_binary::<i32>();
+            match &file_key {
+                _ if array.is_null(row) => Ok(None),
+                None => Ok(Some(array.value(row).to_vec())),
+                Some(key) => key.open(&place(text, offset, name), array.value(row)).map(Some).ok_or_else(|| {
+                    Error::new(ErrorKind::Config, format!("{} does not open with lake.raw.key", file.path))
+                }),
+            }
+        };
+        let (source, name) =
+            text.split_once(':').ok_or_else(|| unreadable(file, format!("`{text}` is no partition")))?;
+        let stream = streams.is_valid(row).then(|| streams.value(row));
+        let target = current(out, Partition::new(source, name), generations.value(row), stream, offset);
+        let time = if times.is_valid(row) { times.value(row) } else { NO_TIME };
+        target.records.push(offset, time, part(5, "key")?.as_deref(), part(6, "value")?.as_deref());
+        for (name, value) in part(7, "headers")?.map_or_else(Vec::new, |json| headers_from_json(&json)) {
+            target.records.push_header(&name, value.as_deref());
+        }
+        target.span.to = Position::offset(offset + 1);
+    }
+    Ok(())
+}
+
+/// The batch that the next record belongs to; a new one when it is not the last one's partition.
+fn current<'a>(
+    out: &'a mut Vec<RawBatch>,
+    partition: Partition,
+    generation: u32,
+    stream: Option<&str>,
+    offset: u64,
+) -> &'a mut RawBatch {
+    let same = out.last().is_some_and(|last| {
+        last.partition == partition && last.generation == generation && last.stream.as_deref() == stream
+    });
+    if !same {
+        out.push(RawBatch {
+            partition,
+            generation,
+            span: Span { from: Position::offset(offset), to: Position::offset(offset) },
+            stream: stream.map(Into::into),
+            records: RawRecords::default(),
+        });
+    }
+    let last = out.len() - 1;
+    &mut out[last]
+}

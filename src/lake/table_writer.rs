@@ -1,0 +1,257 @@
+//! One table's files in an open epoch, and whether the epoch must be folded before it is loaded.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::row::{RowConverter, SortField};
+use bytes::Bytes;
+use hashbrown::HashSet;
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::form;
+use crate::batch::{NO_TIME, Op, TableChanges};
+use crate::contract::{Contract, TableSchema, join_schemas};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Rows that are encoded at once: bounds what a write needs beside the writer.
+const SLICE_ROWS: usize = 64 << 10;
+/// Keys that are remembered per table, 9 bytes each. Beyond it the epoch is folded without looking.
+const KEYS_LIMIT: usize = 1 << 19;
+
+/// A file that is written but not yet in the lake.
+#[derive(Debug)]
+pub(super) struct LocalFile {
+    /// The whole object.
+    pub body: Bytes,
+    /// Rows in it.
+    pub rows: u64,
+    /// Their size in memory.
+    pub memory_bytes: u64,
+}
+
+/// One Parquet writer into memory.
+pub(super) struct OpenFile {
+    writer: ArrowWriter<Vec<u8>>,
+    rows: u64,
+    memory_bytes: u64,
+}
+
+impl OpenFile {
+    /// Begins a file.
+    pub fn begin(layout: SchemaRef, properties: WriterProperties) -> Result<Self> {
+        let writer = ArrowWriter::try_new(Vec::new(), layout, Some(properties)).map_err(unwritable)?;
+        Ok(Self { writer, rows: 0, memory_bytes: 0 })
+    }
+
+    /// Adds rows.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.rows += batch.num_rows() as u64;
+        self.memory_bytes += form::memory_bytes(batch);
+        self.writer.write(batch).map_err(unwritable)
+    }
+
+    /// Bytes held: finished row groups and the one in work.
+    pub fn buffered_bytes(&self) -> usize {
+        self.writer.bytes_written() + self.writer.memory_size()
+    }
+
+    /// Ends the file.
+    pub fn finish(self) -> Result<LocalFile> {
+        let body = self.writer.into_inner().map_err(unwritable)?.into();
+        Ok(LocalFile { body, rows: self.rows, memory_bytes: self.memory_bytes })
+    }
+}
+
+fn unwritable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Internal, "write Parquet").because(error)
+}
+
+/// What a table's writer leaves.
+pub(super) struct FinishedTable {
+    /// The files in order, each with the output columns that it holds.
+    pub files: Vec<(LocalFile, TableSchema)>,
+    /// The join of all input schemas that were written.
+    pub input: TableSchema,
+    /// Newest and oldest commit time, microseconds.
+    pub max_source_time_us: Option<i64>,
+    pub min_source_time_us: Option<i64>,
+    /// See [`TableEpoch::fold`](crate::epoch::TableEpoch::fold).
+    pub fold: bool,
+    /// Whether a truncate is inside.
+    pub truncate: bool,
+}
+
+/// One table's open file and what is known of its rows.
+pub(super) struct TableWriter {
+    properties: WriterProperties,
+    open: Option<OpenFile>,
+    layout: SchemaRef,
+    contract: Arc<Contract>,
+    moves: bool,
+    done: Vec<(LocalFile, TableSchema)>,
+    input: TableSchema,
+    keys: Keys,
+    max_source_time_us: Option<i64>,
+    min_source_time_us: Option<i64>,
+    truncate: bool,
+}
+
+impl TableWriter {
+    /// A writer for the table of `contract`.
+    pub fn new(contract: &Arc<Contract>, properties: WriterProperties) -> Self {
+        Self {
+            properties,
+            open: None,
+            layout: form::layout(&contract.output, false),
+            contract: Arc::clone(contract),
+            moves: false,
+            done: Vec::new(),
+            input: contract.input.clone(),
+            keys: Keys::new(),
+            max_source_time_us: None,
+            min_source_time_us: None,
+            truncate: false,
+        }
+    }
+
+    /// Adds changes; begins another file when the columns are not those of the open one.
+    pub fn write(&mut self, changes: &TableChanges) -> Result<()> {
+        self.follow(&changes.contract, form::has_moves(changes) || changes.old_keys.is_some())?;
+        let mut at = 0;
+        while at < changes.len() {
+            let len = SLICE_ROWS.min(changes.len() - at);
+            let whole = len == changes.len();
+            let batch = if whole {
+                form::encode(changes, &self.layout)?
+            } else {
+                form::encode(&form::slice(changes, at, len), &self.layout)?
+            };
+            self.file()?.write(&batch)?;
+            at += len;
+        }
+        self.keys.observe(changes)?;
+        self.truncate |= changes.ops.contains(&Op::Truncate);
+        for time in changes.source_times_us.iter().copied().filter(|&time| time != NO_TIME) {
+            self.max_source_time_us = Some(self.max_source_time_us.map_or(time, |max| max.max(time)));
+            self.min_source_time_us = Some(self.min_source_time_us.map_or(time, |min| min.min(time)));
+        }
+        Ok(())
+    }
+
+    fn file(&mut self) -> Result<&mut OpenFile> {
+        if self.open.is_none() {
+            self.open = Some(OpenFile::begin(Arc::clone(&self.layout), self.properties.clone())?);
+        }
+        self.open.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "no open file"))
+    }
+
+    fn follow(&mut self, contract: &Arc<Contract>, moves: bool) -> Result<()> {
+        let columns_changed = contract.output != self.contract.output;
+        if contract.input != self.contract.input {
+            self.input = join_schemas(&self.input, &contract.input).map_err(|clash| {
+                let what = format!("table {}: two contracts in one epoch do not join: {clash:?}", contract.table);
+                Error::new(ErrorKind::Internal, what)
+            })?;
+        }
+        if columns_changed || (moves && !self.moves) {
+            self.close()?;
+            self.moves |= moves;
+            self.layout = form::layout(&contract.output, self.moves);
+        }
+        self.contract = Arc::clone(contract);
+        if columns_changed {
+            self.keys.give_up();
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<()> {
+        if let Some(open) = self.open.take() {
+            self.done.push((open.finish()?, self.contract.output.clone()));
+        }
+        Ok(())
+    }
+
+    /// Bytes held.
+    pub fn buffered_bytes(&self) -> usize {
+        let done: usize = self.done.iter().map(|(file, _)| file.body.len()).sum();
+        done + self.open.as_ref().map_or(0, OpenFile::buffered_bytes) + self.keys.bytes()
+    }
+
+    /// Ends the table's files.
+    pub fn finish(mut self) -> Result<FinishedTable> {
+        self.close()?;
+        Ok(FinishedTable {
+            files: self.done,
+            input: self.input,
+            max_source_time_us: self.max_source_time_us,
+            min_source_time_us: self.min_source_time_us,
+            fold: self.keys.fold,
+            truncate: self.truncate,
+        })
+    }
+}
+
+/// Whether every row so far is whole and of a key of its own. Hashes are enough: two keys with one hash only make a
+/// fold that was not needed.
+struct Keys {
+    seen: HashSet<u64>,
+    rows: Option<RowConverter>,
+    fold: bool,
+}
+
+impl Keys {
+    fn new() -> Self {
+        Self { seen: HashSet::new(), rows: None, fold: false }
+    }
+
+    fn give_up(&mut self) {
+        *self = Self { fold: true, ..Self::new() };
+    }
+
+    fn bytes(&self) -> usize {
+        self.seen.allocation_size()
+    }
+
+    fn observe(&mut self, changes: &TableChanges) -> Result<()> {
+        if self.fold {
+            return Ok(());
+        }
+        let whole_rows = changes.ops.iter().all(|op| matches!(op, Op::Read | Op::Create | Op::Update));
+        let partial = changes.unchanged.iter().flatten().any(|bits| bits.count_set_bits() > 0);
+        let output = &changes.contract.output;
+        if !whole_rows || partial {
+            self.give_up();
+            return Ok(());
+        }
+        if output.key.is_empty() {
+            return Ok(());
+        }
+        if self.seen.len() + changes.len() > KEYS_LIMIT {
+            self.give_up();
+            return Ok(());
+        }
+        if self.insert(changes, &output.key_indices())? {
+            self.give_up();
+        }
+        Ok(())
+    }
+
+    /// Whether a key was there before.
+    fn insert(&mut self, changes: &TableChanges, key: &[usize]) -> Result<bool> {
+        let columns: Vec<_> = key.iter().map(|&index| Arc::clone(changes.rows.column(index))).collect();
+        let unhashable = |error| Error::new(ErrorKind::Internal, "hash keys").because(error);
+        let converter = match &mut self.rows {
+            Some(converter) => converter,
+            None => {
+                let fields = columns.iter().map(|c| SortField::new(c.data_type().clone())).collect();
+                self.rows.insert(RowConverter::new(fields).map_err(unhashable)?)
+            }
+        };
+        let rows = converter.convert_columns(&columns).map_err(unhashable)?;
+        Ok(rows.iter().any(|row| !self.seen.insert(xxh3_64(row.as_ref()))))
+    }
+}
