@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    Expr, Function, Ident, ObjectNamePart, Spanned, Value, VisitMut, VisitorMut, visit_expressions,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
+    ObjectNamePart, Spanned, Value, VisitMut, VisitorMut, visit_expressions,
 };
 use datafusion_sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion_sql::sqlparser::parser::Parser;
-use datafusion_sql::sqlparser::tokenizer::{Location, Token};
+use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token};
 
 use super::functions::{self, Known};
 use super::{Fault, nearest};
@@ -34,12 +35,13 @@ impl Syntax {
         };
         let mut parser =
             Parser::new(&PostgreSqlDialect {}).try_with_sql(text).map_err(|error| failed(error.to_string()))?;
-        let tree = parser.parse_expr().map_err(|error| failed(error.to_string()))?;
+        let mut tree = parser.parse_expr().map_err(|error| failed(error.to_string()))?;
         let rest = parser.peek_token();
         if rest.token != Token::EOF {
             return Err(Fault::new(path, format!("one expression is wanted, but `{}` follows it", rest.token))
                 .offset(byte_offset(text, rest.span.start)));
         }
+        let _: ControlFlow<()> = tree.visit(&mut Desugar);
         let syntax = Self { text: text.to_owned(), path, tree };
         syntax.check()?;
         Ok(syntax)
@@ -146,6 +148,38 @@ impl Syntax {
         parts.reverse();
         parts
     }
+}
+
+/// Makes calls of special forms that the planner does not take: `SUBSTRING(x FROM 2 FOR 3)` becomes `substr(x, 2, 3)`.
+struct Desugar;
+
+impl VisitorMut for Desugar {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let span = expr.span();
+        if let Expr::Substring { expr: text, substring_from, substring_for, .. } = expr {
+            let one = || Box::new(Expr::Value(Value::Number("1".into(), false).with_span(span)));
+            let from = substring_from.take().unwrap_or_else(one);
+            let arguments = [Some(text.clone()), Some(from), substring_for.take()];
+            *expr = call("substr", span, arguments.into_iter().flatten().map(|argument| *argument));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn call(name: &str, span: Span, arguments: impl Iterator<Item = Expr>) -> Expr {
+    let args = arguments.map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::with_span(span, name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
 }
 
 struct Resolver<'a> {
