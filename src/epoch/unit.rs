@@ -50,15 +50,21 @@ pub struct TableLoad {
     pub mode: DeleteMode,
     /// The table was emptied: rows with a lower `_seq` go (in history mode: end).
     pub truncate: Option<Seq>,
-    /// Folded rows in the contract's `output` columns. Keyed tables: one row per key, `Create`, `Update` or `Delete`
-    /// (upsert or delete; a move has become a delete of the old key and an upsert of the new one). `unchanged` columns
-    /// are to be filled from the warehouse's row under `old_keys` where that is not null, else under the row's own key.
-    /// History tables: every version, in order, whole or partial. Tables without a key: every row.
+    /// When it was emptied: commit time at the source, microseconds since 1970, or [`NO_TIME`](crate::batch::NO_TIME).
+    pub truncated_at_us: i64,
+    /// Folded rows in the contract's `output` columns. Keyed tables: one row per key. `Read`, `Create` and `Update` are
+    /// upserts, `Delete` is a delete, and `Move` is the key that a move has *left*: a delete too, which is not counted
+    /// because the move counts with the row of its new key. A row with `unchanged` columns, or with `old_keys` that are
+    /// not null, needs a base: the warehouse's row under `old_keys`, or under the row's own key where those are null. In
+    /// soft mode deletes are such rows too, with nothing to keep when there is no base. `Refused` markers come in
+    /// addition, any number per key. History tables: every version and every end, in order. No key: every row.
     pub rows: Vec<TableChanges>,
+    /// Partial rows that the fold left out because their base was deleted or refused in the unit itself.
+    pub incomplete: Vec<Incomplete>,
     /// Tombstones are to be kept for these deletes, because something older may still arrive (open quarantine, resync).
     /// `false` also clears the table's older tombstones: nothing older can arrive any more.
     pub keep_tombstones: bool,
-    /// What the fold has already counted: `loaded`, and what is `superseded` before the warehouse.
+    /// What the fold has already counted: `loaded`, and what is `superseded` or `incomplete` before the warehouse.
     pub folded: LoadAccount,
     /// Newest commit time at the source, microseconds since 1970, or [`NO_TIME`](crate::batch::NO_TIME).
     pub max_source_time_us: i64,

@@ -1,10 +1,46 @@
 //! Where people look. The ledger stands in the same transaction as the rows.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `merge.rs` | how a staged unit becomes rows, as SQL text |
+//! | `shape.rs` | what a unit's table needs: a stage, a base, tombstones |
+//! | `key.rs` | a key as text |
+//! | `names.rs` | ledger and system column names, quoting |
+//! | `sqlite/`, `postgres/` | client, SQL, types and apply of each; neither knows the other |
+
+mod key;
+mod merge;
+mod names;
+mod shape;
+pub mod sqlite;
+
+pub use key::KeyText;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::config;
 use crate::contract::Contract;
-use crate::epoch::{Applied, DeleteMode, LoadUnit};
-use crate::error::Result;
+use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadAccount, LoadUnit};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How fresh a table is: one row of the view `freshness`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freshness {
+    /// The table.
+    pub table: String,
+    /// The newest commit time at the source, microseconds since 1970, when one is known.
+    pub max_source_time_us: Option<i64>,
+    /// When the last unit with changes of the table was applied, microseconds since 1970, by the warehouse's clock.
+    pub applied_at_us: i64,
+    /// Changes applied so far.
+    pub rows: u64,
+    /// The last epoch of that unit.
+    pub epoch: EpochNumber,
+    /// What became of all rows so far.
+    pub account: LoadAccount,
+}
 
 /// A warehouse.
 #[async_trait]
@@ -18,9 +54,72 @@ pub trait Warehouse: Send + Sync {
 
     /// Applies a unit in one transaction, ledger included, as a compare-and-set: [`ErrorKind::LedgerMoved`]
     /// (crate::error::ErrorKind::LedgerMoved) when the ledger does not stand at `unit.after`. When the answer to the
-    /// commit is lost, the caller reads the ledger. Deterministic: the same units give the same rows.
+    /// commit is lost, the caller reads the ledger. Deterministic: the same units give the same rows. Every table of the
+    /// unit must have been ensured with its contract.
     async fn apply(&self, unit: &LoadUnit) -> Result<Applied>;
 
     /// The SQL that `ensure` and `apply` would run for this contract on an empty warehouse, for `dataflow plan`.
     fn plan(&self, contract: &Contract, mode: DeleteMode) -> Vec<String>;
+
+    /// How fresh every table of the topology is, in name order.
+    async fn freshness(&self) -> Result<Vec<Freshness>>;
+
+    /// The partial rows of `group` that found no base in epochs after `after`, in the order in which they came.
+    async fn incompletes(&self, group: &str, after: EpochNumber) -> Result<Vec<Incomplete>>;
+}
+
+/// Opens the warehouse of a topology; makes its ledger tables and the `freshness` view when they are missing.
+pub async fn open(config: &config::Warehouse, topology: &str) -> Result<Arc<dyn Warehouse>> {
+    match config {
+        config::Warehouse::Sqlite(config) => Ok(Arc::new(sqlite::Sqlite::open(config, topology).await?)),
+        config::Warehouse::Postgres(_) => Err(Error::new(ErrorKind::Config, "open the warehouse of kind postgres")
+            .help("this binary was built without it; build with `--features postgres`")),
+    }
+}
+
+/// Passes a failpoint: whatever a test asks for becomes a passing failure of the warehouse.
+fn place(name: &str) -> Result<()> {
+    match crate::failpoint::hit(name) {
+        None => Ok(()),
+        Some(fault) => Err(Error::new(ErrorKind::WarehouseUnavailable, format!("failpoint {name}: {fault:?}"))),
+    }
+}
+
+/// What the ledger says, held against what the unit expects.
+fn check_ledger(unit: &LoadUnit, found: Option<(&str, EpochNumber)>) -> Result<()> {
+    let group = &unit.group;
+    let through = match found {
+        Some((log, _)) if log != unit.log.to_string() => {
+            return Err(Error::new(
+                ErrorKind::LedgerForeign,
+                format!("the warehouse's ledger of group {group} belongs to log {log}, the lake's log is {}", unit.log),
+            )
+            .help(format!(
+                "this warehouse was loaded from another lake: load into an empty schema, or, to start over here, drop the \
+                 tables of the group and delete its row from {}",
+                names::LEDGER
+            )));
+        }
+        Some((_, through)) => through,
+        None => 0,
+    };
+    if through == unit.after {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::LedgerMoved,
+        format!("the ledger of group {group} stands at epoch {through}, the unit begins after {}", unit.after),
+    ))
+}
+
+/// The final account of a table, which must balance.
+fn settle(load: &crate::epoch::TableLoad, mut account: LoadAccount) -> Result<LoadAccount> {
+    account.add(&load.folded);
+    if account.balances() {
+        return Ok(account);
+    }
+    Err(Error::new(
+        ErrorKind::Internal,
+        format!("the account of table {} does not balance: {account:?}", load.contract.table),
+    ))
 }

@@ -1,0 +1,623 @@
+//! Several epochs become one unit: column by column, the newest value of every key.
+//!
+//! Pure and columnar: keys become comparable bytes, a pass in log order decides for every key which row of which batch
+//! each column comes from, and one gather per column writes the result. What the fold cannot know (whether the warehouse
+//! holds a base for a partial row, or something newer) it leaves to the warehouse, in the terms of
+//! [`TableLoad::rows`](crate::epoch::TableLoad).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::interleave;
+use arrow::datatypes::{Field, Schema};
+use arrow::row::{RowConverter, Rows, SortField};
+use hashbrown::HashMap;
+use xxhash_rust::xxh3::Xxh3Builder;
+
+use crate::batch::{NO_TIME, Op, Seq, TableChanges};
+use crate::contract::Contract;
+use crate::epoch::{DeleteMode, Incomplete, LoadAccount, TableLoad};
+use crate::error::{Error, ErrorKind, Result};
+use crate::warehouse::KeyText;
+
+/// Folds the changes of one table, given in log order with rows that follow `contract.output`.
+///
+/// The result does not depend on how the log is split into units: applying the folds of any split, in order, leaves the
+/// same rows. Errors are bugs only ([`ErrorKind::Internal`]): columns that do not follow the contract.
+pub fn fold(
+    contract: &Arc<Contract>,
+    mode: DeleteMode,
+    changes: Vec<TableChanges>,
+    keep_tombstones: bool,
+) -> Result<TableLoad> {
+    let max_source_time_us = changes.iter().flat_map(|c| c.source_times_us.iter().copied()).max().unwrap_or(NO_TIME);
+    let mut load = TableLoad {
+        contract: Arc::clone(contract),
+        mode,
+        truncate: None,
+        truncated_at_us: NO_TIME,
+        rows: Vec::new(),
+        incomplete: Vec::new(),
+        keep_tombstones,
+        folded: LoadAccount::default(),
+        max_source_time_us,
+    };
+    for batch in &changes {
+        check(contract, batch)?;
+    }
+    let key = contract.output.key_indices();
+    if key.is_empty() {
+        append_only(&mut load, changes)?;
+        return Ok(load);
+    }
+    let keys = Keys::new(contract, &key, &changes)?;
+    let mut pass = Pass::new(contract, mode, &key, &changes, &keys);
+    for (batch, change) in changes.iter().enumerate() {
+        for row in 0..change.len() {
+            pass.change(At { batch: batch as u32, row: row as u32 })?;
+        }
+    }
+    load.truncate = pass.truncate.map(|(seq, _)| seq);
+    load.truncated_at_us = pass.truncate.map_or(NO_TIME, |(_, time)| time);
+    load.folded = pass.account;
+    load.incomplete = std::mem::take(&mut pass.incomplete);
+    let left = (!pass.as_it_stands).then(|| pass.finish());
+    load.rows = match left {
+        Some(left) => gather(contract, mode, &key, &changes, left)?,
+        None => changes.into_iter().filter(|c| !c.is_empty()).collect(),
+    };
+    Ok(load)
+}
+
+fn internal(what: &str, table: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(ErrorKind::Internal, format!("fold table {table}: {what}")).because(error)
+}
+
+fn check(contract: &Contract, batch: &TableChanges) -> Result<()> {
+    let columns = &contract.output.columns;
+    let same = columns.len() == batch.rows.num_columns()
+        && columns.iter().zip(batch.rows.columns()).all(|(c, a)| c.data_type.arrow() == *a.data_type());
+    let rows = batch.rows.num_rows();
+    let parts = batch.ops.len() == rows && batch.seqs.len() == rows && batch.source_times_us.len() == rows;
+    if same && parts {
+        return Ok(());
+    }
+    Err(internal("a batch does not follow the contract", &contract.table, format!("version {}", contract.version)))
+}
+
+/// Without a key every row passes; a truncate takes away what is older.
+fn append_only(load: &mut TableLoad, changes: Vec<TableChanges>) -> Result<()> {
+    let truncate = changes
+        .iter()
+        .flat_map(|c| c.ops.iter().zip(&c.seqs).zip(&c.source_times_us))
+        .filter(|((op, _), _)| **op == Op::Truncate)
+        .map(|((_, seq), time)| (*seq, *time))
+        .max();
+    load.truncate = truncate.map(|(seq, _)| seq);
+    load.truncated_at_us = truncate.map_or(NO_TIME, |(_, time)| time);
+    for batch in changes {
+        let counted = batch.ops.iter().filter(|op| **op != Op::Refused).count() as u64;
+        load.folded.loaded += counted;
+        let stays = |row: usize| batch.ops[row].has_row() && load.truncate.is_none_or(|floor| batch.seqs[row] >= floor);
+        let kept: Vec<u32> = (0..batch.len()).filter(|row| stays(*row)).map(|row| row as u32).collect();
+        load.folded.superseded += counted - kept.len() as u64;
+        if kept.len() == batch.len() {
+            load.rows.push(batch);
+        } else if !kept.is_empty() {
+            load.rows.push(take(&load.contract.table, &batch, &kept)?);
+        }
+    }
+    // The newest truncate is applied, not superseded.
+    load.folded.superseded -= u64::from(load.truncate.is_some());
+    Ok(())
+}
+
+fn take(table: &str, batch: &TableChanges, rows: &[u32]) -> Result<TableChanges> {
+    let indices = arrow::array::UInt32Array::from(rows.to_vec());
+    let pick = |row: &u32| *row as usize;
+    Ok(TableChanges {
+        contract: Arc::clone(&batch.contract),
+        partition: batch.partition.clone(),
+        rows: arrow::compute::take_record_batch(&batch.rows, &indices).map_err(|e| internal("take rows", table, e))?,
+        ops: rows.iter().map(|row| batch.ops[pick(row)]).collect(),
+        seqs: rows.iter().map(|row| batch.seqs[pick(row)]).collect(),
+        source_times_us: rows.iter().map(|row| batch.source_times_us[pick(row)]).collect(),
+        unchanged: vec![None; batch.rows.num_columns()],
+        old_keys: None,
+    })
+}
+
+/// A row of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct At {
+    batch: u32,
+    row: u32,
+}
+
+/// Only the warehouse knows the value.
+const UNKNOWN: At = At { batch: u32::MAX, row: u32::MAX };
+
+/// A key: a row's own, or the old one of a move.
+#[derive(Debug, Clone, Copy)]
+struct KeyAt {
+    at: At,
+    old: bool,
+}
+
+/// Keys of all batches as comparable bytes.
+struct Keys {
+    own: Vec<Rows>,
+    old: Vec<Option<Rows>>,
+}
+
+impl Keys {
+    fn new(contract: &Contract, key: &[usize], changes: &[TableChanges]) -> Result<Self> {
+        let fail = |e| internal("make keys comparable", &contract.table, e);
+        let fields = key.iter().map(|&i| SortField::new(contract.output.columns[i].data_type.arrow())).collect();
+        let converter = RowConverter::new(fields).map_err(fail)?;
+        let mut keys = Self { own: Vec::with_capacity(changes.len()), old: Vec::with_capacity(changes.len()) };
+        for batch in changes {
+            let own: Vec<ArrayRef> = key.iter().map(|&i| Arc::clone(batch.rows.column(i))).collect();
+            keys.own.push(converter.convert_columns(&own).map_err(fail)?);
+            let old = batch.old_keys.as_ref().map(|old| converter.convert_columns(old.columns()));
+            keys.old.push(old.transpose().map_err(fail)?);
+        }
+        Ok(keys)
+    }
+
+    fn bytes(&self, key: KeyAt) -> Option<&[u8]> {
+        let rows = if key.old { self.old[key.at.batch as usize].as_ref()? } else { &self.own[key.at.batch as usize] };
+        Some(rows.row(key.at.row as usize).data())
+    }
+}
+
+/// Which row each column comes from.
+#[derive(Debug, Clone)]
+enum Sources {
+    One(At),
+    Each(Box<[At]>),
+}
+
+impl Sources {
+    fn of(&self, column: usize) -> At {
+        match self {
+            Self::One(at) => *at,
+            Self::Each(each) => each[column],
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing is known of the key yet.
+    Absent,
+    Row,
+    /// Deleted, or left by a move (then it is not counted).
+    Deleted {
+        counted: bool,
+    },
+}
+
+/// What the fold knows of a key, or one version of it.
+#[derive(Debug, Clone)]
+struct State {
+    kind: Kind,
+    seq: Seq,
+    /// The change that made it.
+    at: At,
+    key: KeyAt,
+    sources: Sources,
+    /// The key under which the warehouse must hold the row that this one stands on.
+    base: Option<KeyAt>,
+}
+
+/// One pass over all changes in log order.
+struct Pass<'a> {
+    contract: &'a Contract,
+    mode: DeleteMode,
+    key: &'a [usize],
+    changes: &'a [TableChanges],
+    keys: &'a Keys,
+    index: HashMap<&'a [u8], u32, Xxh3Builder>,
+    states: Vec<State>,
+    /// Refused versions, by key number.
+    refused: HashMap<u32, Vec<At>>,
+    /// History only: every version and end, in order, and which orders of a key have been seen.
+    versions: Vec<State>,
+    seen: HashSet<(u32, Seq)>,
+    truncate: Option<(Seq, i64)>,
+    account: LoadAccount,
+    incomplete: Vec<Incomplete>,
+    /// Whether the batches can be loaded as they are.
+    as_it_stands: bool,
+}
+
+impl<'a> Pass<'a> {
+    fn new(
+        contract: &'a Contract,
+        mode: DeleteMode,
+        key: &'a [usize],
+        changes: &'a [TableChanges],
+        keys: &'a Keys,
+    ) -> Self {
+        let rows = changes.iter().map(TableChanges::len).sum();
+        Self {
+            contract,
+            mode,
+            key,
+            changes,
+            keys,
+            index: HashMap::with_capacity_and_hasher(rows, Xxh3Builder::new()),
+            states: Vec::with_capacity(rows),
+            refused: HashMap::new(),
+            versions: Vec::new(),
+            seen: HashSet::new(),
+            truncate: None,
+            account: LoadAccount::default(),
+            incomplete: Vec::new(),
+            as_it_stands: true,
+        }
+    }
+
+    fn batch(&self, at: At) -> &'a TableChanges {
+        &self.changes[at.batch as usize]
+    }
+
+    fn seq(&self, at: At) -> Seq {
+        self.batch(at).seqs[at.row as usize]
+    }
+
+    fn change(&mut self, at: At) -> Result<()> {
+        let op = self.batch(at).ops[at.row as usize];
+        let seq = self.seq(at);
+        if op != Op::Refused {
+            self.account.loaded += 1;
+        }
+        if op == Op::Truncate {
+            self.truncated(at, seq);
+            return Ok(());
+        }
+        if self.mode != DeleteMode::History && self.truncate.is_some_and(|(floor, _)| seq < floor) {
+            self.as_it_stands = false;
+            self.account.superseded += u64::from(op != Op::Refused);
+            return Ok(());
+        }
+        let own = KeyAt { at, old: false };
+        let id = self.id(own)?;
+        match op {
+            Op::Refused => {
+                self.refused.entry(id).or_default().push(at);
+                Ok(())
+            }
+            Op::Delete => {
+                self.delete(id, own, seq, true);
+                Ok(())
+            }
+            Op::Move => {
+                self.as_it_stands = false;
+                let old = KeyAt { at, old: true };
+                let from = self.id(old)?;
+                self.upsert(id, own, seq, Some((from, old)))
+            }
+            _ => self.upsert(id, own, seq, None),
+        }
+    }
+
+    /// The number of a key.
+    fn id(&mut self, key: KeyAt) -> Result<u32> {
+        let bytes = self
+            .keys
+            .bytes(key)
+            .ok_or_else(|| internal("a move lacks its old key", &self.contract.table, self.seq(key.at).to_string()))?;
+        let next = self.states.len() as u32;
+        let id = *self.index.entry(bytes).or_insert(next);
+        if id == next {
+            let sources = Sources::One(UNKNOWN);
+            let (kind, seq) = (Kind::Absent, Seq::default());
+            self.states.push(State { kind, seq, at: key.at, key, sources, base: None });
+        }
+        Ok(id)
+    }
+
+    /// Whether the key already has something as new as `seq`; counts it.
+    fn superseded(&mut self, id: u32, seq: Seq, counted: bool) -> bool {
+        let state = &self.states[id as usize];
+        let old = if self.mode == DeleteMode::History {
+            !self.seen.insert((id, seq))
+        } else {
+            state.kind != Kind::Absent && state.seq >= seq
+        };
+        if old {
+            self.as_it_stands = false;
+            self.account.superseded += u64::from(counted);
+        }
+        old
+    }
+
+    fn delete(&mut self, id: u32, key: KeyAt, seq: Seq, counted: bool) {
+        self.as_it_stands &= self.mode != DeleteMode::Soft;
+        if self.superseded(id, seq, counted) {
+            return;
+        }
+        let state = &self.states[id as usize];
+        let (sources, base) = match state.kind {
+            Kind::Absent => (Sources::One(UNKNOWN), Some(key)),
+            _ => (state.sources.clone(), state.base),
+        };
+        self.put(id, State { kind: Kind::Deleted { counted }, seq, at: key.at, key, sources, base });
+    }
+
+    /// A row whose unchanged columns come from its own key's state, or from that of the key that it had before.
+    fn upsert(&mut self, id: u32, key: KeyAt, seq: Seq, from: Option<(u32, KeyAt)>) -> Result<()> {
+        let from = from.filter(|(old, _)| *old != id);
+        let (base_id, base_key) = from.unwrap_or((id, key));
+        let stands_on = self.stands_on(base_id, base_key, key.at, seq);
+        if let Some((old, old_key)) = from {
+            self.delete(old, old_key, seq, false);
+        }
+        if self.superseded(id, seq, true) {
+            return Ok(());
+        }
+        match stands_on {
+            Some((sources, base)) => {
+                self.put(id, State { kind: Kind::Row, seq, at: key.at, key, sources, base });
+                Ok(())
+            }
+            None => self.left_out(key.at, seq),
+        }
+    }
+
+    /// Where the columns of the row `at` come from; `None` when what it stands on was deleted or refused.
+    fn stands_on(&self, id: u32, key: KeyAt, at: At, seq: Seq) -> Option<(Sources, Option<KeyAt>)> {
+        let batch = self.batch(at);
+        let columns = self.contract.output.columns.len();
+        if !(0..columns).any(|column| batch.is_unchanged(column, at.row as usize)) {
+            return Some((Sources::One(at), None));
+        }
+        let state = &self.states[id as usize];
+        let unknown = (&Sources::One(UNKNOWN), Some(key));
+        let (sources, base) = match state.kind {
+            Kind::Absent => unknown,
+            // A version that came late stands on what the warehouse has from before it.
+            _ if self.mode == DeleteMode::History && state.seq >= seq => unknown,
+            _ if state.seq >= seq => return None,
+            Kind::Deleted { .. } if self.mode != DeleteMode::Soft => return None,
+            _ if self.refused_between(id, state.seq, seq) => return None,
+            _ => (&state.sources, state.base),
+        };
+        let each = (0..columns)
+            .map(|column| if batch.is_unchanged(column, at.row as usize) { sources.of(column) } else { at })
+            .collect();
+        Some((Sources::Each(each), base))
+    }
+
+    fn refused_between(&self, id: u32, after: Seq, before: Seq) -> bool {
+        let markers = self.refused.get(&id);
+        markers.is_some_and(|markers| markers.iter().any(|at| (after..before).contains(&self.seq(*at))))
+    }
+
+    fn put(&mut self, id: u32, new: State) {
+        if self.mode == DeleteMode::History {
+            self.versions.push(new.clone());
+            if self.states[id as usize].kind != Kind::Absent {
+                // Whether this one was filled from the version before is not worth finding out.
+                self.as_it_stands = false;
+                if self.states[id as usize].seq > new.seq {
+                    return;
+                }
+            }
+        } else if self.states[id as usize].kind != Kind::Absent {
+            self.replaced(id);
+        }
+        self.states[id as usize] = new;
+    }
+
+    fn replaced(&mut self, id: u32) {
+        self.as_it_stands = false;
+        let counted = matches!(self.states[id as usize].kind, Kind::Row | Kind::Deleted { counted: true });
+        self.account.superseded += u64::from(counted);
+    }
+
+    fn truncated(&mut self, at: At, seq: Seq) {
+        self.as_it_stands = false;
+        if self.truncate.is_some() {
+            self.account.superseded += 1;
+        }
+        let time = self.batch(at).source_times_us[at.row as usize];
+        self.truncate = self.truncate.max(Some((seq, time)));
+        for id in 0..self.states.len() as u32 {
+            let state = &self.states[id as usize];
+            if state.kind == Kind::Absent || state.seq >= seq {
+                continue;
+            }
+            if self.mode == DeleteMode::History {
+                self.states[id as usize].kind = Kind::Deleted { counted: false };
+            } else {
+                self.replaced(id);
+                let key = self.states[id as usize].key;
+                let (kind, sources) = (Kind::Absent, Sources::One(UNKNOWN));
+                self.states[id as usize] = State { kind, seq: Seq::default(), at, key, sources, base: None };
+            }
+        }
+        let changes = self.changes;
+        for markers in self.refused.values_mut() {
+            markers.retain(|at| changes[at.batch as usize].seqs[at.row as usize] >= seq);
+        }
+    }
+
+    fn left_out(&mut self, at: At, seq: Seq) -> Result<()> {
+        self.as_it_stands = false;
+        self.account.incomplete += 1;
+        let batch = self.batch(at);
+        let output = &self.contract.output;
+        let missing = output.columns.iter().enumerate();
+        self.incomplete.push(Incomplete {
+            table: self.contract.table.clone(),
+            key: KeyText::new(&batch.rows, &output.key, self.key)?.json(at.row as usize),
+            seq: seq.to_string(),
+            partition: batch.partition.to_string(),
+            missing: missing
+                .filter(|(column, _)| batch.is_unchanged(*column, at.row as usize))
+                .map(|(_, c)| c.name.clone())
+                .collect(),
+        });
+        Ok(())
+    }
+
+    /// What is left, in the order of the changes that made it.
+    fn finish(self) -> Vec<State> {
+        let markers = self.refused.values().flatten().map(|at| State {
+            kind: Kind::Absent,
+            seq: self.seq(*at),
+            at: *at,
+            key: KeyAt { at: *at, old: false },
+            sources: Sources::One(UNKNOWN),
+            base: None,
+        });
+        let history = self.mode == DeleteMode::History;
+        let mut left: Vec<State> = if history {
+            markers.chain(self.versions.iter().cloned()).collect()
+        } else {
+            markers.chain(self.states.iter().filter(|s| s.kind != Kind::Absent).cloned()).collect()
+        };
+        // The key that a move left comes before the key that it went to.
+        left.sort_by_key(|s| (s.at, !s.key.old));
+        left
+    }
+}
+
+/// Writes the rows, one batch per partition.
+fn gather(
+    contract: &Arc<Contract>,
+    mode: DeleteMode,
+    key: &[usize],
+    changes: &[TableChanges],
+    left: Vec<State>,
+) -> Result<Vec<TableChanges>> {
+    let mut groups: Vec<(&TableChanges, Vec<State>)> = Vec::new();
+    for state in left {
+        let of = &changes[state.at.batch as usize];
+        match groups.iter_mut().find(|(first, _)| first.partition == of.partition) {
+            Some((_, states)) => states.push(state),
+            None => groups.push((of, vec![state])),
+        }
+    }
+    groups.into_iter().map(|(first, states)| gather_one(contract, mode, key, changes, first, &states)).collect()
+}
+
+fn gather_one(
+    contract: &Arc<Contract>,
+    mode: DeleteMode,
+    key: &[usize],
+    changes: &[TableChanges],
+    first: &TableChanges,
+    states: &[State],
+) -> Result<TableChanges> {
+    let count = contract.output.columns.len();
+    let mut columns = Vec::with_capacity(count);
+    let mut unchanged = Vec::with_capacity(count);
+    for column in 0..count {
+        let (pool, indices, unknown) = match key.iter().position(|k| *k == column) {
+            Some(part) => {
+                let keys: Vec<_> = states.iter().map(|s| Some(s.key)).collect();
+                (key_pool(changes, column, part), key_indices(changes.len(), &keys), None)
+            }
+            None => value_indices(mode, changes, column, states),
+        };
+        let pool: Vec<&dyn Array> = pool.iter().map(AsRef::as_ref).collect();
+        columns.push(interleave(&pool, &indices).map_err(|e| internal("gather a column", &contract.table, e))?);
+        unchanged.push(unknown);
+    }
+    let rows = RecordBatch::try_new(contract.output.arrow(), columns)
+        .map_err(|e| internal("assemble rows", &contract.table, e))?;
+    let at = |s: &State| (&changes[s.at.batch as usize], s.at.row as usize);
+    Ok(TableChanges {
+        contract: Arc::clone(contract),
+        partition: first.partition.clone(),
+        rows,
+        ops: states.iter().map(|s| op(s, at(s).0.ops[at(s).1])).collect(),
+        seqs: states.iter().map(|s| s.seq).collect(),
+        source_times_us: states.iter().map(|s| at(s).0.source_times_us[at(s).1]).collect(),
+        unchanged,
+        old_keys: base_keys(contract, mode, key, changes, states)?,
+    })
+}
+
+fn op(state: &State, was: Op) -> Op {
+    match state.kind {
+        Kind::Absent => Op::Refused,
+        Kind::Row if was == Op::Move => Op::Update,
+        Kind::Row => was,
+        Kind::Deleted { counted: true } => Op::Delete,
+        Kind::Deleted { counted: false } => Op::Move,
+    }
+}
+
+/// A key column of all batches, then the same column of their old keys, then one null.
+fn key_pool(changes: &[TableChanges], column: usize, part: usize) -> Vec<ArrayRef> {
+    let own = changes.iter().map(|c| Arc::clone(c.rows.column(column)));
+    let null = changes.first().map(|c| new_null_array(c.rows.column(column).data_type(), 1));
+    let old = changes.iter().filter_map(|c| match &c.old_keys {
+        Some(old) => Some(Arc::clone(old.column(part))),
+        None => null.clone(),
+    });
+    own.chain(old).chain(null.clone()).collect()
+}
+
+fn key_indices(batches: usize, keys: &[Option<KeyAt>]) -> Vec<(usize, usize)> {
+    let place = |key: &Option<KeyAt>| match key {
+        Some(key) if key.old => (batches + key.at.batch as usize, key.at.row as usize),
+        Some(key) => (key.at.batch as usize, key.at.row as usize),
+        None => (2 * batches, 0),
+    };
+    keys.iter().map(place).collect()
+}
+
+type Gather = (Vec<ArrayRef>, Vec<(usize, usize)>, Option<BooleanBuffer>);
+
+fn value_indices(mode: DeleteMode, changes: &[TableChanges], column: usize, states: &[State]) -> Gather {
+    let null = changes.first().map(|c| new_null_array(c.rows.column(column).data_type(), 1));
+    let pool: Vec<ArrayRef> = changes.iter().map(|c| Arc::clone(c.rows.column(column))).chain(null).collect();
+    let carries = |s: &State| match s.kind {
+        Kind::Row => true,
+        Kind::Deleted { .. } => mode == DeleteMode::Soft,
+        Kind::Absent => false,
+    };
+    let place = |s: &State| match s.sources.of(column) {
+        at if at != UNKNOWN && carries(s) => (at.batch as usize, at.row as usize),
+        _ => (changes.len(), 0),
+    };
+    let unknown = |s: &State| carries(s) && s.sources.of(column) == UNKNOWN;
+    let bits = states.iter().any(unknown).then(|| states.iter().map(unknown).collect::<BooleanBuffer>());
+    (pool, states.iter().map(place).collect(), bits)
+}
+
+/// The base's key of every row that needs one.
+fn base_keys(
+    contract: &Contract,
+    mode: DeleteMode,
+    key: &[usize],
+    changes: &[TableChanges],
+    states: &[State],
+) -> Result<Option<RecordBatch>> {
+    let carries = |s: &State| s.kind == Kind::Row || (mode == DeleteMode::Soft && s.kind != Kind::Absent);
+    let needs = |s: &State| s.base.filter(|_| carries(s));
+    let bases: Vec<Option<KeyAt>> = states.iter().map(needs).collect();
+    if bases.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    let fail = |e| internal("gather the keys of bases", &contract.table, e);
+    let indices = key_indices(changes.len(), &bases);
+    let mut columns = Vec::with_capacity(key.len());
+    let mut fields = Vec::with_capacity(key.len());
+    for (part, &column) in key.iter().enumerate() {
+        let pool = key_pool(changes, column, part);
+        let pool: Vec<&dyn Array> = pool.iter().map(AsRef::as_ref).collect();
+        let array = interleave(&pool, &indices).map_err(fail)?;
+        fields.push(Field::new(&contract.output.columns[column].name, array.data_type().clone(), true));
+        columns.push(array);
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map(Some).map_err(fail)
+}

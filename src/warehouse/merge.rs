@@ -1,0 +1,335 @@
+//! The merge: how a staged unit of one table becomes rows, as SQL text. Pure.
+//!
+//! The stage has the data columns, `_seq`, and the columns named in [`StageColumn`]. Every statement looks at the target
+//! as it was before the unit (after its truncate), so bases are found before anything is deleted and keys may be swapped.
+//! `_df_state`: 0 = to be applied, 1 = superseded, 2 = incomplete, 3 = nothing to do.
+
+use super::names::{CURRENT, DELETED, END_SEQ, SEQ, SYNCED_AT, VALID_FROM, VALID_TO, literal, quote};
+use crate::batch::Seq;
+use crate::contract::TableSchema;
+use crate::epoch::DeleteMode;
+
+/// What differs between the warehouses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    #[allow(dead_code, reason = "only with its feature")]
+    Postgres,
+    Sqlite,
+}
+
+impl Dialect {
+    pub(crate) fn now(self) -> &'static str {
+        match self {
+            Self::Postgres => "now()",
+            Self::Sqlite => "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",
+        }
+    }
+}
+
+/// The columns of a stage beside the data columns and `_seq`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StageColumn {
+    /// The row's number in the unit's table.
+    Row,
+    /// The letter of its [`Op`](crate::batch::Op).
+    Op,
+    /// Commit time at the source, or null.
+    Time,
+    /// Null, or `0` and `1` per column (`1` = unchanged): the row needs a base.
+    Unchanged,
+    /// The key as text; null unless tombstones matter.
+    Key,
+    /// The base's key as text; null unless tombstones matter.
+    BaseKey,
+}
+
+impl StageColumn {
+    pub(crate) const ALL: [Self; 6] = [Self::Row, Self::Op, Self::Time, Self::Unchanged, Self::Key, Self::BaseKey];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Row => "_df_row",
+            Self::Op => "_df_op",
+            Self::Time => "_df_time",
+            Self::Unchanged => "_df_unchanged",
+            Self::Key => "_df_key",
+            Self::BaseKey => "_df_base_key",
+        }
+    }
+}
+
+/// The name of the stage's column for part `part` of the base's key.
+pub(crate) fn base_column(part: usize) -> String {
+    format!("_df_base_{part}")
+}
+
+/// The merge of one table with a key.
+#[derive(Debug, Clone)]
+pub(crate) struct Merge<'a> {
+    pub dialect: Dialect,
+    pub schema: &'a TableSchema,
+    pub mode: DeleteMode,
+    /// Quoted and qualified names.
+    pub target: String,
+    pub stage: String,
+    pub tombstones: String,
+    /// The topology and the table, as the tombstones name them.
+    pub topology: &'a str,
+    pub table: &'a str,
+    /// The SQL type of every column in the stage.
+    pub types: Vec<String>,
+}
+
+impl Merge<'_> {
+    fn on_key(&self, left: &str, right: &str) -> String {
+        let same = |name: &String| format!("{left}.{0} = {right}.{0}", quote(name));
+        self.schema.key.iter().map(same).collect::<Vec<_>>().join(" AND ")
+    }
+
+    fn on_base(&self) -> String {
+        let parts = self.schema.key.iter().enumerate();
+        parts.map(|(i, name)| format!("b.{} = s.{}", quote(name), base_column(i))).collect::<Vec<_>>().join(" AND ")
+    }
+
+    fn key_list(&self, prefix: &str) -> String {
+        self.schema.key.iter().map(|name| format!("{prefix}{}", quote(name))).collect::<Vec<_>>().join(", ")
+    }
+
+    fn columns(&self, prefix: &str) -> String {
+        let names = self.schema.columns.iter().map(|c| format!("{prefix}{}", quote(&c.name)));
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    fn marks(&self, alias: &str, kind: &str) -> String {
+        let (topology, table) = (literal(self.topology), literal(self.table));
+        format!("{alias}.topology = {topology} AND {alias}.table_name = {table} AND {alias}.kind = '{kind}'")
+    }
+
+    /// Empties the table up to `floor`; in history mode ends what is valid (at `time`, a literal or `NULL`).
+    pub(crate) fn truncate(&self, floor: Seq, time: &str) -> String {
+        let (target, floor) = (&self.target, literal(&floor.to_string()));
+        if self.mode == DeleteMode::History {
+            return format!(
+                "UPDATE {target} SET {END_SEQ} = {floor}, {VALID_TO} = {time}, {CURRENT} = false \
+                 WHERE {SEQ} < {floor} AND ({END_SEQ} IS NULL OR {END_SEQ} > {floor})"
+            );
+        }
+        format!("DELETE FROM {target} WHERE {SEQ} < {floor}")
+    }
+
+    /// Marks rows that the truncate floor, a newer row or a tombstone supersedes.
+    pub(crate) fn guard(&self, floor: Option<Seq>, marked: bool) -> Vec<String> {
+        let (stage, target) = (&self.stage, &self.target);
+        let key = self.on_key("t", "s");
+        let mut out = Vec::new();
+        if self.mode == DeleteMode::History {
+            for (there, ops) in [(SEQ, "('r', 'c', 'u')"), (END_SEQ, "('d', 'm')")] {
+                out.push(format!(
+                    "UPDATE {stage} AS s SET _df_state = 1 FROM {target} AS t \
+                     WHERE {key} AND t.{there} = s.{SEQ} AND s._df_op IN {ops}"
+                ));
+            }
+            return out;
+        }
+        if let Some(floor) = floor {
+            let floor = literal(&floor.to_string());
+            out.push(format!("UPDATE {stage} SET _df_state = 1 WHERE {SEQ} < {floor} AND _df_op <> 'x'"));
+        }
+        out.push(format!(
+            "UPDATE {stage} AS s SET _df_state = 1 FROM {target} AS t \
+             WHERE {key} AND t.{SEQ} >= s.{SEQ} AND s._df_op <> 'x'"
+        ));
+        if marked {
+            let (tombstones, marks) = (&self.tombstones, self.marks("m", "deleted"));
+            out.push(format!(
+                "UPDATE {stage} AS s SET _df_state = 1 FROM {tombstones} AS m \
+                 WHERE {marks} AND m.key = s._df_key AND m.seq >= s.{SEQ} AND s._df_op <> 'x'"
+            ));
+        }
+        out
+    }
+
+    /// Writes down the refused versions of this unit, so that later partial rows know of them.
+    pub(crate) fn refuse(&self) -> String {
+        let (stage, tombstones) = (&self.stage, &self.tombstones);
+        let (topology, table) = (literal(self.topology), literal(self.table));
+        format!(
+            "INSERT INTO {tombstones} (topology, table_name, key, kind, seq) \
+             SELECT {topology}, {table}, _df_key, 'refused', {SEQ} FROM {stage} WHERE _df_op = 'x' \
+             ON CONFLICT DO NOTHING"
+        )
+    }
+
+    /// The base of the staged row `s` as the alias `b`.
+    fn base(&self) -> String {
+        let ended = match self.mode {
+            DeleteMode::History => format!(" AND (b.{END_SEQ} IS NULL OR b.{END_SEQ} >= s.{SEQ})"),
+            _ => String::new(),
+        };
+        format!("{} AND b.{SEQ} < s.{SEQ}{ended}", self.on_base())
+    }
+
+    /// Marks partial rows without a base as incomplete, and fills the others. Soft deletes without one have nothing to do.
+    pub(crate) fn fill(&self, marked: bool) -> Vec<String> {
+        let (stage, target, base) = (&self.stage, &self.target, self.base());
+        let mut out = vec![format!(
+            "UPDATE {stage} AS s SET _df_state = CASE WHEN _df_op IN ('d', 'm') THEN 3 ELSE 2 END \
+             WHERE _df_state = 0 AND _df_unchanged IS NOT NULL \
+             AND NOT EXISTS (SELECT 1 FROM {target} AS b WHERE {base})"
+        )];
+        if marked {
+            let (tombstones, marks) = (&self.tombstones, self.marks("m", "refused"));
+            out.push(format!(
+                "UPDATE {stage} AS s SET _df_state = 2 \
+                 WHERE _df_state = 0 AND _df_unchanged IS NOT NULL AND _df_op NOT IN ('d', 'm') \
+                 AND EXISTS (SELECT 1 FROM {target} AS b, {tombstones} AS m WHERE {base} \
+                 AND {marks} AND m.key = s._df_base_key AND m.seq > b.{SEQ} AND m.seq < s.{SEQ})"
+            ));
+        }
+        let values = self.schema.columns.iter().zip(&self.types).enumerate();
+        let values = values.filter(|(_, (column, _))| !self.schema.key.contains(&column.name));
+        let sets: Vec<String> = values
+            .map(|(i, (column, sql_type))| {
+                let name = quote(&column.name);
+                let old = match self.dialect {
+                    Dialect::Postgres => format!("CAST(b.{name} AS {sql_type})"),
+                    Dialect::Sqlite => format!("b.{name}"),
+                };
+                format!("{name} = CASE WHEN substr(s._df_unchanged, {}, 1) = '1' THEN {old} ELSE s.{name} END", i + 1)
+            })
+            .collect();
+        if !sets.is_empty() {
+            out.push(format!(
+                "UPDATE {stage} AS s SET {} FROM {target} AS b \
+                 WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL AND {base}",
+                sets.join(", ")
+            ));
+        }
+        out
+    }
+
+    /// Hard deletes.
+    pub(crate) fn delete(&self) -> String {
+        let (stage, target, key) = (&self.stage, &self.target, self.on_key("t", "s"));
+        match self.dialect {
+            Dialect::Postgres => format!(
+                "DELETE FROM {target} AS t USING {stage} AS s \
+                 WHERE {key} AND s._df_state = 0 AND s._df_op IN ('d', 'm')"
+            ),
+            Dialect::Sqlite => format!(
+                "DELETE FROM {target} WHERE rowid IN (SELECT t.rowid FROM {stage} AS s JOIN {target} AS t ON {key} \
+                 WHERE s._df_state = 0 AND s._df_op IN ('d', 'm'))"
+            ),
+        }
+    }
+
+    /// Inserts and updates. `staged` says whether the stage has the columns of [`StageColumn`]; without them every row is
+    /// a whole one, and the guard stands in the conflict clause alone.
+    pub(crate) fn upsert(&self, staged: bool) -> String {
+        let (stage, now) = (&self.stage, self.dialect.now());
+        let (ops, deleted) = match self.mode {
+            DeleteMode::Soft => ("('r', 'c', 'u', 'd', 'm')", "s._df_op IN ('d', 'm')"),
+            _ => ("('r', 'c', 'u')", ""),
+        };
+        let deleted = match (self.mode, staged) {
+            (DeleteMode::Soft, true) => format!(", {deleted}"),
+            (DeleteMode::Soft, false) => ", false".to_owned(),
+            _ => String::new(),
+        };
+        let filter = if staged { format!("s._df_state = 0 AND s._df_op IN {ops}") } else { "true".to_owned() };
+        let select = format!(
+            "SELECT {columns}, s.{SEQ}, {now}{deleted} FROM {stage} AS s WHERE {filter}",
+            columns = self.columns("s.")
+        );
+        self.upsert_from(&select)
+    }
+
+    /// The same over any rows in the order of [`Merge::target_columns`].
+    pub(crate) fn upsert_from(&self, rows: &str) -> String {
+        let (target, columns) = (&self.target, self.target_columns());
+        let values = self.schema.columns.iter().filter(|c| !self.schema.key.contains(&c.name));
+        let mut sets: Vec<String> = values.map(|c| format!("{0} = excluded.{0}", quote(&c.name))).collect();
+        sets.extend([SEQ, SYNCED_AT].map(|name| format!("{name} = excluded.{name}")));
+        if self.mode == DeleteMode::Soft {
+            sets.push(format!("{DELETED} = excluded.{DELETED}"));
+        }
+        format!(
+            "INSERT INTO {target} AS t ({columns}) {rows} \
+             ON CONFLICT ({key}) DO UPDATE SET {sets} WHERE t.{SEQ} < excluded.{SEQ}",
+            key = self.key_list(""),
+            sets = sets.join(", ")
+        )
+    }
+
+    /// The columns that an upsert writes.
+    pub(crate) fn target_columns(&self) -> String {
+        let deleted = if self.mode == DeleteMode::Soft { format!(", {DELETED}") } else { String::new() };
+        format!("{}, {SEQ}, {SYNCED_AT}{deleted}", self.columns(""))
+    }
+
+    /// History: new versions come in, and every version of their keys ends where the next change of its key begins.
+    pub(crate) fn versions(&self) -> Vec<String> {
+        let (stage, target, now) = (&self.stage, &self.target, self.dialect.now());
+        let insert = format!(
+            "INSERT INTO {target} ({names}, {SEQ}, {SYNCED_AT}, {VALID_FROM}, {CURRENT}) \
+             SELECT {columns}, s.{SEQ}, {now}, s._df_time, true FROM {stage} AS s \
+             WHERE s._df_state = 0 AND s._df_op IN ('r', 'c', 'u') ON CONFLICT DO NOTHING",
+            names = self.columns(""),
+            columns = self.columns("s.")
+        );
+        let keys = self.key_list("");
+        let (of_v, of_stage) = (self.key_list("v."), self.key_list("s."));
+        let (on_v, on_t) = (self.on_key("v", "k"), self.on_key("t", "n"));
+        let ends = format!(
+            "WITH k AS (SELECT DISTINCT {keys} FROM {stage} WHERE _df_state = 0 AND _df_op <> 'x'), \
+             e AS (\
+             SELECT {of_v}, v.{SEQ} AS at, v.{VALID_FROM} AS time, 1 AS version FROM {target} AS v JOIN k ON {on_v} \
+             UNION ALL SELECT {of_v}, v.{END_SEQ}, v.{VALID_TO}, 0 FROM {target} AS v JOIN k ON {on_v} \
+             WHERE v.{END_SEQ} IS NOT NULL \
+             UNION ALL SELECT {of_stage}, s.{SEQ}, s._df_time, 0 FROM {stage} AS s \
+             WHERE s._df_state = 0 AND s._df_op IN ('d', 'm')), \
+             n AS (SELECT {keys}, at, version, lead(at) OVER w AS next_at, lead(time) OVER w AS next_time FROM e \
+             WINDOW w AS (PARTITION BY {keys} ORDER BY at, version)) \
+             UPDATE {target} AS t SET {END_SEQ} = n.next_at, {VALID_TO} = n.next_time, {CURRENT} = false FROM n \
+             WHERE {on_t} AND t.{SEQ} = n.at AND n.version = 1 AND n.next_at IS NOT NULL \
+             AND (t.{END_SEQ} IS NULL OR t.{END_SEQ} > n.next_at)"
+        );
+        vec![insert, ends]
+    }
+
+    /// Keeps tombstones for the deletes of this unit (`keep`), or drops those that are not needed any more.
+    pub(crate) fn bury(&self, keep: bool) -> Vec<String> {
+        let (stage, tombstones) = (&self.stage, &self.tombstones);
+        let (topology, table) = (literal(self.topology), literal(self.table));
+        let mut out = vec![format!(
+            "DELETE FROM {tombstones} WHERE topology = {topology} AND table_name = {table} AND EXISTS (\
+             SELECT 1 FROM {stage} AS s WHERE s._df_key = {tombstones}.key AND s._df_state = 0 \
+             AND s._df_op IN ('r', 'c', 'u') AND s.{SEQ} > {tombstones}.seq)"
+        )];
+        if !keep {
+            out.push(format!(
+                "DELETE FROM {tombstones} WHERE topology = {topology} AND table_name = {table} AND kind = 'deleted'"
+            ));
+        } else if self.mode != DeleteMode::History {
+            out.push(format!(
+                "INSERT INTO {tombstones} (topology, table_name, key, kind, seq) \
+                 SELECT {topology}, {table}, _df_key, 'deleted', {SEQ} FROM {stage} \
+                 WHERE _df_state IN (0, 3) AND _df_op IN ('d', 'm') ON CONFLICT DO NOTHING"
+            ));
+        }
+        out
+    }
+
+    /// How many counted rows are applied, superseded and incomplete.
+    pub(crate) fn count(&self) -> String {
+        let count = |states: &str| format!("count(CASE WHEN _df_state IN ({states}) THEN 1 END)");
+        let (applied, superseded, incomplete) = (count("0, 3"), count("1"), count("2"));
+        let stage = &self.stage;
+        format!("SELECT {applied}, {superseded}, {incomplete} FROM {stage} WHERE _df_op NOT IN ('m', 'x')")
+    }
+
+    /// The numbers of the incomplete rows.
+    pub(crate) fn incomplete(&self) -> String {
+        format!("SELECT _df_row FROM {} WHERE _df_state = 2 ORDER BY _df_row", self.stage)
+    }
+}
