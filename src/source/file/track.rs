@@ -273,8 +273,9 @@ impl Engine {
     }
 
     fn pick_up(&mut self, found: Found) -> Result<()> {
-        // What stands in the old file comes before what stands in the one that took its name.
-        if self.tracked.iter().any(|t| t.relative == found.relative && !t.at_end()) {
+        // What stands in the old file comes before what stands in the one that took its name. Without `follow` the
+        // order of `tracked` sees to that, and there is no later scan.
+        if self.follow && self.tracked.iter().any(|t| t.relative == found.relative && !t.at_end()) {
             return Ok(());
         }
         let doing = format!("open {}", found.path.display());
