@@ -9,7 +9,7 @@
 //!
 //! # Partitions and positions
 //!
-//! A file is a partition, named `<relative path>#<inode>-<hash of the first line>`. A position is
+//! A file is a partition, named `<relative path>#<inode>-<hash of the first line>` (and `-2`, `-3` if that was taken). A position is
 //! `<byte offset in the uncompressed stream>:<hash of the (at most 1 KiB of) bytes before it>`, so the log itself tells
 //! whether a file still holds what was read.
 //!

@@ -28,7 +28,8 @@ struct Identity {
 
 impl Identity {
     fn parse(text: &str) -> Option<Self> {
-        let (inode, head) = text.split_once('-')?;
+        let mut parts = text.split('-');
+        let (inode, head) = (parts.next()?, parts.next()?);
         Some(Self { inode: u64::from_str_radix(inode, 16).ok()?, head: u64::from_str_radix(head, 16).ok()? })
     }
 }
@@ -284,11 +285,17 @@ impl Engine {
             .map_err(|error| self.unreadable(&doing, error))?;
         let Some(head) = head else { return Ok(()) };
         let name = format!("{}#{:x}-{head:016x}", found.relative, found.inode);
-        let partition = Partition::new(self.name.clone(), name);
-        // A file that was gone and came back.
-        if let Some(index) = self.tracked.iter().position(|t| t.partition == partition) {
-            self.tracked[index].finished = false;
-            return self.locate(index, &[found]);
+        let mut partition = Partition::new(self.name.clone(), name.clone());
+        let mut again = 1;
+        while let Some(index) = self.tracked.iter().position(|t| t.partition == partition) {
+            // A file that was gone and came back.
+            if self.tracked[index].path.is_none() {
+                self.tracked[index].finished = false;
+                return self.locate(index, &[found]);
+            }
+            // The one that had this inode was copied and lives on; the system gave its inode to another file.
+            again += 1;
+            partition = Partition::new(self.name.clone(), format!("{name}-{again}"));
         }
         let identity = Identity { inode: found.inode, head };
         let generation = self.next_generation;
