@@ -3,6 +3,10 @@
 //! A source hands out records with the exact span that they cover. Positions come from the lake log, never from the
 //! source's own bookkeeping: what is handed out twice is refused by the join-on rule, what is left out as well.
 
+pub mod file;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
