@@ -1,5 +1,6 @@
 //! The command line: writes the shop's events to files or to Kafka, and the summary that they can be checked against.
 
+mod check;
 mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -23,6 +24,12 @@ struct Cli {
 enum Command {
     /// Customers, products, orders, order lines and page views as Debezium's PostgreSQL connector reports them.
     Shop(Box<ShopArgs>),
+    /// Compares a summary with what `dataflow status --json` says on standard input: generated = applied + superseded +
+    /// filtered + quarantined, and the rows of every table.
+    Check {
+        /// The file that `shop --summary` wrote.
+        summary: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -183,8 +190,11 @@ fn write_summary(path: &Path, expected: &Expected) -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
-    let Command::Shop(args) = Cli::parse().command;
-    match run(&args) {
+    let done = match Cli::parse().command {
+        Command::Shop(args) => run(&args),
+        Command::Check { summary } => check::run(&summary),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("loadtest: {message}");
