@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::{self, Loaded, Source as SourceConfig, Topology};
+use crate::config::{Loaded, Source as SourceConfig, Topology};
 use crate::decode::Decoder;
 use crate::decode::debezium::{DebeziumJson, TableRoute};
 use crate::error::{Error, ErrorKind, Result};
@@ -77,7 +77,7 @@ fn routes(loaded: &Loaded, name: &str) -> Vec<TableRoute> {
         .iter()
         .filter(|(_, table)| match &table.source {
             Some(source) => source == name,
-            None => only_source || config::may_read(&loaded.topology, name, &table.from),
+            None => only_source || loaded.topology.sources[name].offers(&table.from),
         })
         .map(|(table_name, table)| TableRoute {
             table: table_name.clone(),

@@ -31,7 +31,7 @@ const QUIET_EVERY: Duration = Duration::from_secs(300);
 /// Fenced this often in a row, two processes fight over the same partitions for good.
 const FENCED_LIMIT: u32 = 8;
 
-type Commit = BoxFuture<'static, Result<Manifest>>;
+type Commit = BoxFuture<'static, Result<Arc<Manifest>>>;
 
 /// The epoch task.
 pub struct Ingest {
@@ -191,7 +191,7 @@ impl Ingest {
         self.state.last_cut = Instant::now();
     }
 
-    async fn committed(&mut self, result: Result<Manifest>) -> Result<()> {
+    async fn committed(&mut self, result: Result<Arc<Manifest>>) -> Result<()> {
         self.state.committing = None;
         match result {
             Ok(manifest) => {

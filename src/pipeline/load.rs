@@ -90,7 +90,7 @@ impl Loader {
                 let derive = |_: &str, _: &crate::contract::TableSchema| {
                     Err(Error::new(ErrorKind::Internal, "a control entry has no files"))
                 };
-                self.log.commit(Draft::control(vec![control]), &derive).await.map(drop)
+                self.log.commit(Draft { control: vec![control], ..Draft::new(ulid::Ulid::new(), chrono::Utc::now()) }, &derive).await.map(drop)
             }
             Disposition::Halt => Err(error.doing(format!("load group {}", self.group))),
         }

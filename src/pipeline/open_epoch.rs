@@ -6,10 +6,9 @@ use std::time::Instant;
 use chrono::Utc;
 
 use crate::config::{OnMismatch, Topology};
-use crate::contract::{TableSchema, join_schemas};
 use crate::epoch::{Account, Control};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::{Draft, DraftTable, EpochWriter, Lake};
+use crate::lake::{Draft, EpochWriter, Lake};
 use crate::pipeline::reader::Transformed;
 use crate::progress::{Advance, Partition};
 
@@ -18,7 +17,6 @@ pub struct OpenEpoch {
     writer: EpochWriter,
     began: Option<Instant>,
     advances: BTreeMap<Partition, Advance>,
-    inputs: BTreeMap<String, TableSchema>,
     account: Account,
     control: Vec<Control>,
     payload_bytes: u64,
@@ -32,7 +30,6 @@ impl OpenEpoch {
             writer: EpochWriter::begin(lake),
             began: None,
             advances: BTreeMap::new(),
-            inputs: BTreeMap::new(),
             account: Account::default(),
             control: Vec::new(),
             payload_bytes: 0,
@@ -68,8 +65,7 @@ impl OpenEpoch {
         self.account.records.entry(done.raw.partition.source.to_string()).or_default().add(&done.records);
         self.holds_data |= !done.tables.is_empty() || !done.rejects.is_empty();
         self.writer.raw(&done.raw)?;
-        for (rows, input) in &done.tables {
-            self.learn(&rows.contract.table, input)?;
+        for rows in &done.tables {
             self.writer.write(rows)?;
         }
         for (table, account) in &done.accounts {
@@ -103,22 +99,6 @@ impl OpenEpoch {
         Ok(())
     }
 
-    fn learn(&mut self, table: &str, input: &TableSchema) -> Result<()> {
-        let Some(known) = self.inputs.get_mut(table) else {
-            self.inputs.insert(table.to_owned(), input.clone());
-            return Ok(());
-        };
-        if known != input {
-            *known = join_schemas(known, input).map_err(|clash| {
-                Error::new(
-                    ErrorKind::Fenced,
-                    format!("two sources of table {table} disagree about {}: {} and {}", clash.column, clash.known, clash.seen),
-                )
-            })?;
-        }
-        Ok(())
-    }
-
     /// A row that the contract cannot take parks its table where the topology says so.
     fn park_if_asked(&mut self, reject: &crate::batch::Reject, topology: &Topology, stopped: &BTreeSet<String>) {
         let Some(table) = reject.table.as_ref().filter(|_| reject.rule == "contract") else { return };
@@ -135,20 +115,11 @@ impl OpenEpoch {
         let sealed_at = Utc::now();
         let attempt = self.writer.attempt();
         let files = self.writer.finish().await?;
-        let mut tables = BTreeMap::new();
-        for (table, epoch) in files.tables {
-            let input = self
-                .inputs
-                .get(&table)
-                .cloned()
-                .ok_or_else(|| Error::new(ErrorKind::Internal, format!("files of table {table} without its columns")))?;
-            tables.insert(table, DraftTable { epoch, input });
-        }
         Ok(Draft {
             attempt,
             sealed_at,
             spans: self.advances.into_values().collect(),
-            tables,
+            tables: files.tables,
             quarantine: files.quarantine,
             raw: files.raw,
             control: self.control,

@@ -52,8 +52,8 @@ pub struct Transformed {
     pub advance: Advance,
     /// What became of the records.
     pub records: crate::batch::RecordAccount,
-    /// Rows for the lake with the input schema that they came from.
-    pub tables: Vec<(TableChanges, TableSchema)>,
+    /// Rows for the lake.
+    pub tables: Vec<TableChanges>,
     /// What was refused on the way.
     pub rejects: Vec<Reject>,
     /// Row accounts by table.
@@ -117,7 +117,6 @@ impl Transforms {
         };
         for changes in batch.tables {
             let contract = self.derive(&changes.contract)?;
-            let input = changes.contract.input.clone();
             let mut output = Output::default();
             output.account.decoded = changes.len() as u64;
             let Some(chain) = self.chains.get(&contract.table) else {
@@ -129,7 +128,7 @@ impl Transforms {
             done.accounts.entry(contract.table.clone()).or_default().add(&output.account);
             done.rejects.append(&mut output.rejects);
             if !rows.is_empty() {
-                done.tables.push((rows, input));
+                done.tables.push(rows);
             }
         }
         Ok(done)

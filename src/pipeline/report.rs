@@ -46,7 +46,7 @@ impl Report {
             let table = reject.table.clone().unwrap_or_default();
             metrics::counter!(telemetry::REJECTS_TOTAL, "table" => table, "rule" => reject.rule.clone()).increment(1);
         }
-        let newest = done.tables.iter().flat_map(|(t, _)| &t.source_times_us).copied().max().unwrap_or(NO_TIME);
+        let newest = done.tables.iter().flat_map(|t| &t.source_times_us).copied().max().unwrap_or(NO_TIME);
         if newest != NO_TIME {
             let behind = (Utc::now().timestamp_micros() - newest) as f64 / 1e6;
             metrics::gauge!(telemetry::SOURCE_BEHIND_SECONDS, "source" => source.to_string()).set(behind);

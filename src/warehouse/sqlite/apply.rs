@@ -60,7 +60,7 @@ pub(super) async fn apply(warehouse: &Sqlite, unit: &LoadUnit) -> Result<Applied
     place("warehouse.commit.before")?;
     tx.commit().await.map_err(|e| failure(e, None))?;
     place("warehouse.commit.after")?;
-    Ok(Applied { log: unit.log, through: unit.through, accounts })
+    Ok(Applied { log: unit.log, through: unit.through, held: unit.held.clone(), accounts })
 }
 
 /// The statements of a staged merge, in order, where nothing is truncated.

@@ -210,7 +210,7 @@ impl Warehouse for Sqlite {
                 .because(e)
                 .help(format!("somebody changed {LEDGER} by hand; restore the row"))
         })?;
-        Ok(Some(Applied { log, through, accounts }))
+        Ok(Some(Applied { log, through, held: std::collections::BTreeMap::new(), accounts }))
     }
 
     async fn ensure(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {
