@@ -55,17 +55,25 @@ pub async fn parts(loaded: &Loaded, standings: &Arc<dyn Standings>) -> Result<Pa
     let topology = &loaded.topology;
     let mut sources = Vec::new();
     for (name, source) in &topology.sources {
-        let routes = routes(loaded, name);
-        let debezium = match source {
-            SourceConfig::Kafka(kafka) => &kafka.debezium,
-            SourceConfig::File(file) => &file.debezium,
-        };
-        let streams: Vec<String> = routes.iter().map(|route| route.stream.clone()).collect();
-        let decoder = DebeziumJson::new(name, debezium, routes)?;
+        let streams: Vec<String> = routes(loaded, name).into_iter().map(|route| route.stream).collect();
+        let decoder = decoder(loaded, name)?;
         let source = open_source(name, source, topology, &streams, standings).await?;
-        sources.push(SourcePart { name: name.as_str().into(), source, decoder: Box::new(decoder) });
+        sources.push(SourcePart { name: name.as_str().into(), source, decoder });
     }
     Ok(Parts { chains: Arc::new(chains(topology)?), sources })
+}
+
+/// The decoder of a source.
+pub fn decoder(loaded: &Loaded, name: &str) -> Result<Box<dyn Decoder>> {
+    let debezium = match loaded.topology.sources.get(name) {
+        Some(SourceConfig::Kafka(kafka)) => &kafka.debezium,
+        Some(SourceConfig::File(file)) => &file.debezium,
+        None => {
+            return Err(Error::new(ErrorKind::Config, format!("the topology has no source {name} any more"))
+                .help("put it back to read what came from it again"));
+        }
+    };
+    Ok(Box::new(DebeziumJson::new(name, debezium, routes(loaded, name))?))
 }
 
 /// The tables that read from source `name`.

@@ -15,9 +15,10 @@ use crate::config::Topology;
 use crate::contract::Contract;
 use crate::epoch::{Applied, Control, EpochNumber, LoadUnit, Manifest};
 use crate::error::{Disposition, Error, ErrorKind, Result};
-use crate::lake::{Draft, Lake, Log, LogState};
+use crate::lake::{Lake, Log, LogState};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::fold::fold;
+use crate::pipeline::quarantine::commit_control;
 use crate::pipeline::report::Report;
 use crate::pipeline::unit::{self, Standing, UnitPlan};
 use crate::telemetry;
@@ -87,10 +88,7 @@ impl Loader {
                 tracing::error!(group = self.group, table, "{error}; the table is parked, the others go on");
                 self.report.problem(&self.group, &error);
                 let control = Control::Pause { table: table.clone(), why: error.to_string() };
-                let derive = |_: &str, _: &crate::contract::TableSchema| {
-                    Err(Error::new(ErrorKind::Internal, "a control entry has no files"))
-                };
-                self.log.commit(Draft { control: vec![control], ..Draft::new(ulid::Ulid::new(), chrono::Utc::now()) }, &derive).await.map(drop)
+                commit_control(&self.log, vec![control]).await.map(drop)
             }
             Disposition::Halt => Err(error.doing(format!("load group {}", self.group))),
         }

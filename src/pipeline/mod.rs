@@ -9,6 +9,7 @@
 //! | `unit.rs` | which epochs become one warehouse transaction: pure |
 //! | `fold.rs` | newest value per key: pure |
 //! | `load.rs` | one task per group: fold, ensure, apply |
+//! | `quarantine.rs` | refused entries: list, retry, drop |
 //! | `backoff.rs` | how long to wait before trying again |
 //! | `status.rs`, `report.rs` | what the process knows about itself; metrics |
 //! | `run.rs` | start, supervision, shutdown |
@@ -28,6 +29,7 @@ pub mod fold;
 mod ingest;
 mod load;
 mod open_epoch;
+pub mod quarantine;
 mod reader;
 mod report;
 mod run;

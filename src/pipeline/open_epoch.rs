@@ -99,6 +99,11 @@ impl OpenEpoch {
         Ok(())
     }
 
+    /// Adds what a person asked for.
+    pub fn add_control(&mut self, control: Vec<Control>) {
+        self.control.extend(control);
+    }
+
     /// A row that the contract cannot take parks its table where the topology says so.
     fn park_if_asked(&mut self, reject: &crate::batch::Reject, topology: &Topology, stopped: &BTreeSet<String>) {
         let Some(table) = reject.table.as_ref().filter(|_| reject.rule == "contract") else { return };

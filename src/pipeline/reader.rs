@@ -100,7 +100,8 @@ impl Transforms {
         Ok(contract)
     }
 
-    fn apply(&mut self, raw: RawBatch, batch: ChangeBatch, lag: Vec<Lag>) -> Result<Transformed> {
+    /// Transforms what a decoder made of `raw`.
+    pub fn apply(&mut self, raw: RawBatch, batch: ChangeBatch, lag: Vec<Lag>) -> Result<Transformed> {
         let mut done = Transformed {
             raw,
             advance: Advance {

@@ -1,0 +1,193 @@
+//! Quarantined entries after the fact: finding the open ones, reading them in again, giving them up.
+//!
+//! A retry comes in as a log partition of its own, with the original `_seq`: where a newer version of the key has been
+//! loaded meanwhile, it stays (and a tombstone does the same for a key that was deleted). Closing the entries stands in
+//! the same manifest as the rows, so a retry that is repeated finds them closed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use chrono::Utc;
+use ulid::Ulid;
+
+use crate::batch::{RawBatch, RawRecords};
+use crate::config::{Loaded, Source as SourceConfig};
+use crate::epoch::{Control, EpochNumber, Manifest};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::{Draft, Lake, Log, Payload, StoredReject};
+use crate::pipeline::build;
+use crate::pipeline::open_epoch::OpenEpoch;
+use crate::pipeline::reader::{Transforms, output_schema};
+use crate::progress::{Advance, Partition, Position, Span};
+
+/// An entry that nobody has closed.
+#[derive(Debug, Clone)]
+pub struct OpenReject {
+    /// The epoch whose quarantine file holds it.
+    pub epoch: EpochNumber,
+    /// The entry.
+    pub entry: StoredReject,
+}
+
+/// Which entries are meant.
+#[derive(Debug, Clone, Default)]
+pub struct Selected {
+    /// Of this table only.
+    pub table: Option<String>,
+    /// Of this epoch only.
+    pub epoch: Option<EpochNumber>,
+    /// These rows of the epoch's file only.
+    pub rows: Vec<u64>,
+}
+
+impl Selected {
+    fn holds(&self, epoch: EpochNumber, entry: &StoredReject) -> bool {
+        self.epoch.is_none_or(|e| e == epoch)
+            && (self.rows.is_empty() || self.rows.contains(&entry.row))
+            && self.table.as_ref().is_none_or(|t| entry.reject.table.as_ref() == Some(t))
+    }
+}
+
+/// The open entries that are meant, oldest first.
+pub async fn open_rejects(lake: &Lake, log: &Log, selected: &Selected) -> Result<Vec<OpenReject>> {
+    let head = log.refresh().await?.n;
+    let mut files = Vec::new();
+    let mut closed: BTreeSet<(EpochNumber, u64)> = BTreeSet::new();
+    for n in 1..=head {
+        let manifest = log.manifest(n).await?;
+        closed.extend(manifest.control.iter().flat_map(closes));
+        if selected.epoch.is_none_or(|e| e == n)
+            && let Some(file) = &manifest.quarantine
+        {
+            files.push((n, file.file.clone()));
+        }
+    }
+    let mut open = Vec::new();
+    for (epoch, file) in files {
+        for entry in lake.read_rejects(&file).await? {
+            if !closed.contains(&(epoch, entry.row)) && selected.holds(epoch, &entry) {
+                open.push(OpenReject { epoch, entry });
+            }
+        }
+    }
+    Ok(open)
+}
+
+fn closes(control: &Control) -> Vec<(EpochNumber, u64)> {
+    match control {
+        Control::Retried { epoch, rows, .. } | Control::Dropped { epoch, rows, .. } => {
+            rows.iter().map(|row| (*epoch, *row)).collect()
+        }
+        Control::Pause { .. } | Control::Resume { .. } | Control::Resync { .. } => Vec::new(),
+    }
+}
+
+/// One control entry per epoch and table.
+fn closing(entries: &[OpenReject], make: impl Fn(EpochNumber, Vec<u64>, String) -> Control) -> Vec<Control> {
+    let mut by_file: BTreeMap<(EpochNumber, String), Vec<u64>> = BTreeMap::new();
+    for OpenReject { epoch, entry } in entries {
+        let table = entry.reject.table.clone().unwrap_or_default();
+        by_file.entry((*epoch, table)).or_default().push(entry.row);
+    }
+    by_file.into_iter().map(|((epoch, table), rows)| make(epoch, rows, table)).collect()
+}
+
+/// Gives entries up for good.
+pub async fn drop_rejects(log: &Log, entries: &[OpenReject]) -> Result<Arc<Manifest>> {
+    let control = closing(entries, |epoch, rows, table| Control::Dropped { epoch, rows, table });
+    commit_control(log, control).await
+}
+
+/// Commits what a person asked for: a manifest without data.
+pub async fn commit_control(log: &Log, control: Vec<Control>) -> Result<Arc<Manifest>> {
+    let draft = Draft { control, ..Draft::new(Ulid::new(), Utc::now()) };
+    let derive = |table: &str, _: &crate::contract::TableSchema| {
+        Err(Error::new(ErrorKind::Internal, format!("a control entry has no rows of table {table}")))
+    };
+    log.commit(draft, &derive).await
+}
+
+/// Reads entries in again with today's topology. What is refused again is a new entry in quarantine.
+pub async fn retry_rejects(loaded: &Loaded, lake: &Lake, log: &Log, entries: &[OpenReject]) -> Result<Arc<Manifest>> {
+    refuse_without_payload(entries)?;
+    let chains = Arc::new(build::chains(&loaded.topology)?);
+    let contracts: Vec<_> = log.state().contracts.values().cloned().collect();
+    let mut open = OpenEpoch::begin(lake);
+    let attempt = Ulid::new();
+    for (part, ((origin, generation, stream), records)) in by_origin(loaded, entries).into_iter().enumerate() {
+        let mut decoder = build::decoder(loaded, &origin.source)?;
+        decoder.adopt(&contracts)?;
+        decoder.reset(&origin, None);
+        let span = Span { from: Position::offset(0), to: Position::offset(records.len() as u64) };
+        let raw =
+            RawBatch { partition: origin.clone(), generation, span, stream: stream.map(Into::into), records };
+        let batch = decoder.decode(&raw)?;
+        let kept = decoder.flush(&origin)?;
+        let own = Partition::new("quarantine", format!("{}/{attempt}/{part}", origin.source));
+        let mut transforms = Transforms::new(Arc::clone(&chains));
+        let mut from = Position::offset(0);
+        for batch in std::iter::once(batch).chain(kept) {
+            let mut done = transforms.apply(raw.clone(), batch, Vec::new())?;
+            let to = done.advance.span.to.clone();
+            done.advance = Advance {
+                partition: own.clone(),
+                span: Span { from: from.clone(), to: to.clone() },
+                generation,
+                mark: None,
+            };
+            done.raw.partition = own.clone();
+            from = to;
+            open.take(done, &loaded.topology, &BTreeSet::new())?;
+        }
+    }
+    open.add_control(closing(entries, |epoch, rows, table| Control::Retried { epoch, rows, table }));
+    let draft = open.seal().await?;
+    log.commit(draft, &|table, input| output_schema(&chains, table, input)).await
+}
+
+fn refuse_without_payload(entries: &[OpenReject]) -> Result<()> {
+    for OpenReject { epoch, entry } in entries {
+        let why = match entry.payload {
+            Payload::Open { .. } => continue,
+            Payload::Absent => "its payload was not kept; set lake.quarantine.key so that the next ones are",
+            Payload::Locked => "its payload is encrypted with another key than lake.quarantine.key",
+        };
+        return Err(Error::new(ErrorKind::Config, format!("retry entry {} of epoch {epoch}", entry.row)).help(why));
+    }
+    Ok(())
+}
+
+type Origin = (Partition, u32, Option<String>);
+
+/// The records of the entries by partition, generation and stream, in delivery order.
+fn by_origin(loaded: &Loaded, entries: &[OpenReject]) -> BTreeMap<Origin, RawRecords> {
+    let mut sorted: Vec<&StoredReject> = entries.iter().map(|open| &open.entry).collect();
+    sorted.sort_by(|a, b| (&a.reject.partition, a.reject.seq).cmp(&(&b.reject.partition, b.reject.seq)));
+    let mut records: BTreeMap<Origin, RawRecords> = BTreeMap::new();
+    for entry in sorted {
+        let Payload::Open { offset, timestamp_us, key, value, headers } = &entry.payload else { continue };
+        let origin = (entry.reject.partition.clone(), entry.reject.seq.generation, stream_of(loaded, entry));
+        let into = records.entry(origin).or_default();
+        // Two entries of one record (a row of several) are one record again.
+        if into.at_offset(*offset).is_some() {
+            continue;
+        }
+        into.push(*offset, *timestamp_us, key.as_deref(), value.as_deref());
+        for (name, value) in headers {
+            into.push_header(name, value.as_deref());
+        }
+    }
+    records
+}
+
+/// The stream's name that the record was read under.
+fn stream_of(loaded: &Loaded, entry: &StoredReject) -> Option<String> {
+    let topology = &loaded.topology;
+    if let Some(table) = entry.reject.table.as_ref().and_then(|name| topology.tables.get(name)) {
+        return Some(table.from.clone());
+    }
+    match topology.sources.get(&*entry.reject.partition.source)? {
+        SourceConfig::Kafka(_) => entry.reject.partition.name.split('#').next().map(str::to_owned),
+        SourceConfig::File(file) => file.stream.clone(),
+    }
+}
