@@ -525,6 +525,54 @@ pub struct ContractFile {
     /// Whether columns that are not listed are learned (`true`) or left out (`false`).
     #[serde(default = "yes")]
     pub learn: bool,
+    /// How columns are spelled in events without a schema block, where that does not follow from the type: column name to
+    /// encoding.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub encodings: BTreeMap<String, Encoding>,
+}
+
+/// How a column is spelled in JSON without a schema block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// Dates: days since 1970 (Debezium's only number for a date).
+    Days,
+    /// Times and timestamps: seconds.
+    #[serde(rename = "s")]
+    Seconds,
+    /// Times and timestamps: milliseconds.
+    #[serde(rename = "ms")]
+    Milliseconds,
+    /// Times and timestamps: microseconds.
+    #[serde(rename = "us")]
+    Microseconds,
+    /// Times and timestamps: nanoseconds; what lies below the microsecond is refused.
+    #[serde(rename = "ns")]
+    Nanoseconds,
+    /// Bytes, and decimals with the declared scale, in base64.
+    Base64,
+    /// Bytes in URL-safe base64.
+    Base64Url,
+    /// Bytes in hexadecimal.
+    Hex,
+    /// Decimals as digits, dates and times as ISO 8601.
+    Text,
+}
+
+impl std::fmt::Display for Encoding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Days => "days",
+            Self::Seconds => "s",
+            Self::Milliseconds => "ms",
+            Self::Microseconds => "us",
+            Self::Nanoseconds => "ns",
+            Self::Base64 => "base64",
+            Self::Base64Url => "base64_url",
+            Self::Hex => "hex",
+            Self::Text => "text",
+        })
+    }
 }
 
 fn yes() -> bool {

@@ -1,5 +1,7 @@
 //! From payloads to columns. A bad record is a [`Reject`](crate::batch::Reject), never an error.
 
+pub mod debezium;
+
 use std::sync::Arc;
 
 use crate::batch::{ChangeBatch, RawBatch};

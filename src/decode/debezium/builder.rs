@@ -1,0 +1,368 @@
+//! Columns under construction: from a token straight into an Arrow builder.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder, Time64MicrosecondBuilder,
+    TimestampMicrosecondBuilder,
+};
+
+use super::scan::{Text, Token, fields};
+use super::time;
+use super::value::{self, Spelling, Unit, Unscaled, Why};
+use super::wire::Wire;
+use crate::contract::Type;
+
+/// Why a value does not come into its column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Problem {
+    /// The kind of value does not fit the type of the column: the stream has left the contract.
+    Kind(Why),
+    /// The kind fits, this value does not.
+    Value(Why),
+}
+
+impl From<Why> for Problem {
+    fn from(why: Why) -> Self {
+        Self::Value(why)
+    }
+}
+
+type Done = Result<(), Problem>;
+
+/// One builder per Arrow layout and reading.
+#[derive(Debug)]
+enum Builder {
+    Boolean(BooleanBuilder),
+    Int16(Int16Builder),
+    Int32(Int32Builder),
+    Int64(Int64Builder),
+    Duration(Int64Builder),
+    Float32(Float32Builder),
+    Float64(Float64Builder),
+    Decimal128(Decimal128Builder, u8, i8),
+    Decimal256(Decimal256Builder, u8, i8),
+    Numeric(StringBuilder),
+    Date(Date32Builder),
+    Time(Time64MicrosecondBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+    TimestampTz(TimestampMicrosecondBuilder),
+    Text(StringBuilder, Option<u32>),
+    Json(StringBuilder),
+    Uuid(StringBuilder),
+    Binary(BinaryBuilder),
+}
+
+/// A column under construction.
+#[derive(Debug)]
+pub(super) struct ColumnBuilder {
+    builder: Builder,
+    len: usize,
+    /// One more than the index of the newest null.
+    null_end: usize,
+    scratch: String,
+}
+
+const NEEDS_UNIT: Problem = Problem::Value(
+    "without a schema block a number does not say its unit; name the column's unit under `encodings:` in a contract \
+     file (`days`, `s`, `ms`, `us` or `ns`)",
+);
+
+impl ColumnBuilder {
+    /// An empty column of `data_type`.
+    pub fn new(data_type: Type) -> Self {
+        let builder = match data_type {
+            Type::Boolean => Builder::Boolean(BooleanBuilder::new()),
+            Type::SmallInt => Builder::Int16(Int16Builder::new()),
+            Type::Int => Builder::Int32(Int32Builder::new()),
+            Type::BigInt => Builder::Int64(Int64Builder::new()),
+            Type::Real => Builder::Float32(Float32Builder::new()),
+            Type::Double => Builder::Float64(Float64Builder::new()),
+            Type::Decimal { precision, scale } if precision <= 38 => {
+                Builder::Decimal128(Decimal128Builder::new().with_data_type(data_type.arrow()), precision, scale)
+            }
+            Type::Decimal { precision, scale } => {
+                Builder::Decimal256(Decimal256Builder::new().with_data_type(data_type.arrow()), precision, scale)
+            }
+            Type::Numeric => Builder::Numeric(StringBuilder::new()),
+            Type::Date => Builder::Date(Date32Builder::new()),
+            Type::Time => Builder::Time(Time64MicrosecondBuilder::new()),
+            Type::Duration => Builder::Duration(Int64Builder::new()),
+            Type::Timestamp => Builder::Timestamp(TimestampMicrosecondBuilder::new()),
+            Type::TimestampTz => {
+                Builder::TimestampTz(TimestampMicrosecondBuilder::new().with_data_type(data_type.arrow()))
+            }
+            Type::Text { max_bytes } => Builder::Text(StringBuilder::new(), max_bytes),
+            Type::Json => Builder::Json(StringBuilder::new()),
+            Type::Uuid => Builder::Uuid(StringBuilder::new()),
+            Type::Binary => Builder::Binary(BinaryBuilder::new()),
+        };
+        Self { builder, len: 0, null_end: 0, scratch: String::new() }
+    }
+
+    /// The number of values.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the value appended last is null.
+    #[inline]
+    pub fn ends_null(&self) -> bool {
+        self.null_end == self.len
+    }
+
+    pub fn append_null(&mut self) {
+        self.len += 1;
+        self.null_end = self.len;
+        match &mut self.builder {
+            Builder::Boolean(b) => b.append_null(),
+            Builder::Int16(b) => b.append_null(),
+            Builder::Int32(b) => b.append_null(),
+            Builder::Int64(b) | Builder::Duration(b) => b.append_null(),
+            Builder::Float32(b) => b.append_null(),
+            Builder::Float64(b) => b.append_null(),
+            Builder::Decimal128(b, ..) => b.append_null(),
+            Builder::Decimal256(b, ..) => b.append_null(),
+            Builder::Date(b) => b.append_null(),
+            Builder::Time(b) => b.append_null(),
+            Builder::Timestamp(b) | Builder::TimestampTz(b) => b.append_null(),
+            Builder::Numeric(b) | Builder::Text(b, _) | Builder::Json(b) | Builder::Uuid(b) => b.append_null(),
+            Builder::Binary(b) => b.append_null(),
+        }
+    }
+
+    /// The finished column.
+    pub fn finish(&mut self) -> ArrayRef {
+        self.len = 0;
+        match &mut self.builder {
+            Builder::Boolean(b) => Arc::new(b.finish()),
+            Builder::Int16(b) => Arc::new(b.finish()),
+            Builder::Int32(b) => Arc::new(b.finish()),
+            Builder::Int64(b) | Builder::Duration(b) => Arc::new(b.finish()),
+            Builder::Float32(b) => Arc::new(b.finish()),
+            Builder::Float64(b) => Arc::new(b.finish()),
+            Builder::Decimal128(b, ..) => Arc::new(b.finish()),
+            Builder::Decimal256(b, ..) => Arc::new(b.finish()),
+            Builder::Date(b) => Arc::new(b.finish()),
+            Builder::Time(b) => Arc::new(b.finish()),
+            Builder::Timestamp(b) | Builder::TimestampTz(b) => Arc::new(b.finish()),
+            Builder::Numeric(b) | Builder::Text(b, _) | Builder::Json(b) | Builder::Uuid(b) => Arc::new(b.finish()),
+            Builder::Binary(b) => Arc::new(b.finish()),
+        }
+    }
+
+    /// Appends one value; nothing is appended when it is refused.
+    #[inline]
+    pub fn append(&mut self, wire: Wire, token: Token<'_>) -> Done {
+        if token == Token::Null {
+            self.append_null();
+            return Ok(());
+        }
+        let scratch = &mut self.scratch;
+        match &mut self.builder {
+            Builder::Boolean(b) => b.append_value(boolean(token)?),
+            Builder::Int16(b) => b.append_value(narrow(token, scratch)?),
+            Builder::Int32(b) => b.append_value(narrow(token, scratch)?),
+            Builder::Int64(b) => b.append_value(whole(token)?),
+            Builder::Duration(b) => b.append_value(duration(wire, token)?),
+            Builder::Float32(b) => b.append_value(single(token)?),
+            Builder::Float64(b) => b.append_value(double(wire, token)?),
+            Builder::Decimal128(b, precision, scale) => {
+                let (unscaled, from) = decimal(wire, token, scratch)?;
+                b.append_value(value::to_i128(&unscaled, from, *precision, *scale)?);
+            }
+            Builder::Decimal256(b, precision, scale) => {
+                let (unscaled, from) = decimal(wire, token, scratch)?;
+                b.append_value(value::to_i256(&unscaled, from, *precision, *scale)?);
+            }
+            Builder::Numeric(b) => {
+                let (unscaled, from) = decimal(wire, token, scratch)?;
+                b.append_value(value::to_numeric(&unscaled, from));
+            }
+            Builder::Date(b) => b.append_value(date(wire, token, scratch)?),
+            Builder::Time(b) => b.append_value(time_of_day(wire, token, scratch)?),
+            Builder::Timestamp(b) => b.append_value(timestamp(wire, token, scratch, time::iso_timestamp)?),
+            Builder::TimestampTz(b) => b.append_value(timestamp(wire, token, scratch, time::iso_timestamptz)?),
+            Builder::Text(b, limit) => b.append_value(text(token, scratch, *limit)?),
+            Builder::Json(b) => b.append_value(json(token, scratch)?),
+            Builder::Uuid(b) => b.append_value(value::uuid(string(token, scratch)?)?),
+            Builder::Binary(b) => b.append_value(binary(wire, token, scratch)?),
+        }
+        self.len += 1;
+        Ok(())
+    }
+}
+
+fn string<'s>(token: Token<'s>, scratch: &'s mut String) -> Result<&'s str, Problem> {
+    match token {
+        Token::Text(text) => decoded(text, scratch),
+        _ => Err(Problem::Kind("a text is expected")),
+    }
+}
+
+fn decoded<'s>(text: Text<'s>, scratch: &'s mut String) -> Result<&'s str, Problem> {
+    text.decode(scratch).ok_or(Problem::Value("it has an escape that is not valid JSON or half a surrogate pair"))
+}
+
+fn boolean(token: Token<'_>) -> Result<bool, Problem> {
+    match token {
+        Token::Bool(value) => Ok(value),
+        // MySQL's tinyint(1) comes as a number from a snapshot.
+        Token::Number("0") => Ok(false),
+        Token::Number("1") => Ok(true),
+        _ => Err(Problem::Kind("true or false (or 1 or 0) is expected")),
+    }
+}
+
+#[inline]
+fn whole(token: Token<'_>) -> Result<i64, Problem> {
+    match token {
+        Token::Number(text) => Ok(value::integer(text)?),
+        Token::Bool(value) => Ok(i64::from(value)),
+        _ => Err(Problem::Kind("a whole number is expected")),
+    }
+}
+
+#[inline]
+fn narrow<T: TryFrom<i64>>(token: Token<'_>, _scratch: &mut str) -> Result<T, Problem> {
+    T::try_from(whole(token)?)
+        .map_err(|_| Problem::Value("it is too large for the column; declare a wider type in a contract"))
+}
+
+fn single(token: Token<'_>) -> Result<f32, Problem> {
+    match token {
+        Token::Number(text) => Ok(value::single(text)?),
+        Token::Text(text) => Ok(value::special_float(text.raw)? as f32),
+        _ => Err(Problem::Kind("a number is expected")),
+    }
+}
+
+fn double(wire: Wire, token: Token<'_>) -> Result<f64, Problem> {
+    match token {
+        // The shortest spelling of a 32-bit float names another 64-bit float.
+        Token::Number(text) if wire == Wire::Float32 => Ok(f64::from(value::single(text)?)),
+        Token::Number(text) => Ok(value::double(text)?),
+        Token::Text(text) => Ok(value::special_float(text.raw)?),
+        _ => Err(Problem::Kind("a number is expected")),
+    }
+}
+
+fn decimal(wire: Wire, token: Token<'_>, scratch: &mut String) -> Result<(Unscaled, i32), Problem> {
+    match (token, wire) {
+        (Token::Number(text), Wire::Integer) => Ok((Unscaled::Small(i128::from(value::integer(text)?)), 0)),
+        (Token::Number(text), _) => Ok(value::decimal_text(text)?),
+        (Token::Text(text), Wire::Decimal { scale }) => {
+            Ok((value::base64_integer(decoded(text, scratch)?)?, scale))
+        }
+        (Token::Text(text), Wire::Plain) => {
+            let text = decoded(text, scratch)?;
+            if !text.contains('.') && value::bytes(text, Spelling::Base64).is_ok() {
+                return Err(Problem::Value(
+                    "without a schema block it could be base64 or digits; name the column under `encodings:` in a \
+                     contract file (`base64` or `text`)",
+                ));
+            }
+            Ok(value::decimal_text(text)?)
+        }
+        (Token::Text(text), _) => Ok(value::decimal_text(decoded(text, scratch)?)?),
+        (Token::Object(raw), _) => variable_decimal(raw, scratch),
+        _ => Err(Problem::Kind("a decimal number is expected")),
+    }
+}
+
+fn variable_decimal(raw: &str, scratch: &mut String) -> Result<(Unscaled, i32), Problem> {
+    let (mut scale, mut unscaled, mut more) = (None, None, false);
+    let whole = fields(raw, |name, token| match (name.raw, token) {
+        ("scale", Token::Number(text)) => scale = value::integer(text).ok().and_then(|s| i32::try_from(s).ok()),
+        ("value", Token::Text(text)) => {
+            unscaled = decoded(text, scratch).ok().and_then(|text| value::base64_integer(text).ok());
+        }
+        _ => more = true,
+    });
+    match (whole, scale, unscaled, more) {
+        (Some(()), Some(scale), Some(unscaled), false) if scale.abs() <= 20_000 => Ok((unscaled, scale)),
+        _ => Err(Problem::Value("an object with `scale` and base64 `value` is expected")),
+    }
+}
+
+fn date(wire: Wire, token: Token<'_>, scratch: &mut String) -> Result<i32, Problem> {
+    match token {
+        Token::Number(text) if wire == Wire::Days => Ok(time::finite_date(value::integer(text)?)?),
+        Token::Number(_) => Err(NEEDS_UNIT),
+        Token::Text(text) => Ok(time::iso_date(decoded(text, scratch)?)?),
+        _ => Err(Problem::Kind("a date is expected")),
+    }
+}
+
+fn time_of_day(wire: Wire, token: Token<'_>, scratch: &mut String) -> Result<i64, Problem> {
+    match (token, wire) {
+        (Token::Number(text), Wire::Time(unit)) => Ok(time::of_day(unit.micros(value::integer(text)?)?)?),
+        (Token::Number(_), _) => Err(NEEDS_UNIT),
+        (Token::Text(text), _) => Ok(time::iso_time(decoded(text, scratch)?)?),
+        _ => Err(Problem::Kind("a time of day is expected")),
+    }
+}
+
+fn timestamp(
+    wire: Wire,
+    token: Token<'_>,
+    scratch: &mut String,
+    iso: fn(&str) -> Result<i64, Why>,
+) -> Result<i64, Problem> {
+    match (token, wire) {
+        (Token::Number(text), Wire::Timestamp(unit)) => Ok(finite(value::integer(text)?, unit)?),
+        (Token::Number(_), _) => Err(NEEDS_UNIT),
+        (Token::Text(text), _) => Ok(iso(decoded(text, scratch)?)?),
+        _ => Err(Problem::Kind("a date and time is expected")),
+    }
+}
+
+fn finite(number: i64, unit: Unit) -> Result<i64, Why> {
+    // The ends of the range stand for infinity in every unit.
+    if unit != Unit::Micro && (number == i64::MAX || number == i64::MIN) {
+        return time::finite_timestamp(number);
+    }
+    time::finite_timestamp(unit.micros(number)?)
+}
+
+fn duration(wire: Wire, token: Token<'_>) -> Result<i64, Problem> {
+    match (token, wire) {
+        (Token::Number(text), Wire::Duration(unit) | Wire::Time(unit)) => Ok(unit.micros(value::integer(text)?)?),
+        (Token::Number(_), _) => Err(NEEDS_UNIT),
+        (Token::Text(text), Wire::IsoTime) => Ok(time::iso_time(text.raw)?),
+        _ => Err(Problem::Kind("a length of time as a number is expected")),
+    }
+}
+
+#[inline]
+fn text<'s>(token: Token<'s>, scratch: &'s mut String, limit: Option<u32>) -> Result<&'s str, Problem> {
+    let text = string(token, scratch)?;
+    if limit.is_some_and(|limit| text.len() > limit as usize) {
+        return Err(Problem::Kind("it is longer than the column; declare a wider varchar in the contract"));
+    }
+    Ok(text)
+}
+
+fn json<'s>(token: Token<'s>, scratch: &'s mut String) -> Result<&'s str, Problem> {
+    let text = match token {
+        Token::Object(raw) | Token::Array(raw) => raw,
+        Token::Text(text) => decoded(text, scratch)?,
+        _ => return Err(Problem::Kind("a JSON document is expected")),
+    };
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| Problem::Value("it is not a JSON document"))?;
+    Ok(text)
+}
+
+fn binary(wire: Wire, token: Token<'_>, scratch: &mut String) -> Result<Vec<u8>, Problem> {
+    let text = string(token, scratch)?;
+    match wire {
+        Wire::Bytes(spelling) => Ok(value::bytes(text, spelling)?),
+        _ if !text.is_empty() && text.len() % 4 == 0 && value::hex(text).is_some() => Err(Problem::Value(
+            "without a schema block it could be base64 or hexadecimal; name the column under `encodings:` in a \
+             contract file (`base64`, `base64_url` or `hex`)",
+        )),
+        _ => Ok(value::bytes(text, Spelling::Base64)?),
+    }
+}

@@ -1,0 +1,334 @@
+//! One event becomes one row of its table, or a refusal.
+
+use super::builder::Problem;
+use super::envelope::{self, Payload};
+use super::key::{self, MessageKey};
+use super::row::{self, Layout, Reading, RowError, Target};
+use super::rows::Rows;
+use super::scan::Token;
+use super::schema::{Described, WireColumn};
+use super::wire::Wire;
+use super::{Context, DebeziumJson, Outcome, Refusal};
+use crate::batch::{NO_TIME, Op, RawRecord, Seq};
+use crate::error::Result;
+
+/// An event with everything that its row is made of.
+#[derive(Clone, Copy)]
+pub(super) struct Event<'a> {
+    pub op: Op,
+    /// The row after the change; for a delete what may hold the key.
+    pub row: Option<&'a str>,
+    pub flat: bool,
+    pub seq: Seq,
+    pub time: i64,
+    pub key: MessageKey<'a>,
+    pub block: Option<usize>,
+}
+
+impl DebeziumJson {
+    /// Makes a row of an event of `table`.
+    pub(super) fn change(
+        &mut self,
+        context: &Context<'_>,
+        record: &RawRecord<'_>,
+        table: usize,
+        payload: &Payload<'_>,
+        block: Option<usize>,
+    ) -> Result<Outcome> {
+        let event = match event(payload, self.tables[table].fixed_key.as_ref().is_some_and(Vec::is_empty)) {
+            Ok(event) => event,
+            Err(refusal) => return Ok(Outcome::Refused(Refusal { table: Some(table), ..refusal })),
+        };
+        self.tables[table].flattened = Some(event.flat);
+        let key = MessageKey::read(record.key(), &mut self.keys, &mut self.hints.1);
+        let event = Event { seq: context.seq(record), key, block, ..event };
+        self.apply(context, table, &event)
+    }
+
+    /// A delete that is nothing but a key.
+    pub(super) fn delete_by_key(&mut self, context: &Context<'_>, record: &RawRecord<'_>) -> Result<Outcome> {
+        let table = match context.stream.map(|stream| self.by_stream.get(stream)) {
+            Some(Some(table)) => *table,
+            Some(None) => return Ok(Outcome::Unrouted),
+            None if self.tables.len() == 1 => 0,
+            None => return Ok(Outcome::Control),
+        };
+        let key = MessageKey::read(record.key(), &mut self.keys, &mut self.hints.1);
+        let seq = context.seq(record);
+        let event = Event { op: Op::Delete, row: None, flat: true, seq, time: NO_TIME, key, block: None };
+        self.apply(context, table, &event)
+    }
+
+    pub(super) fn apply(&mut self, context: &Context<'_>, table: usize, event: &Event<'_>) -> Result<Outcome> {
+        match self.try_apply(context, table, event)? {
+            Ok(outcome) => Ok(outcome),
+            Err(refusal) => {
+                let (op, time) = (Some(event.op), Some(event.time));
+                Ok(Outcome::Refused(Refusal { table: Some(table), op, time, ..refusal }))
+            }
+        }
+    }
+
+    fn try_apply(
+        &mut self,
+        context: &Context<'_>,
+        table: usize,
+        event: &Event<'_>,
+    ) -> Result<std::result::Result<Outcome, Refusal>> {
+        if event.op == Op::Truncate {
+            return Ok(Ok(self.truncate(context, table, event)));
+        }
+        if let Err(refusal) = self.agree(table, event)? {
+            return Ok(Err(refusal));
+        }
+        let state = &self.tables[table];
+        if !matches!(event.op, Op::Create | Op::Read) && state.contract.is_some() && state.key().is_empty() {
+            return Ok(Err(Refusal::decode(
+                "the table has no key, so a row can only be added; give the table a `key:` in the topology, or the \
+                 source table a primary key",
+            )));
+        }
+        match self.read_row(context, table, event) {
+            Ok(()) => Ok(Ok(Outcome::Row)),
+            Err(RowError::Learn) => self.relearn(context, table, event),
+            Err(error) => Ok(Err(refusal(error))),
+        }
+    }
+
+    fn truncate(&mut self, context: &Context<'_>, table: usize, event: &Event<'_>) -> Outcome {
+        // A table that nothing is known of holds nothing that could be emptied.
+        let Some(rows) = self.tables[table].open(context.partition) else { return Outcome::Control };
+        fill(rows, false);
+        rows.finish_row(Op::Truncate, event.seq, event.time);
+        Outcome::Row
+    }
+
+    /// Makes sure that the table has a contract that knows the event's schema block and key.
+    fn agree(&mut self, table: usize, event: &Event<'_>) -> Result<std::result::Result<(), Refusal>> {
+        let state = &mut self.tables[table];
+        if state.contract.is_none() && state.fixed_key.is_none() && matches!(event.key, MessageKey::Unreadable) {
+            return Ok(Err(Refusal::decode(
+                "the message key is not a JSON object, so it does not name the key columns; give the table a `key:` \
+                 in the topology",
+            )));
+        }
+        let known = state.contract.is_some() && state.fixed_key.is_none();
+        if known && matches!(event.key, MessageKey::Fields { .. }) && !event.key.is_of(state.key()) {
+            return Ok(Err(Refusal::contract(format!(
+                "the message key has the columns ({}) and the table's key is ({}); if the source's primary key has \
+                 changed, start the table anew under another name, or fix its `key:` in the topology",
+                event.key.names().join(", "),
+                state.key().join(", ")
+            ))));
+        }
+        if let Some(block) = event.block {
+            let block = self.values.get_mut(block);
+            let wires = match &block.described {
+                Described::Envelope(wires) | Described::Row(wires) => wires,
+                Described::Control | Described::Nothing => return self.agree_plain(table, event),
+            };
+            let current = block.layout.as_ref().is_some_and(|(of, epoch, _)| *of == table && *epoch == state.epoch);
+            if !current {
+                let names = &self.names;
+                let wires: Vec<WireColumn> =
+                    wires.iter().filter(|w| !(event.flat && names.is_meta(&w.name))).cloned().collect();
+                let layout = state.learn_block(&wires, &event.key.names(), event.key.wires(&self.keys))?;
+                block.layout = Some((table, state.epoch, layout));
+            }
+            return Ok(Ok(()));
+        }
+        self.agree_plain(table, event)
+    }
+
+    fn agree_plain(&mut self, table: usize, event: &Event<'_>) -> Result<std::result::Result<(), Refusal>> {
+        if self.tables[table].contract.is_some() {
+            return Ok(Ok(()));
+        }
+        self.learn_plain(table, event)
+    }
+
+    fn learn_plain(&mut self, table: usize, event: &Event<'_>) -> Result<std::result::Result<(), Refusal>> {
+        let flat = event.flat.then_some(&self.names);
+        // Of a delete only the key is certain.
+        let row = event.row.filter(|_| event.op != Op::Delete || matches!(event.key, MessageKey::Absent));
+        let learned =
+            self.tables[table].learn_row(row.unwrap_or("{}"), flat, &event.key.names(), event.key.text())?;
+        Ok(learned.map_err(Refusal::contract))
+    }
+
+    fn relearn(
+        &mut self,
+        context: &Context<'_>,
+        table: usize,
+        event: &Event<'_>,
+    ) -> Result<std::result::Result<Outcome, Refusal>> {
+        if let Err(refusal) = self.learn_plain(table, event)? {
+            return Ok(Err(refusal));
+        }
+        match self.read_row(context, table, event) {
+            Ok(()) => Ok(Ok(Outcome::Row)),
+            Err(error) => Ok(Err(refusal(error))),
+        }
+    }
+
+    /// Reads the event's row into the builders; an abandoned row when it fails.
+    fn read_row(&mut self, context: &Context<'_>, table: usize, event: &Event<'_>) -> std::result::Result<(), RowError> {
+        let how = Reading {
+            placeholder: &self.placeholder,
+            flat: event.flat.then_some(&self.names),
+            learn: self.tables[table].learns(),
+            ignore: self.tables[table].ignores(),
+        };
+        let state = &mut self.tables[table];
+        let described = event.block.and_then(|block| {
+            let block = self.values.get(block);
+            block.layout.as_ref().filter(|(of, ..)| *of == table).map(|(.., layout)| layout)
+        });
+        let (layout, rows): (&Layout, &mut Rows) = match described {
+            Some(layout) => match state.open(context.partition) {
+                Some(rows) => (layout, rows),
+                None => return Err(RowError::Malformed),
+            },
+            None => state.plain_parts(context.partition).ok_or(RowError::Malformed)?,
+        };
+        let wires = event.key.wires(&self.keys);
+        let done = write_row(layout, rows, event, how, wires);
+        if done.is_err() {
+            rows.abandon();
+        }
+        done
+    }
+}
+
+fn write_row(
+    layout: &Layout,
+    rows: &mut Rows,
+    event: &Event<'_>,
+    how: Reading<'_>,
+    key_wires: &[WireColumn],
+) -> std::result::Result<(), RowError> {
+    if event.op == Op::Delete {
+        write_key(layout, rows, event, key_wires, true)?;
+        fill(rows, false);
+    } else {
+        row::read(event.row.unwrap_or("{}"), layout, rows, how)?;
+        write_key(layout, rows, event, key_wires, false)?;
+        fill(rows, matches!(event.op, Op::Update | Op::Move));
+    }
+    if let Some(column) = rows.lacking(event.op != Op::Delete) {
+        return Err(RowError::Lacking { name: rows.contract.input.columns[column].name.clone() });
+    }
+    if matches!(event.op, Op::Create | Op::Read)
+        && let Some(column) = rows.any_unchanged()
+    {
+        return Err(RowError::Incomplete { name: rows.contract.input.columns[column].name.clone() });
+    }
+    rows.finish_row(event.op, event.seq, event.time);
+    Ok(())
+}
+
+/// Fills the key columns that the row does not have yet: from the message key, and for a delete without one from the row.
+fn write_key(
+    layout: &Layout,
+    rows: &mut Rows,
+    event: &Event<'_>,
+    key_wires: &[WireColumn],
+    delete: bool,
+) -> std::result::Result<(), RowError> {
+    for at in 0..rows.key().len() {
+        let index = rows.key()[at];
+        if rows.has(index) {
+            continue;
+        }
+        let name = rows.contract.input.columns[index].name.clone();
+        let in_row = || event.row.filter(|_| delete).and_then(|row| key::field(row, &name));
+        let token = match event.key.field(&name) {
+            Some(token) => Some((token, key_wires.iter().find(|w| w.name == name).map(|w| w.wire))),
+            None => in_row().map(|token| (token, None)),
+        };
+        let Some((token, wire)) = token else { return Err(RowError::Lacking { name }) };
+        let wire = wire.unwrap_or_else(|| wire_of(layout, &name));
+        rows.append(index, wire, token).map_err(|problem| column_error(rows, index, token, problem))?;
+    }
+    Ok(())
+}
+
+fn wire_of(layout: &Layout, name: &str) -> Wire {
+    match layout.target(name) {
+        Some(Target::Column { wire, .. }) => *wire,
+        _ => Wire::Plain,
+    }
+}
+
+fn column_error(rows: &Rows, index: usize, token: Token<'_>, problem: Problem) -> RowError {
+    let column = &rows.contract.input.columns[index];
+    RowError::Column { name: format!("`{}` ({})", column.name, column.data_type), shape: token.shape(), problem }
+}
+
+/// Completes the current row: what an update lacks is unchanged, what a new row lacks is null.
+#[inline]
+fn fill(rows: &mut Rows, update: bool) {
+    for column in 0..rows.width() {
+        if !rows.has(column) {
+            if update {
+                rows.unchanged(column);
+            } else {
+                rows.null(column);
+            }
+        }
+    }
+}
+
+fn event<'a>(payload: &Payload<'a>, append_only: bool) -> std::result::Result<Event<'a>, Refusal> {
+    let (op, row, time, flat) = match payload {
+        Payload::Envelope(e) => {
+            let time = e.source.map_or(NO_TIME, envelope::source_time);
+            let op = op_of(e.op)?;
+            let row = if op == Op::Delete { e.before } else { e.after };
+            (op, row, time, false)
+        }
+        Payload::Flat(f) => {
+            let plain = if append_only { Op::Create } else { Op::Update };
+            let op = if f.deleted { Op::Delete } else { f.op.map_or(Ok(plain), op_of)? };
+            (op, Some(f.row), f.time_us.unwrap_or(NO_TIME), true)
+        }
+        Payload::Null | Payload::Control => return Err(Refusal::decode("the value holds no change")),
+    };
+    if row.is_none() && !matches!(op, Op::Delete | Op::Truncate) {
+        return Err(Refusal { op: Some(op), time: Some(time), ..Refusal::decode("the event has no `after`") });
+    }
+    Ok(Event { op, row, flat, seq: Seq::default(), time, key: MessageKey::Absent, block: None })
+}
+
+fn op_of(code: &str) -> std::result::Result<Op, Refusal> {
+    match code {
+        "r" | "R" => Ok(Op::Read),
+        "c" | "C" => Ok(Op::Create),
+        "u" | "U" => Ok(Op::Update),
+        "d" | "D" => Ok(Op::Delete),
+        "t" | "T" => Ok(Op::Truncate),
+        _ => Err(Refusal::decode("the operation `op` is none of r, c, u, d, t, m")),
+    }
+}
+
+fn refusal(error: RowError) -> Refusal {
+    match error {
+        RowError::Learn => Refusal::decode("the row has a field that could not be learned"),
+        RowError::Malformed => Refusal::decode("the row is not a JSON object"),
+        RowError::Column { name, shape, problem: Problem::Value(why) } => {
+            Refusal::decode(format!("column {name} has {shape}: {why}"))
+        }
+        RowError::Column { name, shape, problem: Problem::Kind(why) } => {
+            Refusal::contract(format!("column {name} has {shape}: {why}"))
+        }
+        RowError::Mismatch { name, why } => Refusal::contract(format!("column `{name}` {why}")),
+        RowError::Lacking { name } => Refusal::contract(format!(
+            "column `{name}` has no value, and it is part of the key or declared `nullable: false`; let the source send \
+             it, or change the contract"
+        )),
+        RowError::Incomplete { name } => Refusal::incomplete(format!(
+            "column `{name}` is left unchanged by an event that adds a row, so there is no value for it; let the source \
+             send whole rows (Postgres: REPLICA IDENTITY FULL), then update the row once"
+        )),
+    }
+}

@@ -1,0 +1,238 @@
+//! The rows of one table under construction. A row is either finished or abandoned half-way; abandoned rows are cut out
+//! at the end, so that a bad value in the last column costs nothing in the others.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::filter;
+use arrow::datatypes::{Field, Schema};
+
+use super::builder::{ColumnBuilder, Problem};
+use super::scan::Token;
+use super::wire::Wire;
+use crate::batch::{NO_TIME, Op, Seq, TableChanges};
+use crate::contract::Contract;
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Partition;
+
+struct Slot {
+    builder: ColumnBuilder,
+    /// Rows whose value the source left unchanged.
+    unchanged: Vec<u32>,
+}
+
+/// Rows under construction.
+pub(super) struct Rows {
+    pub contract: Arc<Contract>,
+    partition: Partition,
+    slots: Vec<Slot>,
+    key: Vec<usize>,
+    /// Columns that a whole row must have a value in, beyond the key.
+    required: Vec<usize>,
+    ops: Vec<Op>,
+    seqs: Vec<Seq>,
+    times: Vec<i64>,
+    /// Rows that were abandoned.
+    dead: Vec<usize>,
+    old_keys: Option<Vec<ColumnBuilder>>,
+}
+
+impl Rows {
+    pub fn new(contract: Arc<Contract>, partition: Partition, required: Vec<usize>) -> Self {
+        let slot = |c: &crate::contract::Column| Slot { builder: ColumnBuilder::new(c.data_type), unchanged: Vec::new() };
+        Self {
+            slots: contract.input.columns.iter().map(slot).collect(),
+            key: contract.input.key_indices(),
+            contract,
+            partition,
+            required,
+            ops: Vec::new(),
+            seqs: Vec::new(),
+            times: Vec::new(),
+            dead: Vec::new(),
+            old_keys: None,
+        }
+    }
+
+    /// The first column of the current row that must have a value and has none.
+    #[inline]
+    pub fn lacking(&self, whole: bool) -> Option<usize> {
+        let required = self.required.iter().filter(|_| whole);
+        let lacks = |c: &&usize| self.slots[**c].builder.ends_null() && (self.key.contains(c) || !self.is_unchanged(**c));
+        self.key.iter().chain(required).find(lacks).copied()
+    }
+
+    /// The number of columns.
+    pub fn width(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Positions of the key columns.
+    pub fn key(&self) -> &[usize] {
+        &self.key
+    }
+
+    /// Whether the current row has something in that column.
+    #[inline]
+    pub fn has(&self, column: usize) -> bool {
+        self.slots[column].builder.len() > self.ops.len()
+    }
+
+    /// Whether the current row's value in that column is marked as unchanged.
+    pub fn is_unchanged(&self, column: usize) -> bool {
+        self.slots[column].unchanged.last() == Some(&(self.ops.len() as u32))
+    }
+
+    /// The columns that the current row leaves unchanged.
+    pub fn any_unchanged(&self) -> Option<usize> {
+        (0..self.slots.len()).find(|column| self.is_unchanged(*column))
+    }
+
+    #[inline]
+    pub fn append(&mut self, column: usize, wire: Wire, token: Token<'_>) -> Result<(), Problem> {
+        if self.has(column) {
+            return Err(Problem::Value("it appears twice in the row"));
+        }
+        self.slots[column].builder.append(wire, token)
+    }
+
+    pub fn null(&mut self, column: usize) {
+        self.slots[column].builder.append_null();
+    }
+
+    pub fn unchanged(&mut self, column: usize) {
+        let row = self.ops.len() as u32;
+        let slot = &mut self.slots[column];
+        slot.builder.append_null();
+        slot.unchanged.push(row);
+    }
+
+    /// Columns that the current row lacks so far.
+    pub fn missing(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.slots.len()).filter(|column| !self.has(*column))
+    }
+
+    /// Begins the old key of the current row, a move.
+    pub fn old_key(&mut self, at: usize, wire: Wire, token: Token<'_>) -> Result<(), Problem> {
+        let row = self.ops.len();
+        let builders = self.old_keys.get_or_insert_with(|| {
+            let types = self.key.iter().map(|k| self.contract.input.columns[*k].data_type);
+            types.map(ColumnBuilder::new).collect()
+        });
+        let Some(builder) = builders.get_mut(at) else { return Err(Problem::Value("the key has no such column")) };
+        while builder.len() < row {
+            builder.append_null();
+        }
+        builder.append(wire, token)
+    }
+
+    /// Whether the current row has a value for every column of its old key.
+    pub fn has_old_key(&self) -> bool {
+        self.old_keys.as_ref().is_some_and(|builders| builders.iter().all(|b| b.len() > self.ops.len()))
+    }
+
+    /// Finishes the current row; every column must have something.
+    #[inline]
+    pub fn finish_row(&mut self, op: Op, seq: Seq, time: i64) {
+        debug_assert!(self.missing().next().is_none(), "a finished row is whole");
+        self.ops.push(op);
+        self.seqs.push(seq);
+        self.times.push(time);
+    }
+
+    /// Gives up the current row.
+    pub fn abandon(&mut self) {
+        for column in 0..self.slots.len() {
+            if !self.has(column) {
+                self.null(column);
+            }
+        }
+        self.dead.push(self.ops.len());
+        self.finish_row(Op::Refused, Seq::default(), NO_TIME);
+        self.pad_old_keys();
+    }
+
+    fn pad_old_keys(&mut self) {
+        let rows = self.ops.len();
+        for builder in self.old_keys.iter_mut().flatten() {
+            while builder.len() < rows {
+                builder.append_null();
+            }
+        }
+    }
+
+    /// The finished rows; `None` when there are none.
+    pub fn finish(mut self) -> Result<Option<TableChanges>> {
+        let rows = self.ops.len();
+        if rows == self.dead.len() {
+            return Ok(None);
+        }
+        self.pad_old_keys();
+        let keep = (!self.dead.is_empty()).then(|| mask(rows, &self.dead));
+        let cut = |array: ArrayRef| -> Result<ArrayRef> {
+            match &keep {
+                Some(keep) => filter(&array, keep).map_err(internal),
+                None => Ok(array),
+            }
+        };
+        let arrays = self.slots.iter_mut().map(|s| cut(s.builder.finish())).collect::<Result<Vec<_>>>()?;
+        let unchanged = self.slots.iter().map(|s| bits(rows, &s.unchanged, &self.dead)).collect();
+        let moved = self.ops.contains(&Op::Move);
+        let old_keys = match self.old_keys.as_mut().filter(|_| moved) {
+            Some(builders) => {
+                let arrays = builders.iter_mut().map(|b| cut(b.finish())).collect::<Result<Vec<_>>>()?;
+                let columns = self.key.iter().map(|k| &self.contract.input.columns[*k]);
+                let fields: Vec<_> = columns.map(|c| Field::new(&c.name, c.data_type.arrow(), true)).collect();
+                Some(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(internal)?)
+            }
+            None => None,
+        };
+        let alive = rows - self.dead.len();
+        let options = RecordBatchOptions::new().with_row_count(Some(alive));
+        let batch = RecordBatch::try_new_with_options(self.contract.input.arrow(), arrays, &options).map_err(internal)?;
+        Ok(Some(TableChanges {
+            contract: self.contract,
+            partition: self.partition,
+            rows: batch,
+            ops: alive_of(self.ops, &self.dead),
+            seqs: alive_of(self.seqs, &self.dead),
+            source_times_us: alive_of(self.times, &self.dead),
+            unchanged,
+            old_keys,
+        }))
+    }
+}
+
+fn internal(error: arrow::error::ArrowError) -> Error {
+    Error::new(ErrorKind::Internal, "build the columns of decoded rows").because(error)
+}
+
+fn mask(rows: usize, dead: &[usize]) -> BooleanArray {
+    let mut keep = vec![true; rows];
+    for row in dead {
+        keep[*row] = false;
+    }
+    BooleanArray::from(keep)
+}
+
+fn bits(rows: usize, unchanged: &[u32], dead: &[usize]) -> Option<BooleanBuffer> {
+    if unchanged.is_empty() {
+        return None;
+    }
+    let mut bits = vec![false; rows];
+    for row in unchanged {
+        bits[*row as usize] = true;
+    }
+    let bits = alive_of(bits, dead);
+    bits.contains(&true).then(|| BooleanBuffer::from(bits))
+}
+
+fn alive_of<T>(values: Vec<T>, dead: &[usize]) -> Vec<T> {
+    if dead.is_empty() {
+        return values;
+    }
+    let mut dead = dead.iter().copied().peekable();
+    let alive = |(row, value)| if dead.next_if_eq(&row).is_some() { None } else { Some(value) };
+    values.into_iter().enumerate().filter_map(alive).collect()
+}

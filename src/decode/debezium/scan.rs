@@ -1,0 +1,363 @@
+//! A scanner over JSON text that is known to be UTF-8. It finds where values end and hands out slices; what is never
+//! looked at (`before`, most of `source`) costs one pass over its bytes and no allocation.
+//!
+//! Skipped parts are not checked against the grammar beyond strings and brackets; what reaches a column is.
+
+use std::fmt::Write as _;
+
+/// A JSON value, not yet interpreted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token<'a> {
+    Null,
+    Bool(bool),
+    /// The characters of a number, not yet checked against the grammar.
+    Number(&'a str),
+    Text(Text<'a>),
+    /// The raw text of an object.
+    Object(&'a str),
+    /// The raw text of an array.
+    Array(&'a str),
+}
+
+/// The inside of a JSON string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Text<'a> {
+    pub raw: &'a str,
+    pub escaped: bool,
+}
+
+impl<'a> Text<'a> {
+    /// The text itself; `scratch` is used only when there are escapes. `None` for a bad escape or half a surrogate.
+    pub fn decode<'s>(&self, scratch: &'s mut String) -> Option<&'s str>
+    where
+        'a: 's,
+    {
+        if !self.escaped {
+            return Some(self.raw);
+        }
+        scratch.clear();
+        unescape(self.raw, scratch)?;
+        Some(scratch)
+    }
+}
+
+impl Token<'_> {
+    /// What the value looks like, for messages: never the value itself.
+    pub fn shape(&self) -> String {
+        let mut out = String::new();
+        let _infallible = match self {
+            Self::Null => write!(out, "null"),
+            Self::Bool(_) => write!(out, "a boolean"),
+            Self::Number(text) if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
+                write!(out, "a whole number of {} digits", text.trim_start_matches('-').len())
+            }
+            Self::Number(_) => write!(out, "a number with a fraction or an exponent"),
+            Self::Text(text) => write!(out, "a text of {} characters", text.raw.chars().count()),
+            Self::Object(_) => write!(out, "an object"),
+            Self::Array(_) => write!(out, "an array"),
+        };
+        out
+    }
+}
+
+/// A place in a JSON text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    pub fn at(text: &'a str, at: usize) -> Self {
+        Self { text, at }
+    }
+
+    pub fn place(&self) -> usize {
+        self.at
+    }
+
+    pub fn slice(&self, from: usize) -> &'a str {
+        self.text.get(from..self.at).unwrap_or_default()
+    }
+
+    #[inline]
+    fn bytes(&self) -> &'a [u8] {
+        self.text.as_bytes()
+    }
+
+    #[inline]
+    pub fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.bytes().get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    /// The next byte that is not white space, not taken.
+    #[inline]
+    pub fn peek(&mut self) -> Option<u8> {
+        self.space();
+        self.bytes().get(self.at).copied()
+    }
+
+    /// Takes `byte` if it is next.
+    #[inline]
+    pub fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Takes these exact bytes if they are next, white space not skipped.
+    #[inline]
+    pub fn take_literal(&mut self, literal: &str) -> bool {
+        let end = self.at + literal.len();
+        let found = self.bytes().get(self.at..end).is_some_and(|b| b == literal.as_bytes());
+        if found {
+            self.at = end;
+        }
+        found
+    }
+
+    /// Whether only white space is left.
+    pub fn ended(&mut self) -> bool {
+        self.peek().is_none()
+    }
+
+    /// A field's name and its colon.
+    pub fn name(&mut self) -> Option<Text<'a>> {
+        if !self.take(b'"') {
+            return None;
+        }
+        let name = self.text_inside()?;
+        self.take(b':').then_some(name)
+    }
+
+    #[inline]
+    fn text_inside(&mut self) -> Option<Text<'a>> {
+        let from = self.at;
+        let (end, escaped) = string_end(self.bytes(), from)?;
+        self.at = end + 1;
+        Some(Text { raw: self.text.get(from..end)?, escaped })
+    }
+
+    /// After a value: whether another field or element follows. `None` when neither a comma nor `close` is there.
+    #[inline]
+    pub fn more(&mut self, close: u8) -> Option<bool> {
+        let next = self.peek()?;
+        self.at += 1;
+        match next {
+            b',' => Some(true),
+            _ if next == close => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Any value.
+    #[inline]
+    pub fn value(&mut self) -> Option<Token<'a>> {
+        let first = self.peek()?;
+        match first {
+            b'"' => {
+                self.at += 1;
+                Some(Token::Text(self.text_inside()?))
+            }
+            b'-' | b'0'..=b'9' => Some(Token::Number(self.number())),
+            b'n' => self.take_literal("null").then_some(Token::Null),
+            b't' => self.take_literal("true").then_some(Token::Bool(true)),
+            b'f' => self.take_literal("false").then_some(Token::Bool(false)),
+            b'{' | b'[' => {
+                let from = self.at;
+                self.at = nested_end(self.bytes(), from)?;
+                let raw = self.text.get(from..self.at)?;
+                Some(if first == b'{' { Token::Object(raw) } else { Token::Array(raw) })
+            }
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn number(&mut self) -> &'a str {
+        let from = self.at;
+        while let Some(b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E') = self.bytes().get(self.at) {
+            self.at += 1;
+        }
+        self.slice(from)
+    }
+}
+
+/// Calls `each` for every field of the object `text`. `None` when it is not one object and nothing else.
+pub(super) fn fields<'a>(text: &'a str, mut each: impl FnMut(Text<'a>, Token<'a>)) -> Option<()> {
+    let mut cursor = Cursor::new(text);
+    if !cursor.take(b'{') {
+        return None;
+    }
+    if !cursor.take(b'}') {
+        loop {
+            let name = cursor.name()?;
+            each(name, cursor.value()?);
+            if !cursor.more(b'}')? {
+                break;
+            }
+        }
+    }
+    cursor.ended().then_some(())
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+/// Marks the bytes of `word` that are zero; exact up to the first one.
+#[inline]
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & HIGHS
+}
+
+/// The index of the closing quote of a string whose inside begins at `at`, and whether it has escapes.
+#[inline]
+fn string_end(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
+    let mut escaped = false;
+    loop {
+        while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+            let word = u64::from_le_bytes(*chunk);
+            let hit = zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+            if hit != 0 {
+                at += (hit.trailing_zeros() / 8) as usize;
+                break;
+            }
+            at += 8;
+        }
+        match bytes.get(at)? {
+            b'"' => return Some((at, escaped)),
+            b'\\' => {
+                escaped = true;
+                at += 2;
+            }
+            _ => at += 1,
+        }
+    }
+}
+
+/// The index behind the bracket that closes the one at `at`.
+fn nested_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    loop {
+        match bytes.get(at)? {
+            b'"' => at = string_end(bytes, at + 1)?.0,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
+fn unescape(raw: &str, out: &mut String) -> Option<()> {
+    let mut rest = raw;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        out.push_str(&rest[..at]);
+        let kind = *rest.as_bytes().get(at + 1)?;
+        let mut used = 2;
+        match kind {
+            b'"' | b'\\' | b'/' => out.push(char::from(kind)),
+            b'b' => out.push('\u{8}'),
+            b'f' => out.push('\u{c}'),
+            b'n' => out.push('\n'),
+            b'r' => out.push('\r'),
+            b't' => out.push('\t'),
+            b'u' => {
+                let high = hex4(rest, at + 2)?;
+                used = 6;
+                let code = if (0xD800..0xDC00).contains(&high) {
+                    let low = (rest.get(at + 6..at + 8)? == "\\u").then(|| hex4(rest, at + 8))??;
+                    used = 12;
+                    0x10000 + ((high - 0xD800) << 10) + low.checked_sub(0xDC00).filter(|low| *low < 0x400)?
+                } else {
+                    high
+                };
+                out.push(char::from_u32(code)?);
+            }
+            _ => return None,
+        }
+        rest = rest.get(at + used..)?;
+    }
+    out.push_str(rest);
+    Some(())
+}
+
+fn hex4(text: &str, at: usize) -> Option<u32> {
+    let digits = text.get(at..at + 4)?;
+    digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
+}
+
+/// Whether `text` is a number of JSON's grammar.
+pub(super) fn is_number(text: &str) -> bool {
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let body = text.strip_prefix('-').unwrap_or(text);
+    let (mantissa, exponent) = match body.find(['e', 'E']) {
+        Some(at) => (&body[..at], Some(&body[at + 1..])),
+        None => (body, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    digits(whole)
+        && (whole.len() == 1 || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(|e| digits(e.strip_prefix(['+', '-']).unwrap_or(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn all(text: &str) -> Option<Vec<(String, String)>> {
+        let mut found = Vec::new();
+        fields(text, |name, token| found.push((name.raw.to_owned(), format!("{token:?}"))))?;
+        Some(found)
+    }
+
+    #[test]
+    fn fields_are_found_whatever_strings_hold() {
+        let found = all(r#" { "a" : "}\"{" , "b":{"c":[1,{"d":"]"}]},"e":null,"f":-1.5e3 } "#).unwrap();
+        assert_eq!(found.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), ["a", "b", "e", "f"]);
+        assert_eq!(found[1].1, r#"Object("{\"c\":[1,{\"d\":\"]\"}]}")"#);
+        assert!(all("{\"a\":1").is_none());
+        assert!(all("{\"a\":1}x").is_none());
+        assert!(all("{\"a\" 1}").is_none());
+    }
+
+    #[test]
+    fn escapes() {
+        let mut scratch = String::new();
+        let text = Text { raw: r"a\n\u00e9\ud83d\ude00\/", escaped: true };
+        assert_eq!(text.decode(&mut scratch), Some("a\né😀/"));
+        assert_eq!(Text { raw: r"\ud83d", escaped: true }.decode(&mut scratch), None);
+        assert_eq!(Text { raw: r"\x", escaped: true }.decode(&mut scratch), None);
+    }
+
+    proptest! {
+        #[test]
+        fn texts_read_as_serde_reads_them(text in any::<String>()) {
+            let json = serde_json::to_string(&text).unwrap();
+            let Some(Token::Text(token)) = Cursor::new(&json).value() else { panic!("a text") };
+            prop_assert_eq!(token.decode(&mut String::new()), Some(text.as_str()));
+        }
+
+        #[test]
+        fn numbers_are_checked_as_serde_checks_them(text in "[-+0-9.eE]{0,8}") {
+            let serde = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();
+            prop_assert_eq!(is_number(&text), serde);
+        }
+    }
+}

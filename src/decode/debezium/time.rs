@@ -1,0 +1,189 @@
+//! Dates and times: ISO 8601 text, and the numbers that stand for infinity.
+
+use super::value::Why;
+
+/// Microseconds in a day; also the time `24:00:00`.
+pub(super) const DAY_US: i64 = 86_400_000_000;
+
+const INFINITE: Why = "it stands for infinity, which the column cannot hold; map it to a date or null at the source";
+const NO_DATE: Why = "it is not an ISO date or time";
+
+/// The numbers that Debezium sends for Postgres' infinite timestamps: its own pair (of microseconds and, divided, of
+/// milliseconds), and the ends of the range.
+pub(super) fn finite_timestamp(us: i64) -> Result<i64, Why> {
+    match us {
+        9_223_372_036_825_200_000 | -9_223_372_036_832_400_000 | i64::MAX | i64::MIN => Err(INFINITE),
+        _ => Ok(us),
+    }
+}
+
+/// Days since 1970. Infinite dates come as days near the ends of what 32 bits hold.
+pub(super) fn finite_date(days: i64) -> Result<i32, Why> {
+    if days.unsigned_abs() > 290_000_000 {
+        return Err(INFINITE);
+    }
+    Ok(days as i32)
+}
+
+/// A time of day.
+pub(super) fn of_day(us: i64) -> Result<i64, Why> {
+    if (0..=DAY_US).contains(&us) {
+        return Ok(us);
+    }
+    Err("it is not a time between 00:00 and 24:00; declare the column `duration` in a contract to hold such values")
+}
+
+/// Days since 1970-01-01 of a day of the proleptic Gregorian calendar (year 0 = 1 BC).
+fn days(year: i64, month: i64, day: i64) -> Option<i64> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = match month {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        _ => return None,
+    };
+    if !(1..=last).contains(&day) || year.abs() > 1_000_000 {
+        return None;
+    }
+    // Years begin in March, so that the leap day is the last one.
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted.div_euclid(400);
+    let of_era = shifted.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468)
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take(&mut self, byte: u8) -> bool {
+        let found = self.0.first() == Some(&byte);
+        self.0 = &self.0[usize::from(found)..];
+        found
+    }
+
+    fn need(&mut self, byte: u8) -> Option<()> {
+        self.take(byte).then_some(())
+    }
+
+    fn digits(&mut self, least: usize, most: usize) -> Option<i64> {
+        let count = self.0.iter().take(most).take_while(|b| b.is_ascii_digit()).count();
+        if count < least {
+            return None;
+        }
+        let (digits, rest) = self.0.split_at(count);
+        self.0 = rest;
+        Some(digits.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0')))
+    }
+
+    fn date(&mut self) -> Option<i64> {
+        let negative = self.take(b'-');
+        if !negative {
+            self.take(b'+');
+        }
+        let year = self.digits(4, 7)?;
+        self.need(b'-')?;
+        let month = self.digits(2, 2)?;
+        self.need(b'-')?;
+        let day = self.digits(2, 2)?;
+        days(if negative { -year } else { year }, month, day)
+    }
+
+    /// `HH:MM[:SS[.f]]` in nanoseconds.
+    fn clock(&mut self) -> Option<i64> {
+        let hour = self.digits(2, 2)?;
+        self.need(b':')?;
+        let minute = self.digits(2, 2)?;
+        let second = if self.take(b':') { self.digits(2, 2)? } else { 0 };
+        let mut nanos = 0;
+        if self.take(b'.') || self.take(b',') {
+            let before = self.0.len();
+            nanos = self.digits(1, 9)?;
+            for _ in before - self.0.len()..9 {
+                nanos *= 10;
+            }
+        }
+        let total = ((hour * 60 + minute) * 60 + second) * 1_000_000_000 + nanos;
+        (minute < 60 && second < 60 && total <= DAY_US * 1_000).then_some(total)
+    }
+
+    /// The zone in seconds east of Greenwich; `None` when there is none, an error when it is not one.
+    fn zone(&mut self) -> Option<Option<i64>> {
+        if self.0.is_empty() {
+            return Some(None);
+        }
+        if self.take(b'Z') || self.take(b'z') {
+            return Some(Some(0));
+        }
+        let east = self.take(b'+');
+        if !east {
+            self.need(b'-')?;
+        }
+        let hours = self.digits(2, 2)?;
+        self.take(b':');
+        let minutes = if self.0.is_empty() { 0 } else { self.digits(2, 2)? };
+        let seconds = if self.take(b':') { self.digits(2, 2)? } else { 0 };
+        if hours > 18 || minutes > 59 || seconds > 59 {
+            return None;
+        }
+        let total = (hours * 60 + minutes) * 60 + seconds;
+        Some(Some(if east { total } else { -total }))
+    }
+}
+
+fn micros(nanos: i64) -> Result<i64, Why> {
+    if nanos % 1_000 == 0 { Ok(nanos / 1_000) } else { Err("it has digits below the microsecond, which cannot be kept") }
+}
+
+fn refuse(text: &str) -> Why {
+    if text.trim_start_matches(['-', '+']).eq_ignore_ascii_case("infinity") { INFINITE } else { NO_DATE }
+}
+
+/// `2017-09-15`, with or without a zone (which Debezium adds and which says nothing).
+pub(super) fn iso_date(text: &str) -> Result<i32, Why> {
+    let mut reader = Reader(text.as_bytes());
+    let days = reader.date().ok_or_else(|| refuse(text))?;
+    match reader.zone() {
+        Some(None | Some(0)) if reader.0.is_empty() => finite_date(days),
+        _ => Err(NO_DATE),
+    }
+}
+
+/// `04:05:11.789`, with or without `Z`.
+pub(super) fn iso_time(text: &str) -> Result<i64, Why> {
+    let mut reader = Reader(text.as_bytes());
+    let nanos = reader.clock().ok_or(NO_DATE)?;
+    match reader.zone() {
+        Some(None | Some(0)) if reader.0.is_empty() => micros(nanos),
+        _ => Err("it has a zone, which a time of day cannot hold"),
+    }
+}
+
+fn date_time(text: &str) -> Result<(i64, Option<i64>), Why> {
+    let mut reader = Reader(text.as_bytes());
+    let days = reader.date().ok_or_else(|| refuse(text))?;
+    if !(reader.take(b'T') || reader.take(b' ')) {
+        return Err(NO_DATE);
+    }
+    let clock = micros(reader.clock().filter(|nanos| *nanos < DAY_US * 1_000).ok_or(NO_DATE)?)?;
+    let zone = reader.zone().filter(|_| reader.0.is_empty()).ok_or(NO_DATE)?;
+    let us = days.checked_mul(DAY_US).and_then(|us| us.checked_add(clock)).ok_or("it is beyond the calendar")?;
+    Ok((us, zone))
+}
+
+/// A date and time without a zone; a `Z` that only fills the form is accepted.
+pub(super) fn iso_timestamp(text: &str) -> Result<i64, Why> {
+    match date_time(text)? {
+        (us, None | Some(0)) => finite_timestamp(us),
+        _ => Err("it has a zone; declare the column `timestamptz` in a contract"),
+    }
+}
+
+/// A date and time with a zone, in UTC.
+pub(super) fn iso_timestamptz(text: &str) -> Result<i64, Why> {
+    match date_time(text)? {
+        (us, Some(east)) => finite_timestamp(us.checked_sub(east * 1_000_000).ok_or("it is beyond the calendar")?),
+        (_, None) => Err("it has no zone; declare the column `timestamp` in a contract"),
+    }
+}

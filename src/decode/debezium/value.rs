@@ -1,0 +1,298 @@
+//! Scalars: from their spelling in JSON to exactly the value that the source had, or the reason why not.
+
+use arrow::datatypes::i256;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+
+use super::scan::is_number;
+
+/// Why a value is refused: what is wrong with it and what a person can do, without the value.
+pub(super) type Why = &'static str;
+
+/// Units of times that are sent as numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    Second,
+    Milli,
+    Micro,
+    Nano,
+}
+
+impl Unit {
+    /// The number in microseconds.
+    #[inline]
+    pub fn micros(self, number: i64) -> Result<i64, Why> {
+        match self {
+            Self::Micro => Ok(number),
+            Self::Milli => number.checked_mul(1_000).ok_or("it is beyond what microseconds can count"),
+            Self::Second => number.checked_mul(1_000_000).ok_or("it is beyond what microseconds can count"),
+            Self::Nano if number % 1_000 == 0 => Ok(number / 1_000),
+            Self::Nano => Err("it has nanoseconds below the microsecond, which cannot be kept"),
+        }
+    }
+}
+
+/// A whole number without fraction or exponent.
+#[inline]
+pub(super) fn integer(text: &str) -> Result<i64, Why> {
+    const BAD: Why = "it is not a whole number";
+    let (digits, negative) = match text.as_bytes() {
+        [b'-', digits @ ..] => (digits, true),
+        digits => (digits, false),
+    };
+    if digits.is_empty() || (digits.len() > 1 && digits[0] == b'0') {
+        return Err(BAD);
+    }
+    let mut value: i64 = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return Err(BAD);
+        }
+        let digit = i64::from(digit - b'0');
+        // Counting down holds i64::MIN as well.
+        value = value
+            .checked_mul(10)
+            .and_then(|v| v.checked_sub(digit))
+            .ok_or("it is beyond 64 bits; declare the column `decimal(20,0)` or `numeric` in a contract")?;
+    }
+    if negative { Ok(value) } else { value.checked_neg().ok_or("it is beyond 64 bits") }
+}
+
+/// A 64-bit float from a number, or one of the three that JSON spells as text.
+pub(super) fn double(text: &str) -> Result<f64, Why> {
+    let value: f64 = text.parse().map_err(|_| "it is not a number")?;
+    if value.is_finite() && is_number(text) { Ok(value) } else { Err("it is not a number that a float holds") }
+}
+
+/// A 32-bit float.
+pub(super) fn single(text: &str) -> Result<f32, Why> {
+    let value: f32 = text.parse().map_err(|_| "it is not a number")?;
+    if value.is_finite() && is_number(text) { Ok(value) } else { Err("it is not a number that a float holds") }
+}
+
+/// `NaN`, `Infinity`, `-Infinity`.
+pub(super) fn special_float(text: &str) -> Result<f64, Why> {
+    match text {
+        "NaN" => Ok(f64::NAN),
+        "Infinity" | "+Infinity" => Ok(f64::INFINITY),
+        "-Infinity" => Ok(f64::NEG_INFINITY),
+        _ => Err("it is not a number"),
+    }
+}
+
+/// The longest decimal that is read, in bytes of its unscaled value: about 2,400 digits.
+const DECIMAL_BYTES: usize = 1_000;
+
+/// A decimal: an unscaled value and how many of its digits stand behind the point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unscaled {
+    /// What fits, which is nearly everything.
+    Small(i128),
+    /// Sign and decimal digits.
+    Large { negative: bool, digits: String },
+}
+
+/// Base64 of a big-endian two's complement number.
+#[inline]
+pub(super) fn base64_integer(text: &str) -> Result<Unscaled, Why> {
+    const BAD: Why = "it is not base64 of a decimal's bytes";
+    let mut buffer = [0u8; 48];
+    if text.len() <= 60 {
+        let len = STANDARD.decode_slice(text, &mut buffer).map_err(|_| BAD)?;
+        return unscaled(&buffer[..len]);
+    }
+    if text.len() > DECIMAL_BYTES * 4 / 3 {
+        return Err("it has more than two thousand digits");
+    }
+    unscaled(&STANDARD.decode(text).map_err(|_| BAD)?)
+}
+
+fn unscaled(bytes: &[u8]) -> Result<Unscaled, Why> {
+    let first = *bytes.first().ok_or("it is empty where a decimal's bytes should be")?;
+    let negative = first & 0x80 != 0;
+    if bytes.len() <= 16 {
+        let mut wide = [if negative { 0xFF } else { 0 }; 16];
+        wide[16 - bytes.len()..].copy_from_slice(bytes);
+        return Ok(Unscaled::Small(i128::from_be_bytes(wide)));
+    }
+    let mut magnitude = bytes.to_vec();
+    if negative {
+        magnitude.iter_mut().for_each(|b| *b = !*b);
+        let _ = magnitude.iter_mut().rev().try_for_each(|b| {
+            let (sum, carry) = b.overflowing_add(1);
+            *b = sum;
+            if carry { Ok(()) } else { Err(()) }
+        });
+        if magnitude.iter().all(|b| *b == 0) {
+            magnitude.insert(0, 1);
+        }
+    }
+    Ok(Unscaled::Large { negative, digits: digits_of(&magnitude) })
+}
+
+/// Decimal digits of a big-endian magnitude, by repeated multiplication in base 10⁹.
+fn digits_of(magnitude: &[u8]) -> String {
+    let mut limbs: Vec<u32> = vec![0];
+    for byte in magnitude {
+        let mut carry = u64::from(*byte);
+        for limb in &mut limbs {
+            let value = u64::from(*limb) * 256 + carry;
+            *limb = (value % 1_000_000_000) as u32;
+            carry = value / 1_000_000_000;
+        }
+        if carry > 0 {
+            limbs.push(carry as u32);
+        }
+    }
+    let mut out = limbs.last().map(u32::to_string).unwrap_or_default();
+    for limb in limbs.iter().rev().skip(1) {
+        out.push_str(&format!("{limb:09}"));
+    }
+    out
+}
+
+/// A decimal number as people write it, with an exponent or without: its digits and scale.
+pub(super) fn decimal_text(text: &str) -> Result<(Unscaled, i32), Why> {
+    const BAD: Why = "it is not a decimal number";
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let (mantissa, exponent) = match text.find(['e', 'E']) {
+        Some(at) => (&text[..at], text[at + 1..].parse::<i32>().map_err(|_| BAD)?),
+        None => (text, 0),
+    };
+    let (negative, body) = match mantissa.strip_prefix('-') {
+        Some(body) => (true, body),
+        None => (false, mantissa),
+    };
+    let (whole, fraction) = body.split_once('.').unwrap_or((body, ""));
+    if body.len() > DECIMAL_BYTES * 2 || exponent.unsigned_abs() > 2_000 {
+        return Err("it has more than two thousand digits");
+    }
+    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+        return Err(BAD);
+    }
+    let digits = format!("{whole}{fraction}");
+    let digits = digits.trim_start_matches('0');
+    let unscaled = if digits.len() <= 38 {
+        let value: i128 = if digits.is_empty() { 0 } else { digits.parse().map_err(|_| BAD)? };
+        Unscaled::Small(if negative { -value } else { value })
+    } else {
+        Unscaled::Large { negative, digits: digits.to_owned() }
+    };
+    Ok((unscaled, fraction.len() as i32 - exponent))
+}
+
+const TOO_LARGE: Why = "it has more digits than the column holds; declare a wider decimal or `numeric` in a contract";
+const TOO_FINE: Why = "it has more digits behind the point than the column holds; declare a larger scale in a contract";
+
+/// The unscaled value for `decimal(precision, scale)`, at most 38 digits.
+#[inline]
+pub(super) fn to_i128(value: &Unscaled, from: i32, precision: u8, scale: i8) -> Result<i128, Why> {
+    let Unscaled::Small(value) = value else {
+        return to_i256(value, from, precision, scale)?.to_i128().ok_or(TOO_LARGE);
+    };
+    let shift = i32::from(scale) - from;
+    let value = match shift {
+        0 => *value,
+        1..=38 => value.checked_mul(10i128.pow(shift as u32)).ok_or(TOO_LARGE)?,
+        -38..=-1 => {
+            let divisor = 10i128.pow(shift.unsigned_abs());
+            if value % divisor != 0 {
+                return Err(TOO_FINE);
+            }
+            value / divisor
+        }
+        _ if *value == 0 => 0,
+        _ => return Err(if shift > 0 { TOO_LARGE } else { TOO_FINE }),
+    };
+    let limit = 10i128.checked_pow(u32::from(precision)).unwrap_or(i128::MAX);
+    if value.unsigned_abs() < limit.unsigned_abs() { Ok(value) } else { Err(TOO_LARGE) }
+}
+
+/// The unscaled value for `decimal(precision, scale)`, at most 76 digits.
+pub(super) fn to_i256(value: &Unscaled, from: i32, precision: u8, scale: i8) -> Result<i256, Why> {
+    let (negative, mut digits) = parts(value);
+    let shift = i32::from(scale) - from;
+    if digits == "0" {
+        return Ok(i256::ZERO);
+    }
+    if shift >= 0 {
+        if shift > 76 {
+            return Err(TOO_LARGE);
+        }
+        digits.extend(std::iter::repeat_n('0', shift as usize));
+    } else {
+        let cut = shift.unsigned_abs() as usize;
+        let keep = digits.len().checked_sub(cut).filter(|keep| digits[*keep..].bytes().all(|b| b == b'0'));
+        digits.truncate(keep.ok_or(TOO_FINE)?);
+    }
+    if digits.len() > usize::from(precision) {
+        return Err(TOO_LARGE);
+    }
+    let value = if digits.is_empty() { Some(i256::ZERO) } else { i256::from_string(&digits) }.ok_or(TOO_LARGE)?;
+    Ok(if negative { value.wrapping_neg() } else { value })
+}
+
+fn parts(value: &Unscaled) -> (bool, String) {
+    match value {
+        Unscaled::Small(value) => (*value < 0, value.unsigned_abs().to_string()),
+        Unscaled::Large { negative, digits } => {
+            let digits = digits.trim_start_matches('0');
+            (*negative, if digits.is_empty() { "0".to_owned() } else { digits.to_owned() })
+        }
+    }
+}
+
+/// The canonical text: no exponent, no zeros that say nothing, no negative zero.
+pub(super) fn to_numeric(value: &Unscaled, scale: i32) -> String {
+    let (negative, mut digits) = parts(value);
+    if digits == "0" {
+        return digits;
+    }
+    if scale <= 0 {
+        digits.extend(std::iter::repeat_n('0', scale.unsigned_abs() as usize));
+    } else {
+        let scale = scale as usize;
+        if digits.len() <= scale {
+            digits.insert_str(0, &"0".repeat(scale + 1 - digits.len()));
+        }
+        digits.insert(digits.len() - scale, '.');
+        digits.truncate(digits.trim_end_matches('0').trim_end_matches('.').len());
+    }
+    if negative {
+        digits.insert(0, '-');
+    }
+    digits
+}
+
+/// How bytes are spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spelling {
+    Base64,
+    Base64Url,
+    Hex,
+}
+
+/// Bytes from their spelling.
+pub(super) fn bytes(text: &str, spelling: Spelling) -> Result<Vec<u8>, Why> {
+    match spelling {
+        Spelling::Base64 => STANDARD.decode(text).map_err(|_| "it is not base64"),
+        Spelling::Base64Url => URL_SAFE.decode(text).map_err(|_| "it is not URL-safe base64"),
+        Spelling::Hex => hex(text).ok_or("it is not hexadecimal"),
+    }
+}
+
+pub(super) fn hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
+}
+
+/// A UUID as 36 characters, lower case.
+pub(super) fn uuid(text: &str) -> Result<String, Why> {
+    let shaped = text.len() == 36
+        && text.bytes().enumerate().all(|(i, b)| match i {
+            8 | 13 | 18 | 23 => b == b'-',
+            _ => b.is_ascii_hexdigit(),
+        });
+    if shaped { Ok(text.to_ascii_lowercase()) } else { Err("it is not a UUID of the form 8-4-4-4-12") }
+}
