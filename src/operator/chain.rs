@@ -297,7 +297,10 @@ impl Bound {
         if let Some(lost) = self.output.columns.iter().find(|c| contract.output.column(&c.name).is_none()) {
             return Err(Error::new(
                 ErrorKind::Internal,
-                format!("version {} of the contract of {} lacks column {}", contract.version, contract.table, lost.name),
+                format!(
+                    "version {} of the contract of {} lacks column {}",
+                    contract.version, contract.table, lost.name
+                ),
             ));
         }
         let len = rows.ops.len();

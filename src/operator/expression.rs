@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options, concat, take};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, Field, Schema, SchemaRef, TimeUnit};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, DataFusionError};
@@ -141,7 +141,9 @@ impl Expression {
 
     fn run(&self, batch: &RecordBatch) -> Result<ArrayRef, DataFusionError> {
         let values = self.physical.evaluate(batch)?.into_array(batch.num_rows())?;
-        to_layout(&values, self.data_type)
+        let values = to_layout(&values, self.data_type)?;
+        check_digits(&values, self.data_type)?;
+        Ok(values)
     }
 }
 
@@ -153,12 +155,20 @@ fn to_layout(values: &ArrayRef, data_type: Type) -> Result<ArrayRef, DataFusionE
     }
     let options = CastOptions { safe: false, ..CastOptions::default() };
     let values = match values.data_type() {
-        DataType::Duration(_) => {
-            cast_with_options(values, &DataType::Duration(arrow::datatypes::TimeUnit::Microsecond), &options)?
-        }
+        DataType::Duration(_) => cast_with_options(values, &DataType::Duration(TimeUnit::Microsecond), &options)?,
         _ => Arc::clone(values),
     };
     Ok(cast_with_options(&values, &wanted, &options)?)
+}
+
+/// The engine's decimal arithmetic looks at the width of its integers only, not at the digits that the type promises.
+fn check_digits(values: &ArrayRef, data_type: Type) -> Result<(), DataFusionError> {
+    let Type::Decimal { precision, .. } = data_type else { return Ok(()) };
+    match values.data_type() {
+        DataType::Decimal128(..) => values.as_primitive::<Decimal128Type>().validate_decimal_precision(precision)?,
+        _ => values.as_primitive::<Decimal256Type>().validate_decimal_precision(precision)?,
+    }
+    Ok(())
 }
 
 /// SQL tree to a typed, simplified logical expression.
@@ -170,9 +180,8 @@ fn plan(tree: &ast::Expr, scope: &Scope, schema: &DFSchema) -> Result<Expr, Stri
         // 1.5 is exact.
         .with_parse_float_as_decimal(true);
     let planner = SqlToRel::new_with_options(&provider, options);
-    let expr = planner
-        .sql_to_expr(tree.clone(), schema, &mut PlannerContext::new())
-        .map_err(|error| first_line(&error))?;
+    let expr =
+        planner.sql_to_expr(tree.clone(), schema, &mut PlannerContext::new()).map_err(|error| first_line(&error))?;
     refuse_bare_numeric(&expr, scope)?;
     let context = SimplifyContext::builder()
         .with_schema(Arc::new(schema.clone()))
@@ -288,7 +297,8 @@ fn contract_type(layout: &DataType) -> Result<Type, String> {
 }
 
 fn decimal_type(precision: u8, scale: i8) -> Result<Type, String> {
-    let (digits, scale) = if scale < 0 { (i16::from(precision) - i16::from(scale), 0) } else { (i16::from(precision), scale) };
+    let (digits, scale) =
+        if scale < 0 { (i16::from(precision) - i16::from(scale), 0) } else { (i16::from(precision), scale) };
     match u8::try_from(digits.max(i16::from(scale))) {
         Ok(precision) if (1..=76).contains(&precision) => Ok(Type::Decimal { precision, scale }),
         _ => Err(format!("the result is a decimal of {digits} digits, and a column holds at most 76")),
@@ -312,5 +322,6 @@ fn first_line(error: &DataFusionError) -> String {
     ] {
         line = line.strip_prefix(prefix).unwrap_or(line);
     }
-    line.trim_end_matches('.').to_owned()
+    // Advice to whoever builds the engine.
+    line.split(" Hint: ").next().unwrap_or(line).trim_end_matches('.').to_owned()
 }

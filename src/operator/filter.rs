@@ -1,7 +1,5 @@
 //! `filter`: rows for which a condition does not hold are left out.
 
-use std::collections::BTreeSet;
-
 use arrow::array::{Array, AsArray};
 
 use crate::config;
@@ -12,7 +10,7 @@ use super::rows::{Context, Rows};
 use super::scope::Scope;
 use super::syntax::Syntax;
 use super::validate::{check_name, unjudged};
-use super::{Fault, Lineage, Step, Transform};
+use super::{Fault, Step, Transform};
 
 /// A filter without its columns.
 pub(super) struct Filter {
@@ -45,8 +43,6 @@ impl Transform for Filter {
     fn bind(&self, scope: &mut Scope) -> Result<Box<dyn Step>, Fault> {
         Ok(Box::new(Condition { name: self.name.clone(), keep: Expression::condition(&self.keep, scope)? }))
     }
-
-    fn trace(&self, _names: &mut Lineage, _masked: &mut BTreeSet<String>) {}
 }
 
 impl Step for Condition {

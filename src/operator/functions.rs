@@ -18,8 +18,20 @@ const ENGINE: [&str; 4] = ["version", "arrow_typeof", "arrow_metadata", "arrow_f
 
 /// Aggregates that people may try, for a better message.
 const AGGREGATES: [&str; 14] = [
-    "sum", "count", "avg", "mean", "min", "max", "median", "stddev", "variance", "array_agg", "string_agg", "bool_and",
-    "bool_or", "first_value",
+    "sum",
+    "count",
+    "avg",
+    "mean",
+    "min",
+    "max",
+    "median",
+    "stddev",
+    "variance",
+    "array_agg",
+    "string_agg",
+    "bool_and",
+    "bool_or",
+    "first_value",
 ];
 
 /// What a function's name stands for.

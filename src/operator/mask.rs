@@ -79,9 +79,7 @@ impl MaskColumns {
             }
         }
         match method(config) {
-            Ok(mask) if faults.is_empty() => {
-                Ok(Self { names: config.columns.clone(), method: config.method, mask })
-            }
+            Ok(mask) if faults.is_empty() => Ok(Self { names: config.columns.clone(), method: config.method, mask }),
             Ok(_) => Err(faults),
             Err(mut more) => {
                 faults.append(&mut more);
@@ -121,9 +119,7 @@ fn method(config: &config::Mask) -> Result<Mask, Vec<Fault>> {
                 Fault::new("mask.with", "partial needs keep_first or keep_last")
                     .help("to keep nothing, take redact or null"),
             ]),
-            (first, last) => {
-                Ok(Mask::Partial { first: first.unwrap_or(0) as usize, last: last.unwrap_or(0) as usize })
-            }
+            (first, last) => Ok(Mask::Partial { first: first.unwrap_or(0) as usize, last: last.unwrap_or(0) as usize }),
         },
         MaskMethod::Null => Ok(Mask::Null),
         MaskMethod::TruncateDate => config
@@ -284,7 +280,9 @@ fn partial(first: usize, last: usize, array: &ArrayRef, data_type: Type) -> Arra
         text::write_value(array, data_type, row, &mut plain);
         let count = plain.chars().count();
         let hides = first.saturating_add(last) < count;
-        masked.extend(plain.chars().enumerate().map(|(i, c)| if hides && (i < first || i >= count - last) { c } else { '*' }));
+        masked.extend(
+            plain.chars().enumerate().map(|(i, c)| if hides && (i < first || i >= count - last) { c } else { '*' }),
+        );
         out.append_value(&masked);
     }
     Arc::new(out.finish())

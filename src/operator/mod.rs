@@ -80,7 +80,7 @@ trait Transform: Send + Sync {
     fn bind(&self, scope: &mut Scope) -> Result<Box<dyn Step>, Fault>;
 
     /// Follows names through the operator; source columns that it masks go to `masked`.
-    fn trace(&self, names: &mut Lineage, masked: &mut BTreeSet<String>);
+    fn trace(&self, _names: &mut Lineage, _masked: &mut BTreeSet<String>) {}
 }
 
 /// An operator that is bound to columns: same input, same output, in every process.

@@ -28,7 +28,9 @@ pub fn safe_name(name: &str) -> String {
         let hash = Sha256::digest(name.as_bytes());
         safe.truncate(MAX_NAME_BYTES - 9);
         safe.push('_');
-        safe.extend(hash[..4].iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|d| char::from_digit(d.into(), 16)));
+        safe.extend(
+            hash[..4].iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|d| char::from_digit(d.into(), 16)),
+        );
     }
     safe
 }

@@ -33,7 +33,9 @@ impl Shown {
         let schema = &changes.contract.input;
         let picked = UInt32Array::from_iter_values(rows.iter().map(|row| *row as u32));
         let mut columns = Vec::with_capacity(schema.columns.len());
-        for (column, (disclosure, values)) in schema.columns.iter().zip(disclosures.iter().zip(columns_of(&changes.rows))) {
+        for (column, (disclosure, values)) in
+            schema.columns.iter().zip(disclosures.iter().zip(columns_of(&changes.rows)))
+        {
             if disclosure.dropped {
                 columns.push(None);
                 continue;

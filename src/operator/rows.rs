@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, StringArray, UInt32Array};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{filter, nullif};
 use arrow::compute::kernels::zip::zip;
+use arrow::compute::{filter, nullif};
 
 use crate::batch::{Op, TableChanges};
 use crate::error::{Error, ErrorKind, Result};
@@ -94,9 +94,11 @@ impl Rows {
     /// The rows of `changes`; `keyed` says whether the table has a key.
     pub fn new(changes: &TableChanges, keyed: bool) -> Self {
         let len = changes.len();
+        let mut unchanged = changes.unchanged.clone();
+        unchanged.resize(changes.rows.num_columns(), None);
         Self {
             columns: changes.rows.columns().to_vec(),
-            unchanged: changes.unchanged.clone(),
+            unchanged,
             old_keys: changes.old_keys.as_ref().map(|keys| keys.columns().to_vec()),
             tags: Vec::new(),
             refusals: Vec::new(),

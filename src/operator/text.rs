@@ -36,7 +36,9 @@ pub(super) fn write_value(array: &ArrayRef, data_type: Type, row: usize, out: &m
         Type::Time => write_time(array.as_primitive::<Time64MicrosecondType>().value(row), out),
         Type::Timestamp => write_timestamp(array.as_primitive::<TimestampMicrosecondType>().value(row), "", out),
         Type::TimestampTz => write_timestamp(array.as_primitive::<TimestampMicrosecondType>().value(row), "Z", out),
-        Type::Numeric | Type::Text { .. } | Type::Json | Type::Uuid => out.write_str(array.as_string::<i32>().value(row)),
+        Type::Numeric | Type::Text { .. } | Type::Json | Type::Uuid => {
+            out.write_str(array.as_string::<i32>().value(row))
+        }
         Type::Binary => array.as_binary::<i32>().value(row).iter().try_for_each(|byte| write!(out, "{byte:02x}")),
     };
 }
@@ -132,7 +134,7 @@ mod tests {
     }
 
     fn decimal(value: i128, precision: u8, scale: i8) -> (ArrayRef, Type) {
-        let array = Decimal128Array::from(vec![value]).with_precision_and_scale(precision, scale).unwrap();
+        let array = Decimal128Array::from(vec![value]).with_precision_and_scale(precision, scale).expect("fits");
         (Arc::new(array), Type::Decimal { precision, scale })
     }
 
@@ -161,13 +163,13 @@ mod tests {
     #[test]
     fn times_far_away_and_before_1970() {
         let mut out = String::new();
-        write_timestamp(-1, "Z", &mut out).unwrap();
+        write_timestamp(-1, "Z", &mut out).expect("a String");
         assert_eq!(out, "1969-12-31T23:59:59.999999Z");
         out.clear();
-        write_date(i64::from(i32::MAX), &mut out).unwrap();
+        write_date(i64::from(i32::MAX), &mut out).expect("a String");
         assert_eq!(out, "+5881580-07-11");
         out.clear();
-        write_date(days(-1, 3, 1), &mut out).unwrap();
+        write_date(days(-1, 3, 1), &mut out).expect("a String");
         assert_eq!(out, "-000001-03-01");
     }
 

@@ -1,7 +1,5 @@
 //! `validate`: rows that break a rule are refused, removed, tagged, or stop everything.
 
-use std::collections::BTreeSet;
-
 use arrow::array::{Array, AsArray};
 
 use crate::config;
@@ -12,7 +10,7 @@ use super::expression::Expression;
 use super::rows::{Context, Rows};
 use super::scope::Scope;
 use super::syntax::Syntax;
-use super::{Fault, Lineage, Step, Transform};
+use super::{Fault, Step, Transform};
 
 /// Names that stand for refusals of other parts.
 const RESERVED: [&str; 3] = ["decode", "contract", "incomplete"];
@@ -66,8 +64,6 @@ impl Transform for Validate {
         scope.tags |= self.otherwise == Otherwise::Tag;
         Ok(Box::new(Rule { name: self.name.clone(), otherwise: self.otherwise, condition }))
     }
-
-    fn trace(&self, _names: &mut Lineage, _masked: &mut BTreeSet<String>) {}
 }
 
 impl Rule {

@@ -108,9 +108,12 @@ fn show_rows(changes: &TableChanges) -> Vec<String> {
                 Some(keys) if changes.ops[row] == Op::Move => format!("({})", cell(keys.column(0), row)),
                 _ => String::new(),
             };
-            let cells = changes.rows.columns().iter().enumerate().map(|(i, array)| {
-                if changes.is_unchanged(i, row) { "~".to_owned() } else { cell(array, row) }
-            });
+            let cells = changes
+                .rows
+                .columns()
+                .iter()
+                .enumerate()
+                .map(|(i, array)| if changes.is_unchanged(i, row) { "~".to_owned() } else { cell(array, row) });
             let cells: Vec<String> = cells.collect();
             format!("{} {}{old} | {}", changes.seqs[row].major, changes.ops[row].letter(), cells.join(" | "))
         })
@@ -118,7 +121,8 @@ fn show_rows(changes: &TableChanges) -> Vec<String> {
 }
 
 fn show(changes: &TableChanges, output: &Output) -> String {
-    let names: Vec<String> = changes.contract.output.columns.iter().map(|c| format!("{} {}", c.name, c.data_type)).collect();
+    let names: Vec<String> =
+        changes.contract.output.columns.iter().map(|c| format!("{} {}", c.name, c.data_type)).collect();
     let mut lines = vec![names.join(", ")];
     lines.extend(show_rows(changes));
     for reject in &output.rejects {
@@ -133,10 +137,8 @@ fn show(changes: &TableChanges, output: &Output) -> String {
         lines.push(format!("  {}", reject.reason));
     }
     let account = &output.account;
-    lines.push(format!(
-        "filtered {:?} rejected {:?} replaced {}",
-        account.filtered, account.rejected, account.replaced
-    ));
+    lines
+        .push(format!("filtered {:?} rejected {:?} replaced {}", account.filtered, account.rejected, account.replaced));
     lines.join("\n")
 }
 
@@ -339,6 +341,27 @@ fn one_bad_row_spoils_only_itself() {
 }
 
 #[test]
+fn a_result_never_has_more_digits_than_its_type() {
+    let wide = schema(&[("id", "int"), ("a", "decimal(38,0)")], &["id"]);
+    let nines = "9".repeat(38);
+    let rows = [format!("c | 1 | {nines}"), "c | 2 | 7".to_owned()];
+    let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+    assert_snapshot!(run("- compute: { more: a + 1 }", &wide, &rows), @r#"
+    id int, a decimal(38,0), more decimal(38,0)
+    11 c | 2 | 7 | 8
+    reject 10 c compute.more {"id":1} {"id":1,"a":"99999999999999999999999999999999999999"}
+      `a + 1` cannot be evaluated for this row: 100000000000000000000000000000000000000 is too large to store in a Decimal128 of precision 38. Max is 99999999999999999999999999999999999999
+    filtered {} rejected {"compute.more": 1} replaced 0
+    "#);
+}
+
+#[test]
+fn a_chain_is_shared_between_tasks() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    shared(&chain("- compute: { more: id + 1 }"));
+}
+
+#[test]
 fn rejects_are_masked_even_before_the_mask() {
     let operators = format!(
         "\
@@ -351,7 +374,14 @@ fn rejects_are_masked_even_before_the_mask() {
 - drop: [last]"
     );
     let people = schema(
-        &[("id", "bigint"), ("email", "text"), ("secret", "text"), ("first", "text"), ("last", "text"), ("age", "smallint")],
+        &[
+            ("id", "bigint"),
+            ("email", "text"),
+            ("secret", "text"),
+            ("first", "text"),
+            ("last", "text"),
+            ("age", "smallint"),
+        ],
         &["id"],
     );
     let rows = [
@@ -392,8 +422,15 @@ fn every_mask_on_its_types() {
     );
     let all = schema(
         &[
-            ("id", "int"), ("number", "bigint"), ("price", "decimal(9,3)"), ("word", "text"), ("card", "text"),
-            ("flag", "boolean"), ("born", "date"), ("seen", "timestamptz"), ("blob", "binary"),
+            ("id", "int"),
+            ("number", "bigint"),
+            ("price", "decimal(9,3)"),
+            ("word", "text"),
+            ("card", "text"),
+            ("flag", "boolean"),
+            ("born", "date"),
+            ("seen", "timestamptz"),
+            ("blob", "binary"),
         ],
         &["id"],
     );
@@ -413,7 +450,8 @@ fn every_mask_on_its_types() {
 
 #[test]
 fn names_are_changed_and_made_safe() {
-    let input = schema(&[("Id", "int"), ("_op", "text"), ("customerId", "int"), ("tmp", "text"), ("Name", "text")], &["Id"]);
+    let input =
+        schema(&[("Id", "int"), ("_op", "text"), ("customerId", "int"), ("tmp", "text"), ("Name", "text")], &["Id"]);
     let operators = "\
 - rename: { Id: orderId, Name: name }
 - compute: { 'customer id': \"customerid + 1\", name: upper(name) }
@@ -446,8 +484,16 @@ fn names_are_changed_and_made_safe() {
 fn computed_columns_have_contract_types() {
     let input = schema(
         &[
-            ("id", "uuid"), ("small", "smallint"), ("price", "decimal(12,2)"), ("exact", "numeric"), ("at", "timestamp"),
-            ("there", "timestamptz"), ("day", "date"), ("doc", "json"), ("took", "duration"), ("hour", "time"),
+            ("id", "uuid"),
+            ("small", "smallint"),
+            ("price", "decimal(12,2)"),
+            ("exact", "numeric"),
+            ("at", "timestamp"),
+            ("there", "timestamptz"),
+            ("day", "date"),
+            ("doc", "json"),
+            ("took", "duration"),
+            ("hour", "time"),
         ],
         &["id"],
     );
@@ -485,7 +531,13 @@ fn mistake(operators: &str) -> String {
         Err(mistakes) => mistakes,
         Ok(chain) => {
             let input = schema(
-                &[("id", "bigint"), ("amount", "decimal(12,2)"), ("email", "text"), ("exact", "numeric"), ("Größe", "int")],
+                &[
+                    ("id", "bigint"),
+                    ("amount", "decimal(12,2)"),
+                    ("email", "text"),
+                    ("exact", "numeric"),
+                    ("Größe", "int"),
+                ],
                 &["id"],
             );
             vec![chain.output(&input).expect_err("a mistake")]
@@ -509,6 +561,10 @@ fn mistakes_have_a_place_and_advice() {
         "- validate: { name: a, rule: \"sum(amount) > 5\" }",
         "- validate: { name: a, rule: \"amount > 5 AND now() > '2024-01-01'\" }",
         "- validate: { name: a, rule: \"random() > 0.5\" }",
+        "- compute: { today: CURRENT_DATE }",
+        "- compute: { text: id || $1 }",
+        "- compute: { list: \"[id, 2]\" }",
+        "- compute: { price: \"CAST(email AS DECIMAL)\" }",
         "- validate: { name: a, rule: \"lenght(email) > 5\" }",
         "- validate: { name: a, rule: \"id IN (SELECT 1)\" }",
         "- validate: { name: a, rule: \"row_number() OVER () > 5\" }",
@@ -552,6 +608,14 @@ fn mistakes_have_a_place_and_advice() {
         the same change must give the same row in every process; use a column of the change
     operators[0].validate.rule (byte 0): `random` gives another result each time
         the same change must give the same row in every process; use a column of the change
+    operators[0].compute.today (byte 0): `CURRENT_DATE` gives another result each time
+        the same change must give the same row in every process; use a column of the change
+    operators[0].compute.text (byte 6): `$1` is a placeholder; write the value itself
+        -
+    operators[0].compute.list (byte 1): Could not plan array literal
+        -
+    operators[0].compute.price (byte 5): DECIMAL needs its digits here, e.g. DECIMAL(38, 10)
+        -
     operators[0].validate.rule (byte 0): there is no function `lenght`
         did you mean `length`?
     operators[0].validate.rule (byte 0): a subquery cannot be used here
@@ -624,7 +688,8 @@ fn rows_of_an_older_schema_fit_a_newer_contract() {
 fn operators_that_do_not_fit_park_the_table() {
     let chain = chain("- drop: [gone]");
     let input = orders();
-    let contract = Arc::new(Contract { table: "orders".into(), version: 1, input: input.clone(), output: input.clone() });
+    let contract =
+        Arc::new(Contract { table: "orders".into(), version: 1, input: input.clone(), output: input.clone() });
     let error = chain.apply(changes(&input, &["c | 1 | 1 | x"]), &contract, &mut Output::default()).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Table("orders".into()));
 }
