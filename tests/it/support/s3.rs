@@ -1,1 +1,146 @@
+//! An S3 protocol server in this process: signatures and digests are checked, and faults can be asked for.
 
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use dataflow::config;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+
+/// The credentials that the server takes.
+pub const ACCESS_KEY: &str = "AKIATESTTESTTESTTEST";
+/// Their secret.
+pub const SECRET_KEY: &str = "secret-of-the-tests";
+/// The bucket that is there from the start.
+pub const BUCKET: &str = "lake";
+
+/// What goes wrong with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// `If-None-Match` is ignored: the object is overwritten.
+    Overwrite,
+    /// Nothing is done; the answer is 503.
+    Unavailable,
+    /// It is done; the answer is 500.
+    AnswerLost,
+    /// Nothing is done; the answer is 403.
+    Denied,
+}
+
+struct Rule {
+    fault: Fault,
+    method: Method,
+    path: String,
+    times: usize,
+}
+
+#[derive(Clone)]
+struct Proxy {
+    checked: S3Service,
+    /// Without signatures: for requests that a fault has changed.
+    open: S3Service,
+    rules: Arc<Mutex<Vec<Rule>>>,
+    /// The file server looks and then writes; S3 does both at once.
+    creates: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A running server on a free port of 127.0.0.1, with its objects in a temporary folder; ends with the value.
+pub struct S3Server {
+    pub endpoint: String,
+    proxy: Proxy,
+    folder: tempfile::TempDir,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl S3Server {
+    /// Starts a server with one empty bucket.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
+        let files = || s3s_fs::FileSystem::new(folder.path()).unwrap();
+        let mut checked = S3ServiceBuilder::new(files());
+        checked.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let proxy = Proxy {
+            checked: checked.build(),
+            open: S3ServiceBuilder::new(files()).build(),
+            rules: Arc::default(),
+            creates: Arc::default(),
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(serve).with_state(proxy.clone());
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { endpoint, proxy, folder, task }
+    }
+
+    /// The topology's lake below `prefix` in the bucket.
+    pub fn lake(&self, prefix: &str) -> config::Lake {
+        config::Lake {
+            url: format!("s3://{BUCKET}/{prefix}"),
+            region: Some("eu-west-3".into()),
+            endpoint: Some(self.endpoint.clone()),
+            access_key_id: Some(ACCESS_KEY.into()),
+            secret_access_key: Some(SECRET_KEY.into()),
+            raw: None,
+            quarantine: config::Quarantine::default(),
+            compression: config::Compression::Snappy,
+        }
+    }
+
+    /// The next `times` requests of `method` whose path contains `path` go wrong.
+    pub fn fault(&self, fault: Fault, method: &str, path: &str, times: usize) {
+        let rule = Rule { fault, method: method.parse().unwrap(), path: path.to_owned(), times };
+        self.proxy.rules.lock().unwrap().push(rule);
+    }
+
+    /// Nothing goes wrong any more. Returns how many faults were still to come.
+    pub fn heal(&self) -> usize {
+        self.proxy.rules.lock().unwrap().drain(..).map(|rule| rule.times).sum()
+    }
+
+    /// Where the bucket's objects are, as files.
+    pub fn folder(&self) -> std::path::PathBuf {
+        self.folder.path().join(BUCKET)
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Proxy {
+    fn fault(&self, method: &Method, path: &str) -> Option<Fault> {
+        let mut rules = self.rules.lock().unwrap();
+        let rule = rules.iter_mut().find(|r| r.times > 0 && r.method == *method && path.contains(&r.path))?;
+        rule.times -= 1;
+        Some(rule.fault)
+    }
+}
+
+async fn serve(State(proxy): State<Proxy>, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let fault = proxy.fault(&parts.method, parts.uri.path());
+    match fault {
+        Some(Fault::Unavailable) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Some(Fault::Denied) => return StatusCode::FORBIDDEN.into_response(),
+        Some(Fault::Overwrite) => {
+            parts.headers.remove(header::IF_NONE_MATCH);
+            parts.headers.remove(header::AUTHORIZATION);
+        }
+        Some(Fault::AnswerLost) | None => {}
+    }
+    let service = if fault == Some(Fault::Overwrite) { &proxy.open } else { &proxy.checked };
+    let _one_at_a_time = if parts.method == Method::PUT { Some(proxy.creates.lock().await) } else { None };
+    let answer = service.call(axum::http::Request::from_parts(parts, s3s::Body::from(body))).await;
+    match (fault, answer) {
+        (Some(Fault::AnswerLost), _) | (_, Err(_)) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        (_, Ok(answer)) => answer.map(Body::new),
+    }
+}
