@@ -341,6 +341,10 @@ impl<'a> Pass<'a> {
         if self.superseded(id, seq, counted) {
             return;
         }
+        self.gone(id, key, seq, counted);
+    }
+
+    fn gone(&mut self, id: u32, key: KeyAt, seq: Seq, counted: bool) {
         let state = &self.states[id as usize];
         let (sources, base) = match state.kind {
             Kind::Absent => (Sources::One(UNKNOWN), Some(key)),
@@ -365,7 +369,13 @@ impl<'a> Pass<'a> {
                 self.put(id, State { kind: Kind::Row, seq, at: key.at, key, sources, base });
                 Ok(())
             }
-            None => self.left_out(key.at, seq),
+            None => {
+                if from.is_some() {
+                    // What had the new key before is gone at the source, even if what has it now cannot be shown.
+                    self.gone(id, key, seq, false);
+                }
+                self.left_out(key.at, seq)
+            }
         }
     }
 

@@ -208,17 +208,37 @@ impl Merge<'_> {
         out
     }
 
+    /// Whether the staged row `s` is an incomplete move: what had its key before is gone, although what has it now
+    /// cannot be shown.
+    fn unmoved(&self) -> String {
+        let parts = self.schema.key.iter().enumerate();
+        let differ = parts.map(|(i, name)| format!("s.{} <> s.{}", quote(name), base_column(i))).collect::<Vec<_>>();
+        format!("(s._df_state = 2 AND ({}))", differ.join(" OR "))
+    }
+
+    /// Whether the staged row `s` takes its key away.
+    fn gone(&self) -> String {
+        format!("((s._df_state = 0 AND s._df_op IN ('d', 'm')) OR {})", self.unmoved())
+    }
+
+    /// Soft mode: what an incomplete move took away.
+    pub(crate) fn hide(&self) -> String {
+        let (stage, target, key, now) = (&self.stage, &self.target, self.on_key("t", "s"), self.dialect.now());
+        format!(
+            "UPDATE {target} AS t SET {DELETED} = true, {SEQ} = s.{SEQ}, {SYNCED_AT} = {now} FROM {stage} AS s \
+             WHERE {key} AND {}",
+            self.unmoved()
+        )
+    }
+
     /// Hard deletes.
     pub(crate) fn delete(&self) -> String {
-        let (stage, target, key) = (&self.stage, &self.target, self.on_key("t", "s"));
+        let (stage, target, key, gone) = (&self.stage, &self.target, self.on_key("t", "s"), self.gone());
         match self.dialect {
-            Dialect::Postgres => format!(
-                "DELETE FROM {target} AS t USING {stage} AS s \
-                 WHERE {key} AND s._df_state = 0 AND s._df_op IN ('d', 'm')"
-            ),
+            Dialect::Postgres => format!("DELETE FROM {target} AS t USING {stage} AS s WHERE {key} AND {gone}"),
             Dialect::Sqlite => format!(
                 "DELETE FROM {target} WHERE rowid IN (SELECT t.rowid FROM {stage} AS s JOIN {target} AS t ON {key} \
-                 WHERE s._df_state = 0 AND s._df_op IN ('d', 'm'))"
+                 WHERE {gone})"
             ),
         }
     }
@@ -277,17 +297,17 @@ impl Merge<'_> {
             names = self.columns(""),
             columns = self.columns("s.")
         );
-        let keys = self.key_list("");
+        let (keys, gone) = (self.key_list(""), self.gone());
         let (of_v, of_stage) = (self.key_list("v."), self.key_list("s."));
         let (on_v, on_t) = (self.on_key("v", "k"), self.on_key("t", "n"));
         let ends = format!(
-            "WITH k AS (SELECT DISTINCT {keys} FROM {stage} WHERE _df_state = 0 AND _df_op <> 'x'), \
+            "WITH k AS (SELECT DISTINCT {keys} FROM {stage} WHERE _df_op <> 'x'), \
              e AS (\
              SELECT {of_v}, v.{SEQ} AS at, v.{VALID_FROM} AS time, 1 AS version FROM {target} AS v JOIN k ON {on_v} \
              UNION ALL SELECT {of_v}, v.{END_SEQ}, v.{VALID_TO}, 0 FROM {target} AS v JOIN k ON {on_v} \
              WHERE v.{END_SEQ} IS NOT NULL \
              UNION ALL SELECT {of_stage}, s.{SEQ}, s._df_time, 0 FROM {stage} AS s \
-             WHERE s._df_state = 0 AND s._df_op IN ('d', 'm')), \
+             WHERE {gone}), \
              n AS (SELECT {keys}, at, version, lead(at) OVER w AS next_at, lead(time) OVER w AS next_time FROM e \
              WINDOW w AS (PARTITION BY {keys} ORDER BY at, version)) \
              UPDATE {target} AS t SET {END_SEQ} = n.next_at, {VALID_TO} = n.next_time, {CURRENT} = false FROM n \
@@ -313,8 +333,9 @@ impl Merge<'_> {
         } else if self.mode != DeleteMode::History {
             out.push(format!(
                 "INSERT INTO {tombstones} (topology, table_name, key, kind, seq) \
-                 SELECT {topology}, {table}, _df_key, 'deleted', {SEQ} FROM {stage} \
-                 WHERE _df_state IN (0, 3) AND _df_op IN ('d', 'm') ON CONFLICT DO NOTHING"
+                 SELECT {topology}, {table}, _df_key, 'deleted', {SEQ} FROM {stage} AS s \
+                 WHERE {gone} OR s._df_state = 3 ON CONFLICT DO NOTHING",
+                gone = self.gone()
             ));
         }
         out

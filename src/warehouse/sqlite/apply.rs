@@ -70,7 +70,7 @@ pub(super) fn merge_statements(merge: &Merge<'_>, marked: bool) -> Vec<String> {
     out.extend(merge.fill(marked));
     match merge.mode {
         DeleteMode::Hard => out.extend([merge.delete(), merge.upsert(true)]),
-        DeleteMode::Soft => out.push(merge.upsert(true)),
+        DeleteMode::Soft => out.extend([merge.hide(), merge.upsert(true)]),
         DeleteMode::History => out.extend(merge.versions()),
     }
     out
@@ -164,7 +164,7 @@ impl Scope<'_> {
         statements.extend(merge.fill(marked));
         match load.mode {
             DeleteMode::Hard => statements.extend([merge.delete(), merge.upsert(true)]),
-            DeleteMode::Soft => statements.push(merge.upsert(true)),
+            DeleteMode::Soft => statements.extend([merge.hide(), merge.upsert(true)]),
             DeleteMode::History => {
                 statements.extend(merge.versions());
                 statements.extend(low.map(|(seq, time)| merge.truncate(seq, &time_literal(time))));
