@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use dataflow::epoch::{DataFile, Manifest};
+use dataflow::progress::Progress;
 use futures::TryStreamExt;
 use loadtest::{Expected, Kind, RowHash, TableExpected, row_hash};
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -441,23 +442,48 @@ mod the_judge_itself {
         }
     }
 
+    fn manifest(n: u64, from: u64, to: u64) -> Manifest {
+        serde_json::from_value(serde_json::json!({
+            "format": 1, "reader": 1, "log": uuid::Uuid::nil(), "n": n, "attempt": ulid::Ulid::nil(),
+            "sealed_at": "2026-01-01T00:00:00Z",
+            "spans": [{ "source": "shop", "name": "t/0", "from": from.to_string(), "to": to.to_string(), "generation": 0 }]
+        }))
+        .unwrap()
+    }
+
+    fn rules(manifests: &[Manifest]) -> usize {
+        LogReader { manifests: manifests.to_vec() }.broken_rules().len()
+    }
+
     #[test]
     fn sees_a_gap_a_double_and_a_missing_number() {
-        let manifest = |n: u64, from: u64, to: u64| -> Manifest {
-            serde_json::from_value(serde_json::json!({
-                "format": 1, "reader": 1, "log": uuid::Uuid::nil(), "n": n, "attempt": ulid::Ulid::nil(),
-                "sealed_at": "2026-01-01T00:00:00Z",
-                "spans": [{ "source": "shop", "name": "t/0", "from": from.to_string(), "to": to.to_string(), "generation": 0 }]
-            }))
-            .unwrap()
-        };
-        let rules = |manifests: Vec<Manifest>| LogReader { manifests }.broken_rules().len();
-        assert_eq!(rules(vec![manifest(1, 0, 5), manifest(2, 5, 9)]), 0);
-        assert_eq!(rules(vec![manifest(1, 0, 5), manifest(2, 6, 9)]), 1);
-        assert_eq!(rules(vec![manifest(1, 0, 5), manifest(2, 4, 9)]), 1);
-        assert_eq!(rules(vec![manifest(1, 0, 5), manifest(3, 5, 9)]), 1);
-        let mut account = manifest(1, 0, 5);
-        account.account.records.entry("shop".into()).or_default().read = 1;
-        assert_eq!(rules(vec![account]), 1);
+        assert_eq!(rules(&[manifest(1, 0, 5), manifest(2, 5, 9)]), 0);
+        assert_eq!(rules(&[manifest(1, 0, 5), manifest(2, 6, 9)]), 1);
+        assert_eq!(rules(&[manifest(1, 0, 5), manifest(2, 4, 9)]), 1);
+        assert_eq!(rules(&[manifest(1, 0, 5), manifest(3, 5, 9)]), 1);
+    }
+
+    #[test]
+    fn judge_and_product_agree_on_what_joins() {
+        for from in [0, 4, 5, 6] {
+            let both = [manifest(1, 0, 5), manifest(2, from, 9)];
+            let mut progress = Progress::default();
+            let product = both.iter().flat_map(|m| &m.spans).try_for_each(|advance| progress.advance(advance));
+            assert_eq!(product.is_ok(), rules(&both) == 0, "from {from}");
+        }
+    }
+
+    #[test]
+    fn judge_and_product_agree_on_what_balances() {
+        for (read, rows, decoded, rejected) in [(5, 5, 5, 0), (6, 5, 5, 0), (5, 5, 6, 0), (5, 5, 6, 1), (4, 5, 5, 0)] {
+            let mut one = manifest(1, 0, 5);
+            let record = one.account.records.entry("shop".into()).or_default();
+            (record.read, record.rows) = (read, rows);
+            let table = one.account.tables.entry("orders".into()).or_default();
+            (table.decoded, table.written) = (decoded, 5);
+            table.rejected.insert("rule".into(), rejected);
+            let product = one.account.imbalance();
+            assert_eq!(product.is_none(), rules(&[one]) == 0, "{read} {rows} {decoded} {rejected}: {product:?}");
+        }
     }
 }
