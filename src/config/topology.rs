@@ -532,7 +532,7 @@ pub struct ContractFile {
 }
 
 /// How a column is spelled in JSON without a schema block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
     /// Dates: days since 1970 (Debezium's only number for a date).
