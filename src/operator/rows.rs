@@ -32,7 +32,10 @@ impl Context<'_> {
     /// expression reads something that is masked.
     pub fn failure(&self, expression: &Expression, words: &str) -> String {
         if expression.sources.iter().any(|source| self.restricted[*source]) {
-            format!("`{}` cannot be evaluated for this row (it reads a masked column, so no details)", expression.text)
+            format!(
+                "`{}` cannot be evaluated for this row (it reads a masked or dropped column, so no details)",
+                expression.text
+            )
         } else {
             format!("`{}` cannot be evaluated for this row: {words}", expression.text)
         }
