@@ -356,6 +356,40 @@ fn a_result_never_has_more_digits_than_its_type() {
 }
 
 #[test]
+fn refused_rows_are_shown_exactly() {
+    let all = schema(
+        &[
+            ("id", "bigint"),
+            ("wide", "decimal(50,3)"),
+            ("exact", "numeric"),
+            ("ratio", "double"),
+            ("single", "real"),
+            ("text", "varchar(20)"),
+            ("blob", "binary"),
+            ("doc", "json"),
+            ("broken", "json"),
+            ("at", "timestamp"),
+            ("there", "timestamptz"),
+            ("day", "date"),
+            ("hour", "time"),
+            ("took", "duration"),
+            ("flag", "boolean"),
+            ("gone", "text"),
+        ],
+        &["id", "text"],
+    );
+    let row = "c | 9223372036854775807 | 12345678901234567890123456789012345678901234567.890 | -0.10 | NaN | 0.1 | a\"b\\c | ab \
+               | {\"n\":1.10000000000000000001} | {oops | 1901-02-03T04:05:06.7 | 2024-02-29T00:00:00Z | 0001-01-01 | 23:59:59.5 \
+               | -7 | false |";
+    assert_snapshot!(run("- validate: { name: never, rule: id < 0 }", &all, &[row]), @r#"
+    id bigint, wide decimal(50,3), exact numeric, ratio double, single real, text varchar(20), blob binary, doc json, broken json, at timestamp, there timestamptz, day date, hour time, took duration, flag boolean, gone text
+    reject 10 c never {"id":9223372036854775807,"text":"a\"b\\c"} {"id":9223372036854775807,"wide":"12345678901234567890123456789012345678901234567.890","exact":"-0.10","ratio":"NaN","single":0.1,"text":"a\"b\\c","blob":"YWI=","doc":{"n":1.10000000000000000001},"broken":"{oops","at":"1901-02-03T04:05:06.700000","there":"2024-02-29T00:00:00Z","day":"0001-01-01","hour":"23:59:59.500000","took":-7,"flag":false,"gone":null}
+      `id < 0` does not hold for this row
+    filtered {} rejected {"never": 1} replaced 0
+    "#);
+}
+
+#[test]
 fn a_chain_is_shared_between_tasks() {
     fn shared<T: Send + Sync>(_: &T) {}
     shared(&chain("- compute: { more: id + 1 }"));
@@ -396,13 +430,13 @@ fn rejects_are_masked_even_before_the_mask() {
         assert!(!shown.contains(secret), "{secret} leaks:\n{shown}");
     }
     assert_snapshot!(shown, @r#"
-    id text, contact text, secret text, first text, age smallint, digits int, name text
-    11 x | v1:38e57e38a8ff0fda57a15c1734e03a70 | ∅ | ∅ | ∅ | ∅ | ∅ | ∅
-    12 m(v1:c3404e6b962a78f90cc99a55a6e06193) | v1:7a320a639c9ecdabbf3cf79316da3c76 | v1:a03509996bd7fd504a3c954d23be5f2b | ∅ | Ada | ∅ | 12 | ***
-    13 d | v1:7a320a639c9ecdabbf3cf79316da3c76 | ∅ | ∅ | ∅ | ∅ | ∅ | ∅
-    reject 10 c short {"id":"v1:a0bfccf8da276862e118b13290fb81d5"} {"id":"v1:a0bfccf8da276862e118b13290fb81d5","email":"v1:212bc4508899a7897eb1ade72dbb3095","secret":null,"first":"Ada","age":36}
+    id text, contact text, secret text, first text, age smallint, phone text, digits int, name text
+    11 x | v1:38e57e38a8ff0fda57a15c1734e03a70 | ∅ | ∅ | ∅ | ∅ | ∅ | ∅ | ∅
+    12 m(v1:c3404e6b962a78f90cc99a55a6e06193) | v1:7a320a639c9ecdabbf3cf79316da3c76 | v1:a03509996bd7fd504a3c954d23be5f2b | ∅ | Ada | ∅ | *** | 12 | ***
+    13 d | v1:7a320a639c9ecdabbf3cf79316da3c76 | ∅ | ∅ | ∅ | ∅ | ∅ | ∅ | ∅
+    reject 10 c short {"id":"v1:a0bfccf8da276862e118b13290fb81d5"} {"id":"v1:a0bfccf8da276862e118b13290fb81d5","email":"v1:212bc4508899a7897eb1ade72dbb3095","secret":null,"first":"Ada","age":36,"phone":"***"}
       `length(email) < 6` does not hold for this row
-    reject 11 u compute.digits {"id":"v1:38e57e38a8ff0fda57a15c1734e03a70"} {"id":"v1:38e57e38a8ff0fda57a15c1734e03a70","email":"v1:a03509996bd7fd504a3c954d23be5f2b","secret":null,"first":"Ada","age":36}
+    reject 11 u compute.digits {"id":"v1:38e57e38a8ff0fda57a15c1734e03a70"} {"id":"v1:38e57e38a8ff0fda57a15c1734e03a70","email":"v1:a03509996bd7fd504a3c954d23be5f2b","secret":null,"first":"Ada","age":36,"phone":"***"}
       `CAST(secret AS INT)` cannot be evaluated for this row (it reads a masked or dropped column, so no details)
     filtered {} rejected {"compute.digits": 1, "short": 1} replaced 0
     "#);
@@ -680,6 +714,20 @@ fn mistakes_have_a_place_and_advice() {
 }
 
 #[test]
+fn a_column_may_be_written_in_another_case_when_that_leaves_one() {
+    let input = schema(&[("id", "int"), ("Name", "text"), ("name", "text"), ("Total", "int")], &["id"]);
+    let outcome = |rule: &str| {
+        let operators = serde_json::json!({"from": "x", "operators": [{"filter": {"name": "f", "keep": rule}}]});
+        let chain = Chain::build("orders", &serde_json::from_value(operators).unwrap()).unwrap();
+        chain.output(&input).map(|_| ()).map_err(|mistake| (mistake.offset, mistake.message))
+    };
+    assert_eq!(outcome("name = Name"), Ok(()));
+    assert_eq!(outcome("TOTAL > 1"), Ok(()));
+    assert_eq!(outcome("id > 0 AND NAME = 'x'"), Err((Some(11), "`NAME` could be any of Name, name".to_owned())));
+    assert_eq!(outcome("\"total\" > 1"), Err((Some(0), "there is no column `total`".to_owned())));
+}
+
+#[test]
 fn rows_of_an_older_schema_fit_a_newer_contract() {
     let chain = chain("- compute: { double: amount * 2 }");
     let old = schema(&[("id", "int"), ("amount", "int")], &["id"]);
@@ -715,6 +763,7 @@ const PROPERTY_CHAIN: &str = "\
 - validate: { name: bounded, rule: amount < 80 }
 - validate: { name: removed, rule: amount > -80, otherwise: remove }
 - validate: { name: odd, rule: amount % 2 = 1, otherwise: tag }
+- validate: { name: lazy, rule: \"parts <> 0 AND amount / parts < 20 OR note IS NULL\" }
 - filter: { name: some, keep: amount <> 7 AND each >= -40 }
 - mask: { columns: [id, note], with: hmac, domain: d, key: 0123456789abcdef0123456789abcdef }
 - rename: { note: remark }";
