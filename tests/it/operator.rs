@@ -181,7 +181,7 @@ fn keep_last_refuses_versions() {
     reject 12 u positive {"id":1} {"id":1,"amount":"-1.00","email":"a@x"}
       `amount >= 0` does not hold for this row
     reject 13 m positive {"id":3} {"id":3,"amount":"-2.00","email":"a@x"}
-      `amount >= 0` does not hold for this row
+      `amount >= 0` does not hold for this row; its key changed, so the row under the old key is removed
     reject 15 u positive {"id":4} {"id":4,"amount":null,"email":"a@x"}
       `amount >= 0` is null for this row
     filtered {} rejected {"positive": 3} replaced 1
@@ -335,7 +335,7 @@ fn one_bad_row_spoils_only_itself() {
     reject 13 c compute.number {"id":4} {"id":4,"total":10,"parts":5,"word":"seven"}
       `CAST(word AS INT)` cannot be evaluated for this row: Cannot cast string 'seven' to value of Int32 type
     reject 14 m compute.each {"id":5} {"id":5,"total":10,"parts":0,"word":"seven"}
-      `total / parts` cannot be evaluated for this row: Divide by zero error
+      `total / parts` cannot be evaluated for this row: Divide by zero error; its key changed, so the row under the old key is removed
     filtered {} rejected {"compute.each": 1, "compute.many": 1, "compute.number": 1} replaced 1
     "#);
 }
