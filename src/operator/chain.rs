@@ -257,7 +257,11 @@ fn count(rows: &mut Rows, output: &mut Output) {
 }
 
 impl Bound {
-    fn new(scope: Scope, steps: Vec<Box<dyn Step>>, input: &TableSchema) -> Self {
+    fn new(mut scope: Scope, steps: Vec<Box<dyn Step>>, input: &TableSchema) -> Self {
+        for (source, disclosure) in scope.disclosures.iter_mut().enumerate() {
+            // What the output shows anyway, the quarantine may show.
+            disclosure.hidden &= !scope.columns.iter().any(|column| column.source == Some(source));
+        }
         let mut given: Vec<(&str, bool)> = scope.columns.iter().map(|c| (c.column.name.as_str(), c.named)).collect();
         if scope.tags {
             given.push((TAGS, true));

@@ -12,7 +12,7 @@ use datafusion_common::{DFSchema, DataFusionError};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::simplify::SimplifyContext;
-use datafusion_expr::{Expr, ExprSchemable};
+use datafusion_expr::{Expr, ExprSchemable, Operator};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::expressions::BinaryExpr;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
@@ -65,14 +65,19 @@ impl Expression {
         let columns = read_columns(&planned, scope);
         let reduced = Schema::new(columns.iter().map(|i| schema.field(*i).clone()).collect::<Vec<_>>());
         let physical = physical(&planned, &reduced).map_err(|message| syntax.fault(None, message))?;
-        Ok(Self {
+        let bound = Self {
             text: syntax.text.clone(),
             data_type,
             sources: scope.sources(&columns),
             columns,
             schema: Arc::new(reduced),
             physical,
-        })
+        };
+        // What fails without any row, like a date that is none, fails for all.
+        match bound.run(&RecordBatch::new_empty(Arc::clone(&bound.schema))) {
+            Ok(_) => Ok(bound),
+            Err(error) => Err(syntax.fault(Some(tree.span().start), first_line(&error))),
+        }
     }
 
     /// Like [`Expression::bind`], for a condition.
@@ -183,6 +188,7 @@ fn plan(tree: &ast::Expr, scope: &Scope, schema: &DFSchema) -> Result<Expr, Stri
     let expr =
         planner.sql_to_expr(tree.clone(), schema, &mut PlannerContext::new()).map_err(|error| first_line(&error))?;
     refuse_bare_numeric(&expr, scope)?;
+    refuse_text_as_number(&expr, schema)?;
     let context = SimplifyContext::builder()
         .with_schema(Arc::new(schema.clone()))
         .with_config_options(Arc::new(ConfigOptions::new()))
@@ -226,6 +232,32 @@ fn refuse_bare_numeric(expr: &Expr, scope: &Scope) -> Result<(), String> {
             "column {name} is numeric without a fixed scale, so say how many digits count: CAST({name} AS DECIMAL(38, 10))"
         )),
     }
+}
+
+/// The engine would read text as a number where it meets one, and every row whose text is none would be refused. Who
+/// means that says so.
+fn refuse_text_as_number(expr: &Expr, schema: &DFSchema) -> Result<(), String> {
+    let mut found = None;
+    let visited = expr.apply(|part| {
+        if let Expr::BinaryExpr(binary) = part {
+            let (left, right) = (binary.left.get_type(schema)?, binary.right.get_type(schema)?);
+            let mixed = |text: &Expr, layout: &DataType, other: &DataType| {
+                layout.is_string() && other.is_numeric() && !matches!(text, Expr::Literal(..))
+            };
+            if binary.op != Operator::StringConcat
+                && (mixed(&binary.left, &left, &right) || mixed(&binary.right, &right, &left))
+            {
+                found = Some(format!(
+                    "{} puts text and a number together: say which number the text is, e.g. CAST(… AS BIGINT)",
+                    binary.op
+                ));
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.map_err(|error| first_line(&error))?;
+    found.map_or(Ok(()), Err)
 }
 
 /// Logical to physical; integer arithmetic that overflows fails instead of wrapping around.
@@ -315,6 +347,7 @@ fn first_line(error: &DataFusionError) -> String {
         "Arrow error: ",
         "This feature is not implemented: ",
         "Schema error: ",
+        "Parser error: ",
         "Cast error: ",
         "Compute error: ",
         "Arithmetic overflow: ",
@@ -322,6 +355,13 @@ fn first_line(error: &DataFusionError) -> String {
     ] {
         line = line.strip_prefix(prefix).unwrap_or(line);
     }
-    // Advice to whoever builds the engine.
-    line.split(" Hint: ").next().unwrap_or(line).trim_end_matches('.').to_owned()
+    if let Some((node, _)) = line.strip_prefix("Unsupported ast node in sqltorel: ").and_then(|n| n.split_once(" {")) {
+        return format!("{node} is not supported in expressions");
+    }
+    // Dumps of the tree, and advice to whoever builds the engine.
+    [": Raw", " Hint: "]
+        .iter()
+        .fold(line, |line, cut| line.split(cut).next().unwrap_or(line))
+        .trim_end_matches('.')
+        .to_owned()
 }

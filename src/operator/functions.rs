@@ -16,6 +16,9 @@ use datafusion_sql::sqlparser::ast;
 /// Functions that tell about the engine instead of their arguments: their results change with its version.
 const ENGINE: [&str; 4] = ["version", "arrow_typeof", "arrow_metadata", "arrow_field"];
 
+/// Functions that answer null instead of failing when they leave their range (`date_bin` for years after 2262).
+const SILENT: [&str; 1] = ["date_bin"];
+
 /// Aggregates that people may try, for a better message.
 const AGGREGATES: [&str; 14] = [
     "sum",
@@ -48,7 +51,8 @@ pub(super) enum Known {
 
 static FUNCTIONS: LazyLock<BTreeMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut functions = BTreeMap::new();
-    for function in datafusion_functions::all_default_functions() {
+    let functions_of_the_engine = datafusion_functions::all_default_functions();
+    for function in functions_of_the_engine.into_iter().filter(|function| !SILENT.contains(&function.name())) {
         for alias in function.aliases() {
             functions.insert(alias.to_lowercase(), Arc::clone(&function));
         }

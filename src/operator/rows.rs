@@ -32,7 +32,10 @@ impl Context<'_> {
     /// expression reads something that is masked.
     pub fn failure(&self, expression: &Expression, words: &str) -> String {
         if expression.sources.iter().any(|source| self.restricted[*source]) {
-            format!("`{}` cannot be evaluated for this row (it reads a masked column, so no details)", expression.text)
+            format!(
+                "`{}` cannot be evaluated for this row (it reads a masked or dropped column, so no details)",
+                expression.text
+            )
         } else {
             format!("`{}` cannot be evaluated for this row: {words}", expression.text)
         }
@@ -144,9 +147,12 @@ impl Rows {
 
     /// The row's version is refused; people go on seeing the last valid one.
     pub fn refuse(&mut self, row: usize, rule: &str, reason: String) {
+        let moved = self.keyed && self.ops[row] == Op::Move;
+        let reason =
+            if moved { format!("{reason}; its key changed, so the row under the old key is removed") } else { reason };
         self.refusals.push(Refusal { row, rule: rule.to_owned(), reason });
         match self.ops[row] {
-            Op::Move if self.keyed => {
+            Op::Move if moved => {
                 self.replaced += 1;
                 self.demote(row, Op::Delete);
             }

@@ -25,7 +25,8 @@ pub(super) struct ScopeColumn {
 pub(super) struct Disclosure {
     /// The masks that lie on it, in order.
     pub masks: Vec<Mask>,
-    /// Something that was computed from it is masked: nothing of it may be shown.
+    /// Something that was computed from it is masked, and the output does not show the column itself: nothing of it may
+    /// be shown.
     pub hidden: bool,
     /// The topology drops it: it is left out.
     pub dropped: bool,

@@ -73,6 +73,13 @@ impl Syntax {
             Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
                 Some(self.fault(at, format!("`{}` is a placeholder; write the value itself", value.value)))
             }
+            Expr::SimilarTo { .. } => {
+                Some(self.fault(at, "SIMILAR TO is not supported").help("take LIKE, or a regular expression with `~`"))
+            }
+            Expr::Collate { .. } => Some(
+                self.fault(at, "COLLATE is not supported")
+                    .help("text is compared byte by byte; see lower() and upper()"),
+            ),
             Expr::CompoundIdentifier(parts) => Some(
                 self.fault(at, format!("`{expr}` has more than one part"))
                     .help(format!("write the column's name alone: {}", parts.last().map_or("", |p| &p.value))),

@@ -181,7 +181,7 @@ fn keep_last_refuses_versions() {
     reject 12 u positive {"id":1} {"id":1,"amount":"-1.00","email":"a@x"}
       `amount >= 0` does not hold for this row
     reject 13 m positive {"id":3} {"id":3,"amount":"-2.00","email":"a@x"}
-      `amount >= 0` does not hold for this row
+      `amount >= 0` does not hold for this row; its key changed, so the row under the old key is removed
     reject 15 u positive {"id":4} {"id":4,"amount":null,"email":"a@x"}
       `amount >= 0` is null for this row
     filtered {} rejected {"positive": 3} replaced 1
@@ -335,7 +335,7 @@ fn one_bad_row_spoils_only_itself() {
     reject 13 c compute.number {"id":4} {"id":4,"total":10,"parts":5,"word":"seven"}
       `CAST(word AS INT)` cannot be evaluated for this row: Cannot cast string 'seven' to value of Int32 type
     reject 14 m compute.each {"id":5} {"id":5,"total":10,"parts":0,"word":"seven"}
-      `total / parts` cannot be evaluated for this row: Divide by zero error
+      `total / parts` cannot be evaluated for this row: Divide by zero error; its key changed, so the row under the old key is removed
     filtered {} rejected {"compute.each": 1, "compute.many": 1, "compute.number": 1} replaced 1
     "#);
 }
@@ -356,6 +356,40 @@ fn a_result_never_has_more_digits_than_its_type() {
 }
 
 #[test]
+fn refused_rows_are_shown_exactly() {
+    let all = schema(
+        &[
+            ("id", "bigint"),
+            ("wide", "decimal(50,3)"),
+            ("exact", "numeric"),
+            ("ratio", "double"),
+            ("single", "real"),
+            ("text", "varchar(20)"),
+            ("blob", "binary"),
+            ("doc", "json"),
+            ("broken", "json"),
+            ("at", "timestamp"),
+            ("there", "timestamptz"),
+            ("day", "date"),
+            ("hour", "time"),
+            ("took", "duration"),
+            ("flag", "boolean"),
+            ("gone", "text"),
+        ],
+        &["id", "text"],
+    );
+    let row = "c | 9223372036854775807 | 12345678901234567890123456789012345678901234567.890 | -0.10 | NaN | 0.1 | a\"b\\c | ab \
+               | {\"n\":1.10000000000000000001} | {oops | 1901-02-03T04:05:06.7 | 2024-02-29T00:00:00Z | 0001-01-01 | 23:59:59.5 \
+               | -7 | false |";
+    assert_snapshot!(run("- validate: { name: never, rule: id < 0 }", &all, &[row]), @r#"
+    id bigint, wide decimal(50,3), exact numeric, ratio double, single real, text varchar(20), blob binary, doc json, broken json, at timestamp, there timestamptz, day date, hour time, took duration, flag boolean, gone text
+    reject 10 c never {"id":9223372036854775807,"text":"a\"b\\c"} {"id":9223372036854775807,"wide":"12345678901234567890123456789012345678901234567.890","exact":"-0.10","ratio":"NaN","single":0.1,"text":"a\"b\\c","blob":"YWI=","doc":{"n":1.10000000000000000001},"broken":"{oops","at":"1901-02-03T04:05:06.700000","there":"2024-02-29T00:00:00Z","day":"0001-01-01","hour":"23:59:59.500000","took":-7,"flag":false,"gone":null}
+      `id < 0` does not hold for this row
+    filtered {} rejected {"never": 1} replaced 0
+    "#);
+}
+
+#[test]
 fn a_chain_is_shared_between_tasks() {
     fn shared<T: Send + Sync>(_: &T) {}
     shared(&chain("- compute: { more: id + 1 }"));
@@ -365,11 +399,11 @@ fn a_chain_is_shared_between_tasks() {
 fn rejects_are_masked_even_before_the_mask() {
     let operators = format!(
         "\
-- compute: {{ digits: CAST(secret AS INT), name: first || ' ' || last }}
+- compute: {{ digits: CAST(secret AS INT), name: first || ' ' || last, phone: trim(phone) }}
 - validate: {{ name: short, rule: length(email) < 6 }}
 - rename: {{ email: contact }}
 - mask: {{ columns: [contact, id], with: hmac, domain: customer, key: {KEY} }}
-- mask: {{ columns: [name], with: redact }}
+- mask: {{ columns: [name, phone], with: redact }}
 - mask: {{ columns: [secret], with: 'null' }}
 - drop: [last]"
     );
@@ -381,32 +415,36 @@ fn rejects_are_masked_even_before_the_mask() {
             ("first", "text"),
             ("last", "text"),
             ("age", "smallint"),
+            ("phone", "text"),
         ],
         &["id"],
     );
     let rows = [
-        "c | 1 | long.address@x | 12 | Ada | Lovelace | 36",
-        "u | 2 | a@x | hush | Ada | Lovelace | 36",
-        "m3 | 4 | a@x | 12 | Ada | Lovelace |",
-        "d | 4 | | | | |",
+        "c | 1 | long.address@x | 12 | Ada | Lovelace | 36 | 555-0199",
+        "u | 2 | a@x | hush | Ada | Lovelace | 36 | 555-0199",
+        "m3 | 4 | a@x | 12 | Ada | Lovelace | | 555-0199",
+        "d | 4 | | | | | |",
     ];
     let shown = run(&operators, &people, &rows);
-    for secret in ["long.address", "hush", "Lovelace"] {
+    for secret in ["long.address", "hush", "Lovelace", "555"] {
         assert!(!shown.contains(secret), "{secret} leaks:\n{shown}");
     }
     assert_snapshot!(shown, @r#"
-    id text, contact text, secret text, first text, age smallint, digits int, name text
-    11 x | v1:38e57e38a8ff0fda57a15c1734e03a70 | ∅ | ∅ | ∅ | ∅ | ∅ | ∅
-    12 m(v1:c3404e6b962a78f90cc99a55a6e06193) | v1:7a320a639c9ecdabbf3cf79316da3c76 | v1:a03509996bd7fd504a3c954d23be5f2b | ∅ | Ada | ∅ | 12 | ***
-    13 d | v1:7a320a639c9ecdabbf3cf79316da3c76 | ∅ | ∅ | ∅ | ∅ | ∅ | ∅
-    reject 10 c short {"id":"v1:a0bfccf8da276862e118b13290fb81d5"} {"id":"v1:a0bfccf8da276862e118b13290fb81d5","email":"v1:212bc4508899a7897eb1ade72dbb3095","secret":null,"first":"***","age":36}
+    id text, contact text, secret text, first text, age smallint, phone text, digits int, name text
+    11 x | v1:38e57e38a8ff0fda57a15c1734e03a70 | ∅ | ∅ | ∅ | ∅ | ∅ | ∅ | ∅
+    12 m(v1:c3404e6b962a78f90cc99a55a6e06193) | v1:7a320a639c9ecdabbf3cf79316da3c76 | v1:a03509996bd7fd504a3c954d23be5f2b | ∅ | Ada | ∅ | *** | 12 | ***
+    13 d | v1:7a320a639c9ecdabbf3cf79316da3c76 | ∅ | ∅ | ∅ | ∅ | ∅ | ∅ | ∅
+    reject 10 c short {"id":"v1:a0bfccf8da276862e118b13290fb81d5"} {"id":"v1:a0bfccf8da276862e118b13290fb81d5","email":"v1:212bc4508899a7897eb1ade72dbb3095","secret":null,"first":"Ada","age":36,"phone":"***"}
       `length(email) < 6` does not hold for this row
-    reject 11 u compute.digits {"id":"v1:38e57e38a8ff0fda57a15c1734e03a70"} {"id":"v1:38e57e38a8ff0fda57a15c1734e03a70","email":"v1:a03509996bd7fd504a3c954d23be5f2b","secret":null,"first":"***","age":36}
-      `CAST(secret AS INT)` cannot be evaluated for this row (it reads a masked column, so no details)
+    reject 11 u compute.digits {"id":"v1:38e57e38a8ff0fda57a15c1734e03a70"} {"id":"v1:38e57e38a8ff0fda57a15c1734e03a70","email":"v1:a03509996bd7fd504a3c954d23be5f2b","secret":null,"first":"Ada","age":36,"phone":"***"}
+      `CAST(secret AS INT)` cannot be evaluated for this row (it reads a masked or dropped column, so no details)
     filtered {} rejected {"compute.digits": 1, "short": 1} replaced 0
     "#);
     let masked = chain(&operators).masked_columns();
-    assert_eq!(masked.iter().map(String::as_str).collect::<Vec<_>>(), ["email", "first", "id", "last", "secret"]);
+    assert_eq!(
+        masked.iter().map(String::as_str).collect::<Vec<_>>(),
+        ["email", "first", "id", "last", "phone", "secret"]
+    );
 }
 
 #[test]
@@ -563,6 +601,10 @@ fn mistakes_have_a_place_and_advice() {
         "- validate: { name: a, rule: \"random() > 0.5\" }",
         "- compute: { today: CURRENT_DATE }",
         "- compute: { text: id || $1 }",
+        "- compute: { text: email COLLATE x }",
+        "- compute: { text: \"email SIMILAR TO 'a'\" }",
+        "- validate: { name: a, rule: \"id > 0 AND email > 5\" }",
+        "- validate: { name: a, rule: \"CAST(amount AS DATE) > 'soon'\" }",
         "- compute: { list: \"[id, 2]\" }",
         "- compute: { price: \"CAST(email AS DECIMAL)\" }",
         "- validate: { name: a, rule: \"lenght(email) > 5\" }",
@@ -611,6 +653,14 @@ fn mistakes_have_a_place_and_advice() {
     operators[0].compute.today (byte 0): `CURRENT_DATE` gives another result each time
         the same change must give the same row in every process; use a column of the change
     operators[0].compute.text (byte 6): `$1` is a placeholder; write the value itself
+        -
+    operators[0].compute.text (byte 0): COLLATE is not supported
+        text is compared byte by byte; see lower() and upper()
+    operators[0].compute.text (byte 0): SIMILAR TO is not supported
+        take LIKE, or a regular expression with `~`
+    operators[0].validate.rule (byte 11): > puts text and a number together: say which number the text is, e.g. CAST(… AS BIGINT)
+        -
+    operators[0].validate.rule (byte 5): Unsupported CAST from Decimal128(12, 2) to Date32
         -
     operators[0].compute.list (byte 1): Could not plan array literal
         -
@@ -664,6 +714,20 @@ fn mistakes_have_a_place_and_advice() {
 }
 
 #[test]
+fn a_column_may_be_written_in_another_case_when_that_leaves_one() {
+    let input = schema(&[("id", "int"), ("Name", "text"), ("name", "text"), ("Total", "int")], &["id"]);
+    let outcome = |rule: &str| {
+        let operators = serde_json::json!({"from": "x", "operators": [{"filter": {"name": "f", "keep": rule}}]});
+        let chain = Chain::build("orders", &serde_json::from_value(operators).unwrap()).unwrap();
+        chain.output(&input).map(|_| ()).map_err(|mistake| (mistake.offset, mistake.message))
+    };
+    assert_eq!(outcome("name = Name"), Ok(()));
+    assert_eq!(outcome("TOTAL > 1"), Ok(()));
+    assert_eq!(outcome("id > 0 AND NAME = 'x'"), Err((Some(11), "`NAME` could be any of Name, name".to_owned())));
+    assert_eq!(outcome("\"total\" > 1"), Err((Some(0), "there is no column `total`".to_owned())));
+}
+
+#[test]
 fn rows_of_an_older_schema_fit_a_newer_contract() {
     let chain = chain("- compute: { double: amount * 2 }");
     let old = schema(&[("id", "int"), ("amount", "int")], &["id"]);
@@ -699,6 +763,7 @@ const PROPERTY_CHAIN: &str = "\
 - validate: { name: bounded, rule: amount < 80 }
 - validate: { name: removed, rule: amount > -80, otherwise: remove }
 - validate: { name: odd, rule: amount % 2 = 1, otherwise: tag }
+- validate: { name: lazy, rule: \"parts <> 0 AND amount / parts < 20 OR note IS NULL\" }
 - filter: { name: some, keep: amount <> 7 AND each >= -40 }
 - mask: { columns: [id, note], with: hmac, domain: d, key: 0123456789abcdef0123456789abcdef }
 - rename: { note: remark }";
@@ -775,4 +840,85 @@ fn an_empty_chain_changes_nothing() {
     assert_eq!(after.ops, before.ops);
     let empty = TableChanges { rows: before.rows.slice(0, 0), ..changes(&orders, &[]) };
     assert!(chain.apply(empty, &contract(&chain, &orders), &mut Output::default()).unwrap().is_empty());
+}
+
+#[test]
+fn expressions_people_write() {
+    let input = schema(
+        &[
+            ("id", "int"),
+            ("email", "text"),
+            ("amount", "decimal(12,2)"),
+            ("qty", "bigint"),
+            ("ratio", "double"),
+            ("at", "timestamp"),
+            ("flag", "boolean"),
+        ],
+        &["id"],
+    );
+    let rows = [
+        "c | 1 | Ann@x.org | 12.50 | 7 | 0.1 | 9999-12-31T10:00:00 | true",
+        "c | 2 | bob | -0.05 | 0 | -3 | 1969-12-31T23:59:59 | false",
+        "c | 3 | | | | | |",
+    ];
+    let cases = [
+        "email ~ '^[^@]+@[^@]+$'",
+        "email LIKE '%@%'",
+        "email IN ('bob', 'ann')",
+        "email IS DISTINCT FROM 'bob'",
+        "coalesce(nullif(trim(lower(email)), 'bob'), '-')",
+        "split_part(email, '@', 2)",
+        "email || ' owes ' || amount",
+        "amount BETWEEN 0 AND 20",
+        "amount * qty - 1",
+        "CASE WHEN qty <> 0 THEN amount / qty END",
+        "round(amount, 1)",
+        "qty % 2 = 1",
+        "id * ratio",
+        "at > '2024-01-01'",
+        "at::date",
+        "EXTRACT(HOUR FROM at)",
+        "to_char(at, '%Y-%m')",
+        "flag OR qty IS NULL",
+        "NOT flag AND qty / qty = 1",
+    ];
+    let shown: Vec<String> = cases
+        .iter()
+        .map(|case| {
+            let operators = serde_json::json!({"from": "x", "operators": [{"compute": {"out": case}}]});
+            let chain = Chain::build("orders", &serde_json::from_value(operators).unwrap()).unwrap();
+            let mut output = Output::default();
+            let contract = contract(&chain, &input);
+            let result = chain.apply(changes(&input, &rows), &contract, &mut output).unwrap();
+            let cells =
+                show_rows(&result).iter().map(|row| row.rsplit(" | ").next().unwrap().to_owned()).collect::<Vec<_>>();
+            format!(
+                "{case}: {} = {}; {} refused",
+                contract.output.columns[7].data_type,
+                cells.join(", "),
+                output.rejects.len()
+            )
+        })
+        .collect();
+    assert_snapshot!(shown.join("\n"), @r#"
+    email ~ '^[^@]+@[^@]+$': boolean = true, false, ∅; 0 refused
+    email LIKE '%@%': boolean = true, false, ∅; 0 refused
+    email IN ('bob', 'ann'): boolean = false, true, ∅; 0 refused
+    email IS DISTINCT FROM 'bob': boolean = true, false, true; 0 refused
+    coalesce(nullif(trim(lower(email)), 'bob'), '-'): text = ann@x.org, -, -; 0 refused
+    split_part(email, '@', 2): text = x.org, , ∅; 0 refused
+    email || ' owes ' || amount: text = Ann@x.org owes 12.50, bob owes -0.05, ∅; 0 refused
+    amount BETWEEN 0 AND 20: boolean = true, false, ∅; 0 refused
+    amount * qty - 1: decimal(34,2) = 86.50, -1.00, ∅; 0 refused
+    CASE WHEN qty <> 0 THEN amount / qty END: decimal(16,6) = 1.785714, ∅, ∅; 0 refused
+    round(amount, 1): decimal(12,1) = 12.5, -0.1, ∅; 0 refused
+    qty % 2 = 1: boolean = true, false, ∅; 0 refused
+    id * ratio: double = 0.1, -6.0, ∅; 0 refused
+    at > '2024-01-01': boolean = true, false, ∅; 0 refused
+    at::date: date = 9999-12-31, 1969-12-31, ∅; 0 refused
+    EXTRACT(HOUR FROM at): int = 10, 23, ∅; 0 refused
+    to_char(at, '%Y-%m'): text = 9999-12, 1969-12, ∅; 0 refused
+    flag OR qty IS NULL: boolean = true, false, true; 0 refused
+    NOT flag AND qty / qty = 1: boolean = false, ∅; 1 refused
+    "#);
 }
