@@ -1,7 +1,9 @@
 //! One event becomes one row of its table, or a refusal.
 
 use super::builder::Problem;
-use super::envelope::{self, Payload};
+use super::envelope::{self, Payload, Source};
+use super::moves;
+use super::redelivery::{self, Identity};
 use super::key::{self, MessageKey};
 use super::row::{self, Layout, Reading, RowError, Target};
 use super::rows::Rows;
@@ -22,7 +24,31 @@ pub(super) struct Event<'a> {
     pub seq: Seq,
     pub time: i64,
     pub key: MessageKey<'a>,
+    /// For a move: the key that the row had.
+    pub old_key: Option<MessageKey<'a>>,
     pub block: Option<usize>,
+    /// What re-delivery is recognised by: `source`, when the connector handled the event, its transaction.
+    pub source: Option<&'a str>,
+    pub handled_ns: Option<i64>,
+    pub transaction: Option<&'a str>,
+}
+
+impl<'a> Event<'a> {
+    fn new(op: Op, row: Option<&'a str>, flat: bool, time: i64) -> Self {
+        Self {
+            op,
+            row,
+            flat,
+            seq: Seq::default(),
+            time,
+            key: MessageKey::Absent,
+            old_key: None,
+            block: None,
+            source: None,
+            handled_ns: None,
+            transaction: None,
+        }
+    }
 }
 
 impl DebeziumJson {
@@ -55,7 +81,7 @@ impl DebeziumJson {
         };
         let key = MessageKey::read(record.key(), &mut self.keys, &mut self.hints.1);
         let seq = context.seq(record);
-        let event = Event { op: Op::Delete, row: None, flat: true, seq, time: NO_TIME, key, block: None };
+        let event = Event { seq, key, ..Event::new(Op::Delete, None, true, NO_TIME) };
         self.apply(context, table, &event)
     }
 
@@ -75,11 +101,16 @@ impl DebeziumJson {
         table: usize,
         event: &Event<'_>,
     ) -> Result<std::result::Result<Outcome, Refusal>> {
+        if event.op != Op::Truncate
+            && let Err(refusal) = self.agree(table, event)?
+        {
+            return Ok(Err(refusal));
+        }
+        if self.is_repeat(table, event) {
+            return Ok(Ok(Outcome::Redelivered));
+        }
         if event.op == Op::Truncate {
             return Ok(Ok(self.truncate(context, table, event)));
-        }
-        if let Err(refusal) = self.agree(table, event)? {
-            return Ok(Err(refusal));
         }
         let state = &self.tables[table];
         if !matches!(event.op, Op::Create | Op::Read) && state.contract.is_some() && state.key().is_empty() {
@@ -92,6 +123,61 @@ impl DebeziumJson {
             Ok(()) => Ok(Ok(Outcome::Row)),
             Err(RowError::Learn) => self.relearn(context, table, event),
             Err(error) => Ok(Err(refusal(error))),
+        }
+    }
+
+    /// Whether an event of a table without a key was delivered before.
+    fn is_repeat(&mut self, table: usize, event: &Event<'_>) -> bool {
+        let state = &self.tables[table];
+        if state.contract.is_none() || !state.key().is_empty() || !matches!(event.op, Op::Create | Op::Truncate) {
+            return false;
+        }
+        let source = event.source.and_then(Source::read);
+        let Some((position, shared)) = source.as_ref().and_then(redelivery::position) else { return false };
+        let transaction = event.transaction.unwrap_or_default();
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        hash.update(event.op.letter().as_bytes());
+        hash.update(event.row.unwrap_or_default().as_bytes());
+        hash.update(transaction.as_bytes());
+        let (time, handled_ns) = (event.time, event.handled_ns);
+        let identity = Identity { position, shared, time, hash: hash.digest(), handled_ns };
+        self.marks.is_repeat(&state.route.table, &identity)
+    }
+
+    /// Whether a record with the header of a delete half is one: an enveloped delete of a table that may have a key.
+    pub(super) fn is_half(&mut self, context: &Context<'_>, record: &RawRecord<'_>) -> bool {
+        let Ok(Some((payload @ Payload::Envelope(envelope), _))) = self.open(record) else { return false };
+        let routed = envelope.op.eq_ignore_ascii_case("d").then(|| self.route(context, &payload));
+        let Some(Ok(Some(table))) = routed else { return false };
+        self.tables[table].contract.is_none() || !self.tables[table].key().is_empty()
+    }
+
+    /// Makes one row of both halves of a move; `None` when they do not belong together or make no row.
+    pub(super) fn move_row(
+        &mut self,
+        context: &Context<'_>,
+        delete: &RawRecord<'_>,
+        create: &RawRecord<'_>,
+    ) -> Result<Option<Outcome>> {
+        let Ok(Some((Payload::Envelope(old), _))) = self.open(delete) else { return Ok(None) };
+        let Ok(Some((payload @ Payload::Envelope(new), block))) = self.open(create) else { return Ok(None) };
+        let table = match self.route(context, &payload) {
+            Ok(Some(table)) if new.op.eq_ignore_ascii_case("c") => table,
+            _ => return Ok(None),
+        };
+        let same = matches!(self.route(context, &Payload::Envelope(old)), Ok(Some(of)) if of == table);
+        if !same || !moves::belong_together(delete, create, (old.source, new.source)) {
+            return Ok(None);
+        }
+        let Ok(event) = event(&payload, false) else { return Ok(None) };
+        let old_key = Some(MessageKey::read(delete.key(), &mut self.keys, &mut self.hints.1));
+        let key = MessageKey::read(create.key(), &mut self.keys, &mut self.hints.1);
+        let event = Event { op: Op::Move, seq: context.seq(create), key, old_key, block, ..event };
+        self.tables[table].flattened = Some(false);
+        match self.try_apply(context, table, &event)? {
+            Ok(outcome) => Ok(Some(outcome)),
+            // Then the delete stands alone, and the create is refused on its own.
+            Err(_) => Ok(None),
         }
     }
 
@@ -213,6 +299,7 @@ fn write_row(
     } else {
         row::read(event.row.unwrap_or("{}"), layout, rows, how)?;
         write_key(layout, rows, event, key_wires, false)?;
+        write_old_key(layout, rows, event, key_wires)?;
         fill(rows, matches!(event.op, Op::Update | Op::Move));
     }
     if let Some(column) = rows.lacking(event.op != Op::Delete) {
@@ -249,6 +336,25 @@ fn write_key(
         let Some((token, wire)) = token else { return Err(RowError::Lacking { name }) };
         let wire = wire.unwrap_or_else(|| wire_of(layout, &name));
         rows.append(index, wire, token).map_err(|problem| column_error(rows, index, token, problem))?;
+    }
+    Ok(())
+}
+
+/// A move's old key, from the message key of its delete half.
+fn write_old_key(
+    layout: &Layout,
+    rows: &mut Rows,
+    event: &Event<'_>,
+    key_wires: &[WireColumn],
+) -> std::result::Result<(), RowError> {
+    let Some(old) = event.old_key else { return Ok(()) };
+    for at in 0..rows.key().len() {
+        let index = rows.key()[at];
+        let name = rows.contract.input.columns[index].name.clone();
+        let token = old.field(&name).filter(|token| *token != Token::Null);
+        let Some(token) = token else { return Err(RowError::Lacking { name }) };
+        let wire = key_wires.iter().find(|w| w.name == name).map_or_else(|| wire_of(layout, &name), |w| w.wire);
+        rows.old_key(at, wire, token).map_err(|problem| column_error(rows, index, token, problem))?;
     }
     Ok(())
 }
@@ -297,7 +403,13 @@ fn event<'a>(payload: &Payload<'a>, append_only: bool) -> std::result::Result<Ev
     if row.is_none() && !matches!(op, Op::Delete | Op::Truncate) {
         return Err(Refusal { op: Some(op), time: Some(time), ..Refusal::decode("the event has no `after`") });
     }
-    Ok(Event { op, row, flat, seq: Seq::default(), time, key: MessageKey::Absent, block: None })
+    let event = Event::new(op, row, flat, time);
+    Ok(match payload {
+        Payload::Envelope(e) => {
+            Event { source: e.source, handled_ns: e.handled_ns, transaction: e.transaction, ..event }
+        }
+        _ => event,
+    })
 }
 
 fn op_of(code: &str) -> std::result::Result<Op, Refusal> {

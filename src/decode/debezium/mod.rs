@@ -10,6 +10,8 @@
 //! | `placeholder.rs`, `md5.rs` | the shapes of the unavailable-value placeholder |
 //! | `table.rs` | what is known of a table, and how it is learned |
 //! | `change.rs` | one event becomes one row, or a refusal |
+//! | `moves.rs` | key updates: two events become one row |
+//! | `redelivery.rs` | recognising re-delivered events of tables without a key |
 //!
 //! # Decisions
 //!
@@ -28,7 +30,9 @@ mod change;
 mod envelope;
 mod key;
 mod md5;
+mod moves;
 mod placeholder;
+mod redelivery;
 mod row;
 mod rows;
 mod scan;
@@ -43,15 +47,16 @@ use std::sync::Arc;
 
 use self::block::Blocks;
 use self::envelope::{FlatNames, Payload};
-use self::key::MessageKey;
+use self::moves::Held;
 use self::placeholder::Placeholder;
+use self::redelivery::Marks;
 use self::table::Table;
 use super::Decoder;
 use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, RecordAccount, Reject, Seq};
 use crate::config;
 use crate::contract::Contract;
 use crate::error::{Error, ErrorKind, Result};
-use crate::progress::{Generation, Partition};
+use crate::progress::{Generation, Partition, Span};
 
 /// Which stream becomes which table.
 #[derive(Debug, Clone)]
@@ -79,11 +84,24 @@ pub struct DebeziumJson {
     keys: Blocks,
     /// The blocks that the last record had: the next one most likely has the same.
     hints: (usize, usize),
+    partitions: HashMap<Partition, State>,
+    /// The marks of the partition that is being decoded.
+    marks: Marks,
+}
+
+/// What is kept of a partition between batches.
+#[derive(Debug, Default)]
+struct State {
+    marks: Marks,
+    held: Option<Held>,
 }
 
 /// What a record became.
 enum Outcome {
     Row,
+    /// The delete half of a move: part of another record's row.
+    Merged,
+    Redelivered,
     Control,
     Unrouted,
     Refused(Refusal),
@@ -157,43 +175,50 @@ impl DebeziumJson {
             values: Blocks::default(),
             keys: Blocks::default(),
             hints: (0, 0),
+            partitions: HashMap::new(),
+            marks: Marks::default(),
         })
     }
 
     /// Decodes one record into the table that it belongs to.
     fn record(&mut self, context: &Context<'_>, record: &RawRecord<'_>) -> Result<Outcome> {
-        let value = match record.value() {
-            None | Some([]) => return self.tombstone(context, record),
-            Some(value) => value,
-        };
-        let found = match self.values.find(value, self.hints.0) {
-            Some(found) => Some((found, utf8(&value[found.payload..]))),
-            None => match utf8(value) {
-                Some(text) => self.values.learn(text).map(|found| (found, text.get(found.payload..))),
-                None => None,
-            },
-        };
-        let (block, text, whole) = match found {
-            Some((found, Some(text))) => (Some(found), text, found.whole),
-            _ => match utf8(value) {
-                Some(text) => (None, text, false),
-                None => return Ok(self.refuse(context, Refusal::decode("the value is not UTF-8"))),
-            },
+        match self.open(record) {
+            Ok(None) => self.tombstone(context, record),
+            Ok(Some((payload, block))) => self.payload(context, record, payload, block),
+            Err(refusal) => Ok(self.refuse(context, refusal)),
+        }
+    }
+
+    /// Reads a record's value as far as its parts; `None` when it has no value.
+    fn open<'r>(
+        &mut self,
+        record: &RawRecord<'r>,
+    ) -> std::result::Result<Option<(Payload<'r>, Option<usize>)>, Refusal> {
+        let Some(value) = record.value().filter(|value| !value.is_empty()) else { return Ok(None) };
+        let not_text = || Refusal::decode("the value is not UTF-8");
+        let (found, text) = match self.values.find(value, self.hints.0) {
+            // The bytes of the schema block were checked when it was first seen.
+            Some(found) => (Some(found), utf8(&value[found.payload..]).ok_or_else(not_text)?),
+            None => {
+                let text = utf8(value).ok_or_else(not_text)?;
+                let found = self.values.learn(text);
+                (found, text.get(found.map_or(0, |found| found.payload)..).unwrap_or_default())
+            }
         };
         let mut cursor = scan::Cursor::new(text);
         let payload = envelope::payload(&mut cursor, &self.names);
-        let ended = whole || ((block.is_none() || cursor.take(b'}')) && cursor.ended());
-        let Some(payload) = payload.filter(|_| ended) else {
-            return Ok(self.refuse(
-                context,
-                Refusal::decode(
-                    "the value is not one JSON object; the topic holds something else than Debezium's JSON, or the \
-                     message was cut",
-                ),
-            ));
+        let ended = match found {
+            Some(found) => found.whole || (cursor.take(b'}') && cursor.ended()),
+            None => cursor.ended(),
         };
-        self.hints.0 = block.map_or(self.hints.0, |b| b.block);
-        self.payload(context, record, payload, block.map(|b| b.block))
+        let payload = payload.filter(|_| ended).ok_or_else(|| {
+            Refusal::decode(
+                "the value is not one JSON object; the topic holds something else than Debezium's JSON, or the message \
+                 was cut",
+            )
+        })?;
+        self.hints.0 = found.map_or(self.hints.0, |found| found.block);
+        Ok(Some((payload, found.map(|found| found.block))))
     }
 
     fn payload(
@@ -205,11 +230,11 @@ impl DebeziumJson {
     ) -> Result<Outcome> {
         let described = block.map(|block| self.values.described(block));
         match (&payload, described) {
-            (_, Some(schema::Described::Control)) => Ok(self.control(context)),
+            (_, Some(schema::Described::Control)) => Ok(Outcome::Control),
             (Payload::Null, None | Some(schema::Described::Nothing)) => self.tombstone(context, record),
-            (Payload::Null, Some(schema::Described::Envelope(_))) => Ok(self.control(context)),
+            (Payload::Null, Some(schema::Described::Envelope(_))) => Ok(Outcome::Control),
             (Payload::Null, Some(schema::Described::Row(_))) => self.delete_by_key(context, record),
-            (Payload::Control, _) => Ok(self.control(context)),
+            (Payload::Control, _) => Ok(Outcome::Control),
             (Payload::Envelope(envelope), _) if envelope.op.eq_ignore_ascii_case("m") => Ok(Outcome::Control),
             (Payload::Envelope(_) | Payload::Flat(_), _) => {
                 let table = match self.route(context, &payload) {
@@ -220,11 +245,6 @@ impl DebeziumJson {
                 self.change(context, record, table, &payload, block)
             }
         }
-    }
-
-    /// Metadata events are control wherever they come from, but an unknown shape on a routed stream is a row.
-    fn control(&self, _context: &Context<'_>) -> Outcome {
-        Outcome::Control
     }
 
     fn refuse(&self, context: &Context<'_>, mut refusal: Refusal) -> Outcome {
@@ -297,6 +317,53 @@ impl DebeziumJson {
         self.delete_by_key(context, record)
     }
 
+    /// Decodes records one after the other, halves of a move together; returns what must wait for the next batch.
+    fn records(
+        &mut self,
+        context: &Context<'_>,
+        records: &[RawRecord<'_>],
+        batch: &mut ChangeBatch,
+        raw: &RawBatch,
+    ) -> Result<Option<Held>> {
+        let mut at = 0;
+        while let Some(record) = records.get(at) {
+            if moves::is_delete_half(record) && self.is_half(context, record) {
+                let tombstone = records.get(at + 1).filter(|next| moves::is_its_tombstone(record, next));
+                let behind = at + 1 + usize::from(tombstone.is_some());
+                let Some(create) = records.get(behind) else {
+                    if raw.span.to.as_offset().is_some() {
+                        return Ok(Some(Held::new(&records[at..], raw)));
+                    }
+                    at = self.one(context, records, at, batch)?;
+                    continue;
+                };
+                if let Some(outcome) = self.move_row(context, record, create)? {
+                    self.count(batch, context.seq(record), Outcome::Merged);
+                    if let Some(tombstone) = tombstone {
+                        self.count(batch, context.seq(tombstone), Outcome::Control);
+                    }
+                    self.count(batch, context.seq(create), outcome);
+                    at = behind + 1;
+                    continue;
+                }
+            }
+            at = self.one(context, records, at, batch)?;
+        }
+        Ok(None)
+    }
+
+    fn one(
+        &mut self,
+        context: &Context<'_>,
+        records: &[RawRecord<'_>],
+        at: usize,
+        batch: &mut ChangeBatch,
+    ) -> Result<usize> {
+        let outcome = self.record(context, &records[at])?;
+        self.count(batch, context.seq(&records[at]), outcome);
+        Ok(at + 1)
+    }
+
     /// Gathers what one batch became.
     fn finish(&mut self, batch: &mut ChangeBatch) -> Result<()> {
         for table in &mut self.tables {
@@ -312,6 +379,8 @@ impl DebeziumJson {
         account.read += 1;
         match outcome {
             Outcome::Row => account.rows += 1,
+            Outcome::Merged => account.merged += 1,
+            Outcome::Redelivered => account.redelivered += 1,
             Outcome::Control => account.control += 1,
             Outcome::Unrouted => account.unrouted += 1,
             Outcome::Refused(refusal) => {
@@ -347,18 +416,59 @@ impl Decoder for DebeziumJson {
             account: RecordAccount::default(),
             mark: None,
         };
-        let context =
+        let state = self.partitions.remove(&raw.partition).unwrap_or_default();
+        self.marks = state.marks;
+        let mut context =
             Context { partition: &raw.partition, generation: raw.generation, stream: raw.stream.as_deref() };
-        for record in raw.records.iter() {
+        let mut records: Vec<RawRecord<'_>> = Vec::with_capacity(raw.records.len() + 2);
+        if let Some(held) = &state.held {
+            let kept = held.records();
+            batch.span.from = held.from();
+            if held.generation == raw.generation {
+                records.extend(kept.iter());
+            } else {
+                // Halves of different generations are not next to each other: the delete stands alone.
+                context.generation = held.generation;
+                for record in kept.iter() {
+                    let outcome = self.record(&context, &record)?;
+                    self.count(&mut batch, context.seq(&record), outcome);
+                }
+                context.generation = raw.generation;
+            }
+        }
+        records.extend(raw.records.iter());
+        let held = self.records(&context, &records, &mut batch, raw)?;
+        if let Some(held) = &held {
+            batch.span.to = held.from();
+        }
+        self.finish(&mut batch)?;
+        batch.mark = self.marks.to_text();
+        self.partitions.insert(raw.partition.clone(), State { marks: std::mem::take(&mut self.marks), held });
+        Ok(batch)
+    }
+
+    fn flush(&mut self, partition: &Partition) -> Result<Option<ChangeBatch>> {
+        let Some(state) = self.partitions.get_mut(partition) else { return Ok(None) };
+        let Some(held) = state.held.take() else { return Ok(None) };
+        self.marks = std::mem::take(&mut state.marks);
+        let mut batch = ChangeBatch {
+            partition: partition.clone(),
+            generation: held.generation,
+            span: Span { from: held.from(), to: held.until.clone() },
+            tables: Vec::new(),
+            rejects: Vec::new(),
+            account: RecordAccount::default(),
+            mark: None,
+        };
+        let context = Context { partition, generation: held.generation, stream: held.stream.as_deref() };
+        for record in held.records().iter() {
             let outcome = self.record(&context, &record)?;
             self.count(&mut batch, context.seq(&record), outcome);
         }
         self.finish(&mut batch)?;
-        Ok(batch)
-    }
-
-    fn flush(&mut self, _partition: &Partition) -> Result<Option<ChangeBatch>> {
-        Ok(None)
+        batch.mark = self.marks.to_text();
+        self.partitions.insert(partition.clone(), State { marks: std::mem::take(&mut self.marks), held: None });
+        Ok(Some(batch))
     }
 
     fn adopt(&mut self, contracts: &[Arc<Contract>]) -> Result<()> {
@@ -370,5 +480,8 @@ impl Decoder for DebeziumJson {
         Ok(())
     }
 
-    fn reset(&mut self, _partition: &Partition, _mark: Option<&str>) {}
+    fn reset(&mut self, partition: &Partition, mark: Option<&str>) {
+        let marks = mark.and_then(Marks::from_text).unwrap_or_default();
+        self.partitions.insert(partition.clone(), State { marks, held: None });
+    }
 }

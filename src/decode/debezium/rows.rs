@@ -127,11 +127,6 @@ impl Rows {
         builder.append(wire, token)
     }
 
-    /// Whether the current row has a value for every column of its old key.
-    pub fn has_old_key(&self) -> bool {
-        self.old_keys.as_ref().is_some_and(|builders| builders.iter().all(|b| b.len() > self.ops.len()))
-    }
-
     /// Finishes the current row; every column must have something.
     #[inline]
     pub fn finish_row(&mut self, op: Op, seq: Seq, time: i64) {
