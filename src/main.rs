@@ -1,11 +1,42 @@
-fn main() {
-    dataflow::failpoint::setup();
-    dataflow::telemetry::init_log(None);
-    let args: Vec<String> = std::env::args().collect();
-    let loaded = match dataflow::config::load(std::path::Path::new(&args[2]), &[]) { Ok(l) => l, Err(m) => { eprintln!("{}", m.render(false)); std::process::exit(2) } };
-    let options = dataflow::pipeline::Options { role: Default::default(), until_caught_up: args.iter().any(|a| a == "--until-caught-up") };
-    let status = std::sync::Arc::new(dataflow::pipeline::status::Status::new("x"));
-    let rt = tokio::runtime::Runtime::new().expect("rt");
-    let r = rt.block_on(dataflow::pipeline::run(&loaded, &options, status.clone(), Default::default()));
-    println!("{r:?}\n{}", serde_json::to_string_pretty(&status.snapshot()).expect("json"));
+//! The process: arguments, logging, exit code.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use dataflow::cli::{self, Cli};
+use dataflow::error::{Error, ErrorKind};
+use dataflow::{failpoint, telemetry};
+
+/// Arrow buffers are large and short-lived: the system's allocator gives memory back late and fragments.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    failpoint::setup();
+    // A mistake in the arguments ends the process here, with exit code 2.
+    let arguments = Cli::parse();
+    telemetry::init_log(arguments.log.map(Into::into));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = runtime
+        .map_err(|error| Error::new(ErrorKind::Internal, "start the runtime").because(error))
+        .and_then(|runtime| runtime.block_on(cli::run(arguments)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn print(error: &Error) {
+    let text = error.to_string();
+    // Mistakes in files begin with their place, and say `error:` themselves.
+    let lead = match (error.kind(), std::io::stderr().is_terminal()) {
+        (ErrorKind::Config, _) if text.contains(": error: ") => "",
+        (_, true) => "\x1b[1;31merror:\x1b[0m ",
+        (_, false) => "error: ",
+    };
+    let _reader_gone = writeln!(std::io::stderr().lock(), "{lead}{text}");
 }

@@ -1,9 +1,19 @@
-//! Every metric name and label, and the set-up of the log. Nothing else in the code spells a metric's name.
+//! Every metric name and label, the set-up of the log, and the status that is shown. Nothing else in the code spells a
+//! metric's name.
 //!
 //! Units are base units and stand in the name: seconds, bytes; counters end in `_total`.
 
+mod screen;
+mod status;
+
+pub use screen::Screen;
+pub use status::{
+    AccountStatus, GroupStatus, PartitionStatus, Problem, SourceStatus, Status, StatusSnapshot, TableState, TableStatus,
+};
+
 use std::io::IsTerminal;
 
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -41,6 +51,52 @@ pub const TABLE_STOPPED: &str = "dataflow_table_stopped";
 /// 1, labels `version`, `log`.
 pub const BUILD_INFO: &str = "dataflow_build_info";
 
+/// Seconds since the process began, gauge.
+pub const UPTIME_SECONDS: &str = "dataflow_uptime_seconds";
+/// Refused and neither retried nor given up, gauge, labels `table`.
+pub const REJECTS_OPEN: &str = "dataflow_rejects_open";
+/// 1 while both sums of the account hold, 0 when one does not, gauge.
+pub const ACCOUNT_BALANCED: &str = "dataflow_account_balanced";
+/// What became of everything, gauge, labels `part` (`read`, `control`, `written`, `applied`, `superseded`, `filtered`,
+/// `rejected`, `waiting`).
+pub const ACCOUNT: &str = "dataflow_account";
+
+/// Gives every metric its help text and unit. Called once, after the recorder is installed.
+pub fn describe() {
+    describe_histogram!(
+        END_TO_END_LATENCY_SECONDS,
+        Unit::Seconds,
+        "From the commit at the source to the commit in the warehouse"
+    );
+    describe_gauge!(
+        WAREHOUSE_FRESHNESS_SECONDS,
+        Unit::Seconds,
+        "Now minus the newest commit time that the warehouse shows"
+    );
+    describe_gauge!(SINK_COMMIT_AGE_SECONDS, Unit::Seconds, "Now minus the group's last warehouse commit");
+    describe_gauge!(
+        SOURCE_LAG_RECORDS,
+        Unit::Count,
+        "Records (files: bytes) between what was read and the source's end"
+    );
+    describe_gauge!(SOURCE_BEHIND_SECONDS, Unit::Seconds, "Now minus the commit time of the record read last");
+    describe_counter!(RECORDS_TOTAL, Unit::Count, "Records by what became of them");
+    describe_counter!(ROWS_TOTAL, Unit::Count, "Rows by table, operation and result");
+    describe_counter!(REJECTS_TOTAL, Unit::Count, "Rejects by table and rule");
+    describe_counter!(RETRIES_TOTAL, Unit::Count, "Retries by part and reason");
+    describe_histogram!(EPOCH_DURATION_SECONDS, Unit::Seconds, "From an epoch's first record to its commit");
+    describe_histogram!(STEP_DURATION_SECONDS, Unit::Seconds, "Time of each step of an epoch");
+    describe_gauge!(LOG_EPOCH, Unit::Count, "The newest epoch in the log");
+    describe_gauge!(WAREHOUSE_EPOCH, Unit::Count, "The newest epoch in the warehouse");
+    describe_gauge!(INFLIGHT_BYTES, Unit::Bytes, "Bytes read and held but not yet sealed");
+    describe_gauge!(TABLE_STOPPED, Unit::Count, "1 while the table is parked or paused");
+    describe_gauge!(BUILD_INFO, Unit::Count, "1, with the program's version and the log's UUID");
+    describe_gauge!(UPTIME_SECONDS, Unit::Seconds, "Seconds since the process began");
+    describe_gauge!(REJECTS_OPEN, Unit::Count, "Refused and neither retried nor given up");
+    describe_gauge!(ACCOUNT_BALANCED, Unit::Count, "1 while both sums of the account hold");
+    describe_gauge!(ACCOUNT, Unit::Count, "What became of everything, since the log began");
+}
+
 /// Buckets of latency histograms, in seconds.
 pub const LATENCY_BUCKETS_SECONDS: [f64; 13] =
     [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 600.0];
@@ -60,7 +116,7 @@ pub fn init_log(form: Option<LogForm>) {
     let form = form.unwrap_or(if terminal { LogForm::Text } else { LogForm::Json });
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
     let registry = tracing_subscriber::registry().with(filter);
-    let output = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let output = tracing_subscriber::fmt::layer().with_writer(Screen);
     // A second set-up in one process (tests) keeps the first.
     let _already_set = match form {
         LogForm::Text => registry.with(output.with_ansi(terminal).with_target(false)).try_init(),

@@ -1,0 +1,95 @@
+//! `/metrics`: counters and histograms from where they happen, gauges from the status at the moment of the scrape.
+
+use std::time::Duration;
+
+use metrics::gauge;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::{self, AccountStatus, StatusSnapshot, TableState};
+
+/// The process's metrics.
+#[derive(Clone)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+}
+
+/// Installs the recorder that every metric of the process goes to. Once per process.
+pub fn install_metrics() -> Result<Metrics> {
+    let failed = |error| Error::new(ErrorKind::Internal, "install the metrics recorder").because(error);
+    let builder = PrometheusBuilder::new().set_buckets(&telemetry::LATENCY_BUCKETS_SECONDS).map_err(failed)?;
+    let handle = builder.install_recorder().map_err(failed)?;
+    telemetry::describe();
+    Ok(Metrics { handle })
+}
+
+impl Metrics {
+    /// The exposition, with every age as of now.
+    pub fn render(&self, snapshot: &StatusSnapshot) -> String {
+        set_gauges(snapshot);
+        self.handle.render()
+    }
+
+    /// Moves histogram samples to where they take no more room. Never ends.
+    pub async fn keep_up(&self) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(5));
+        loop {
+            ticks.tick().await;
+            self.handle.run_upkeep();
+        }
+    }
+}
+
+fn set_gauges(snapshot: &StatusSnapshot) {
+    let (version, log) = (snapshot.version.clone(), snapshot.log.clone());
+    gauge!(telemetry::BUILD_INFO, "version" => version, "log" => log).set(1.0);
+    gauge!(telemetry::UPTIME_SECONDS).set(snapshot.uptime_s as f64);
+    gauge!(telemetry::LOG_EPOCH).set(snapshot.epoch as f64);
+    gauge!(telemetry::INFLIGHT_BYTES).set(snapshot.inflight_bytes as f64);
+    for source in &snapshot.sources {
+        if let Some(seconds) = source.behind_s {
+            gauge!(telemetry::SOURCE_BEHIND_SECONDS, "source" => source.name.clone()).set(seconds);
+        }
+        for partition in &source.partitions {
+            if let Some(behind) = partition.behind {
+                let labels = [("source", source.name.clone()), ("partition", partition.name.clone())];
+                gauge!(telemetry::SOURCE_LAG_RECORDS, &labels).set(behind as f64);
+            }
+        }
+    }
+    for group in &snapshot.groups {
+        gauge!(telemetry::WAREHOUSE_EPOCH, "group" => group.group.clone()).set(group.warehouse_epoch as f64);
+        if let Some(seconds) = group.commit_age_s {
+            gauge!(telemetry::SINK_COMMIT_AGE_SECONDS, "group" => group.group.clone()).set(seconds);
+        }
+    }
+    for table in &snapshot.tables {
+        if let Some(seconds) = table.freshness_s {
+            gauge!(telemetry::WAREHOUSE_FRESHNESS_SECONDS, "table" => table.table.clone()).set(seconds);
+        }
+        gauge!(telemetry::REJECTS_OPEN, "table" => table.table.clone()).set(table.rejects_open as f64);
+        // Both values are always there, so that a table that runs again does not leave a 1 behind.
+        for state in [TableState::Paused, TableState::Parked] {
+            let stopped = gauge!(telemetry::TABLE_STOPPED, "table" => table.table.clone(), "why" => state.word());
+            stopped.set(f64::from(u8::from(table.state == state)));
+        }
+    }
+    account(&snapshot.account);
+}
+
+fn account(account: &AccountStatus) {
+    gauge!(telemetry::ACCOUNT_BALANCED).set(f64::from(u8::from(account.imbalance.is_none())));
+    let parts = [
+        ("read", account.read),
+        ("control", account.control),
+        ("written", account.written),
+        ("applied", account.applied),
+        ("superseded", account.superseded),
+        ("filtered", account.filtered),
+        ("rejected", account.rejected),
+        ("waiting", account.waiting),
+    ];
+    for (part, count) in parts {
+        gauge!(telemetry::ACCOUNT, "part" => part).set(count as f64);
+    }
+}

@@ -1,0 +1,95 @@
+//! `dataflow check`: every mistake at once, without any network.
+
+use clap::Args;
+
+use super::{Output, TopologyArgs};
+use crate::config::{self, Loaded, Mistake, Mistakes};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  dataflow check topologies/shop.yaml
+  dataflow check topologies/shop.yaml --json | jq -r '.file + \":\" + (.line|tostring) + \" \" + .message'")]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    topology: TopologyArgs,
+    /// One JSON object per mistake
+    #[arg(long)]
+    json: bool,
+}
+
+/// A mistake that only the operators can find: a rule that does not fit the columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorMistake {
+    /// The table.
+    pub table: String,
+    /// The operator's index.
+    pub operator: usize,
+    /// The place inside the operator, e.g. `validate.rule`.
+    pub path: String,
+    /// Bytes into the text that stands there.
+    pub offset: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+pub(super) fn run(args: &CheckArgs, output: Output) -> Result<()> {
+    let outcome = config::load(&args.topology.topology, &args.topology.set).and_then(|loaded| {
+        let found = operator_mistakes(&loaded);
+        if found.is_empty() { Ok(loaded) } else { Err(located(&loaded, found)) }
+    });
+    match outcome {
+        Ok(loaded) => report(&loaded, args.json, output),
+        Err(mistakes) if args.json => {
+            for mistake in &mistakes.0 {
+                output.print_json(mistake)?;
+            }
+            Err(silent(&mistakes))
+        }
+        Err(mistakes) => Err(mistakes.into()),
+    }
+}
+
+/// What the operators say about the topology's rules and columns.
+fn operator_mistakes(_loaded: &Loaded) -> Vec<OperatorMistake> {
+    Vec::new()
+}
+
+/// Turns what operators found into places of the file.
+pub fn located(loaded: &Loaded, found: Vec<OperatorMistake>) -> Mistakes {
+    let locate = |mistake: OperatorMistake| -> Mistake {
+        let path = format!("tables.{}.operators[{}].{}", mistake.table, mistake.operator, mistake.path);
+        loaded.mistake(path.trim_end_matches('.'), mistake.offset, mistake.message, mistake.help)
+    };
+    let mut mistakes: Vec<Mistake> = found.into_iter().map(locate).collect();
+    mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
+    Mistakes(mistakes)
+}
+
+fn report(loaded: &Loaded, json: bool, output: Output) -> Result<()> {
+    if json {
+        return Ok(());
+    }
+    let topology = &loaded.topology;
+    let learned = topology.tables.len() - loaded.contracts.len();
+    output.print(&format!(
+        "{}: `{}` is right: {}, {} ({} learned from the stream)",
+        loaded.path.display(),
+        topology.name,
+        count(topology.sources.len(), "source"),
+        count(topology.tables.len(), "table"),
+        learned,
+    ))
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// The mistakes are on standard output already; only the exit code and their number are left to say.
+fn silent(mistakes: &Mistakes) -> Error {
+    Error::new(ErrorKind::Config, count(mistakes.0.len(), "mistake"))
+}
