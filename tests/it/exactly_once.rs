@@ -1,1 +1,10 @@
+//! Exactly once, proved by breaking it: the real process is killed and lied to at every durable step, started again, and
+//! the warehouse is compared with what the generator says must be there.
+//!
+//! | file | what it breaks |
+//! |---|---|
+//! | `world.rs` | nothing: a shop's events, a lake, a warehouse, and the judge |
+//! | `sweep.rs` | every failpoint: killed, failing, answer lost |
 
+mod sweep;
+mod world;
