@@ -65,7 +65,8 @@ fn row(id: u64, numbers: &mut Numbers) -> String {
     let start = if bytes[start] & 0x80 != 0 { start - 1 } else { start };
     let amount = STANDARD.encode(&bytes[start..]);
     let status = ["new", "paid", "shipped", "delivered"][numbers.next(4) as usize];
-    let note = if numbers.next(3) == 0 { "null".to_owned() } else { format!("\"leave at the door {}\"", numbers.next(99)) };
+    let note =
+        if numbers.next(3) == 0 { "null".to_owned() } else { format!("\"leave at the door {}\"", numbers.next(99)) };
     format!(
         r#"{{"id":{id},"customer_id":{},"status":"{status}","email":"customer{}@example.org","amount":"{amount}","currency":"EUR","quantity":{},"paid":{},"order_date":{},"created_at":{},"updated_at":"2026-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z","note":{note}}}"#,
         numbers.next(1_000_000),
@@ -130,9 +131,20 @@ fn row_schema(field: &str) -> String {
 fn value_schema() -> String {
     let plain = |kind: &str, name: &str| format!(r#"{{"type":"{kind}","optional":true,"field":"{name}"}}"#);
     let source = [
-        ("string", "version"), ("string", "connector"), ("string", "name"), ("int64", "ts_ms"), ("string", "snapshot"),
-        ("string", "db"), ("string", "sequence"), ("int64", "ts_us"), ("int64", "ts_ns"), ("string", "schema"),
-        ("string", "table"), ("int64", "txId"), ("int64", "lsn"), ("int64", "xmin"),
+        ("string", "version"),
+        ("string", "connector"),
+        ("string", "name"),
+        ("int64", "ts_ms"),
+        ("string", "snapshot"),
+        ("string", "db"),
+        ("string", "sequence"),
+        ("int64", "ts_us"),
+        ("int64", "ts_ns"),
+        ("string", "schema"),
+        ("string", "table"),
+        ("int64", "txId"),
+        ("int64", "lsn"),
+        ("int64", "xmin"),
     ];
     let source: Vec<_> = source.iter().map(|(kind, name)| plain(kind, name)).collect();
     let transaction = [plain("string", "id"), plain("int64", "total_order"), plain("int64", "data_collection_order")];

@@ -124,7 +124,10 @@ fn plain_envelopes_are_learned() {
         &mut d,
         &[
             rec(r#"{"id":1}"#, &envelope("c", "null", r#"{"id":1,"name":"a\"b","ok":true,"tags":["x"],"gone":null}"#)),
-            rec(r#"{"id":1}"#, &envelope("u", r#"{"id":1}"#, r#"{"id":1,"name":null,"ok":false,"tags":null,"gone":"g"}"#)),
+            rec(
+                r#"{"id":1}"#,
+                &envelope("u", r#"{"id":1}"#, r#"{"id":1,"name":null,"ok":false,"tags":null,"gone":"g"}"#),
+            ),
             rec(r#"{"id":1}"#, &envelope("d", r#"{"id":1,"name":"x"}"#, "null")),
             tombstone(r#"{"id":1}"#),
         ],
@@ -217,14 +220,39 @@ fn every_logical_type_is_read_exactly() {
         (logical("int64", "org.apache.kafka.connect.data.Timestamp"), "-1", "timestamp", "1969-12-31T23:59:59.999"),
         (logical("int64", &time("MicroTimestamp")), "1595008822123456", "timestamp", "2020-07-17T18:00:22.123456"),
         (logical("int64", &time("NanoTimestamp")), "1595008822123456000", "timestamp", "2020-07-17T18:00:22.123456"),
-        (logical("string", &time("ZonedTimestamp")), r#""2016-11-04T11:51:30.123456Z""#, "timestamptz", "2016-11-04T11:51:30.123456Z"),
-        (logical("string", &time("ZonedTimestamp")), r#""2016-11-04T13:51:30+02:00""#, "timestamptz", "2016-11-04T11:51:30Z"),
-        (logical("string", &time("ZonedTimestamp")), r#""+21016-11-04T06:51:30.123456Z""#, "timestamptz", "+21016-11-04T06:51:30.123456Z"),
-        (logical("string", &time("ZonedTimestamp")), r#""-4713-12-31T23:59:59.999999Z""#, "timestamptz", "-4713-12-31T23:59:59.999999Z"),
+        (
+            logical("string", &time("ZonedTimestamp")),
+            r#""2016-11-04T11:51:30.123456Z""#,
+            "timestamptz",
+            "2016-11-04T11:51:30.123456Z",
+        ),
+        (
+            logical("string", &time("ZonedTimestamp")),
+            r#""2016-11-04T13:51:30+02:00""#,
+            "timestamptz",
+            "2016-11-04T11:51:30Z",
+        ),
+        (
+            logical("string", &time("ZonedTimestamp")),
+            r#""+21016-11-04T06:51:30.123456Z""#,
+            "timestamptz",
+            "+21016-11-04T06:51:30.123456Z",
+        ),
+        (
+            logical("string", &time("ZonedTimestamp")),
+            r#""-4713-12-31T23:59:59.999999Z""#,
+            "timestamptz",
+            "-4713-12-31T23:59:59.999999Z",
+        ),
         (logical("string", &time("ZonedTime")), r#""11:51:30.123789Z""#, "text", "11:51:30.123789Z"),
         (logical("string", &time("IsoDate")), r#""2017-09-15Z""#, "date", "2017-09-15"),
         (logical("string", &time("IsoTime")), r#""04:05:11.789Z""#, "time", "04:05:11.789"),
-        (logical("string", &time("IsoTimestamp")), r#""2020-02-29T00:00:00.5Z""#, "timestamp", "2020-02-29T00:00:00.500"),
+        (
+            logical("string", &time("IsoTimestamp")),
+            r#""2020-02-29T00:00:00.5Z""#,
+            "timestamp",
+            "2020-02-29T00:00:00.500",
+        ),
         (logical("int64", &time("MicroDuration")), "-1", "duration", "-1"),
         (logical("int64", &time("NanoDuration")), "5000", "duration", "5"),
         (logical("string", &time("Interval")), r#""P1Y2M3DT4H5M6.78S""#, "text", "P1Y2M3DT4H5M6.78S"),
@@ -232,12 +260,22 @@ fn every_logical_type_is_read_exactly() {
         (logical("bytes", &data("Bits")), r#""AQEBAQEBAQE=""#, "binary", "0101010101010101"),
         (logical("bytes", &data("Bits")), r#""""#, "binary", ""),
         (logical("string", &data("Json")), r#""{\"bar\": \"baz\"}""#, "json", r#"{"bar": "baz"}"#),
-        (logical("string", &data("Uuid")), r#""B68A35A7-17ad-35b3-af2a-ae46edb4545a""#, "uuid", "b68a35a7-17ad-35b3-af2a-ae46edb4545a"),
+        (
+            logical("string", &data("Uuid")),
+            r#""B68A35A7-17ad-35b3-af2a-ae46edb4545a""#,
+            "uuid",
+            "b68a35a7-17ad-35b3-af2a-ae46edb4545a",
+        ),
         (logical("string", &data("Enum")), r#""red""#, "text", "red"),
         (logical("string", &data("EnumSet")), r#""a,b""#, "text", "a,b"),
         (logical("string", &data("Xml")), r#""<a/>""#, "text", "<a/>"),
         (logical("string", &data("Ltree")), r#""a.b""#, "text", "a.b"),
-        (logical("struct", "io.debezium.data.geometry.Point"), r#"{"x":1.0,"y":1.0,"wkb":"AQ==","srid":null}"#, "json", r#"{"x":1.0,"y":1.0,"wkb":"AQ==","srid":null}"#),
+        (
+            logical("struct", "io.debezium.data.geometry.Point"),
+            r#"{"x":1.0,"y":1.0,"wkb":"AQ==","srid":null}"#,
+            "json",
+            r#"{"x":1.0,"y":1.0,"wkb":"AQ==","srid":null}"#,
+        ),
         (r#""type":"array","items":{"type":"int32"}"#.into(), "[1,null]", "json", "[1,null]"),
         (r#""type":"map","keys":{"type":"int16"},"values":{"type":"double"}"#.into(), "[[1,2.5]]", "json", "[[1,2.5]]"),
         (r#""type":"int64""#.into(), "null", "bigint", "null"),
@@ -359,16 +397,21 @@ fn a_flattened_delete_is_a_null_payload() {
 
 #[test]
 fn the_table_is_named_by_the_event_when_there_is_no_stream() {
-    let mut d = decoder(vec![route(), TableRoute { table: "other".into(), stream: "shop.public.other".into(), ..route() }]);
+    let mut d =
+        decoder(vec![route(), TableRoute { table: "other".into(), stream: "shop.public.other".into(), ..route() }]);
     let event = envelope("c", "null", r#"{"id":1}"#);
     let batch = d
-        .decode(&raw(0, None, &[
-            rec(r#"{"id":1}"#, &event),
-            rec(r#"{"id":1}"#, &event.replace(r#""table":"orders""#, r#""table":"other""#)),
-            rec(r#"{"id":1}"#, &event.replace(r#""table":"orders""#, r#""table":"third""#)),
-            rec(r#"{"id":1}"#, r#"{"id":1,"__table":"other","__op":"c"}"#),
-            rec(r#"{"id":1}"#, r#"{"id":1}"#),
-        ]))
+        .decode(&raw(
+            0,
+            None,
+            &[
+                rec(r#"{"id":1}"#, &event),
+                rec(r#"{"id":1}"#, &event.replace(r#""table":"orders""#, r#""table":"other""#)),
+                rec(r#"{"id":1}"#, &event.replace(r#""table":"orders""#, r#""table":"third""#)),
+                rec(r#"{"id":1}"#, r#"{"id":1,"__table":"other","__op":"c"}"#),
+                rec(r#"{"id":1}"#, r#"{"id":1}"#),
+            ],
+        ))
         .unwrap();
     let tables: BTreeMap<_, _> = batch.tables.iter().map(|t| (t.contract.table.as_str(), t.len())).collect();
     assert_eq!(tables, BTreeMap::from([("orders", 1), ("other", 2)]));
@@ -384,7 +427,14 @@ fn the_placeholder_is_unchanged() {
         &mut d,
         &[
             rec(key, &envelope("c", "null", r#"{"id":1,"t":"x","a":[1]}"#)),
-            rec(key, &envelope("u", "null", r#"{"id":1,"t":"__debezium_unavailable_value","a":["__debezium_unavailable_value"]}"#)),
+            rec(
+                key,
+                &envelope(
+                    "u",
+                    "null",
+                    r#"{"id":1,"t":"__debezium_unavailable_value","a":["__debezium_unavailable_value"]}"#,
+                ),
+            ),
             rec(key, &envelope("c", "null", r#"{"id":1,"t":"__debezium_unavailable_value","a":[2]}"#)),
         ],
     );
@@ -396,7 +446,8 @@ fn the_placeholder_is_unchanged() {
 fn moved(id: u32, to: u32, after: &str) -> [Rec; 3] {
     let key = |id: u32| format!(r#"{{"id":{id}}}"#);
     [
-        rec(&key(id), &envelope("d", &format!(r#"{{"id":{id},"t":""}}"#), "null")).header("__debezium.newkey", &key(to)),
+        rec(&key(id), &envelope("d", &format!(r#"{{"id":{id},"t":""}}"#), "null"))
+            .header("__debezium.newkey", &key(to)),
         tombstone(&key(id)),
         rec(&key(to), &envelope("c", "null", after)).header("__debezium.oldkey", &key(id)),
     ]
@@ -424,7 +475,8 @@ fn a_key_update_is_one_move_wherever_batches_end() {
             assert_eq!(batch.span.from, Position::offset(at), "spans join on");
             at = batch.span.to.as_offset().unwrap();
             out.extend(rows(&batch));
-            for (sum, part) in account.iter_mut().zip([batch.account.rows, batch.account.merged, batch.account.control]) {
+            for (sum, part) in account.iter_mut().zip([batch.account.rows, batch.account.merged, batch.account.control])
+            {
                 *sum += part;
             }
             for changes in &batch.tables {
@@ -454,7 +506,8 @@ fn half_a_move_is_a_delete_or_is_refused() {
     let batch = d.decode(&raw(12, Some(STREAM), &[records[2].clone(), moved(1, 2, whole)[2].clone()])).unwrap();
     assert_eq!((batch.rejects[0].rule.as_str(), rows(&batch)), ("incomplete", vec!["c id=2 t=y".to_owned()]));
     // The halves of two different moves are not one move.
-    let batch = d.decode(&raw(14, Some(STREAM), &[records[0].clone(), moved(7, 8, r#"{"id":8,"t":"z"}"#)[2].clone()])).unwrap();
+    let batch =
+        d.decode(&raw(14, Some(STREAM), &[records[0].clone(), moved(7, 8, r#"{"id":8,"t":"z"}"#)[2].clone()])).unwrap();
     assert_eq!(rows(&batch), ["d id=1 t=null", "c id=8 t=z"]);
     // A reset forgets what is kept back.
     d.decode(&raw(16, Some(STREAM), &records[..1])).unwrap();
@@ -484,7 +537,10 @@ fn tables_without_a_key_take_each_event_once() {
         assert_eq!(first.account.redelivered + second.account.redelivered, 2);
     }
     let mut d = decoder(vec![route()]);
-    let batch = decode(&mut d, &[e(1), keyless(&envelope("d", r#"{"n":1}"#, "null")), keyless(&envelope("u", "null", r#"{"n":1}"#))]);
+    let batch = decode(
+        &mut d,
+        &[e(1), keyless(&envelope("d", r#"{"n":1}"#, "null")), keyless(&envelope("u", "null", r#"{"n":1}"#))],
+    );
     assert_eq!((batch.account.rows, batch.account.rejected), (1, 2));
     assert!(batch.rejects[0].reason.contains("`key:`"));
 }
@@ -514,13 +570,28 @@ fn one(d: &mut DebeziumJson, after: &str) -> Result<String, String> {
 #[test]
 fn a_contract_reads_what_has_no_schema() {
     let columns = [
-        ("id", "bigint"), ("price", "decimal(10,2)"), ("big", "decimal(50,3)"), ("free", "numeric"), ("day", "date"),
-        ("at", "timestamp"), ("zoned", "timestamptz"), ("clock", "time"), ("took", "duration"), ("bytes", "binary"),
-        ("doc", "json"), ("ok", "boolean"), ("ratio", "double"), ("code", "varchar(3)"),
+        ("id", "bigint"),
+        ("price", "decimal(10,2)"),
+        ("big", "decimal(50,3)"),
+        ("free", "numeric"),
+        ("day", "date"),
+        ("at", "timestamp"),
+        ("zoned", "timestamptz"),
+        ("clock", "time"),
+        ("took", "duration"),
+        ("bytes", "binary"),
+        ("doc", "json"),
+        ("ok", "boolean"),
+        ("ratio", "double"),
+        ("code", "varchar(3)"),
     ];
     let encodings = [
-        ("price", Encoding::Base64), ("day", Encoding::Days), ("at", Encoding::Milliseconds),
-        ("clock", Encoding::Microseconds), ("took", Encoding::Microseconds), ("bytes", Encoding::Hex),
+        ("price", Encoding::Base64),
+        ("day", Encoding::Days),
+        ("at", Encoding::Milliseconds),
+        ("clock", Encoding::Microseconds),
+        ("took", Encoding::Microseconds),
+        ("bytes", Encoding::Hex),
     ];
     let mut d = written(contract(&columns, &encodings));
     let row = r#"{"id":1,"price":"MDk=","big":"-1.5","free":{"scale":1,"value":"Dw=="},"day":17109,"at":1595008822123,"zoned":"2020-07-17T18:00:22Z","clock":1,"took":-90000000000,"bytes":"00ff","doc":"{\"a\":1}","ok":1,"ratio":2,"code":"abc"}"#;
@@ -535,7 +606,8 @@ fn a_contract_reads_what_has_no_schema() {
 
 #[test]
 fn what_is_ambiguous_without_schema_names_the_field_to_add() {
-    let columns = [("id", "bigint"), ("price", "decimal(10,2)"), ("at", "timestamp"), ("bytes", "binary"), ("took", "duration")];
+    let columns =
+        [("id", "bigint"), ("price", "decimal(10,2)"), ("at", "timestamp"), ("bytes", "binary"), ("took", "duration")];
     let mut d = written(contract(&columns, &[]));
     for (row, expected) in [
         (r#"{"id":1,"at":1595008822123}"#, "`encodings:`"),
@@ -547,7 +619,11 @@ fn what_is_ambiguous_without_schema_names_the_field_to_add() {
         let error = one(&mut d, row).unwrap_err();
         assert!(error.contains(expected), "{error}");
     }
-    assert!(one(&mut d, r#"{"id":1,"price":12.5,"at":"2020-01-01T00:00:00","bytes":"AQID"}"#).unwrap().contains("price=12.50"));
+    assert!(
+        one(&mut d, r#"{"id":1,"price":12.5,"at":"2020-01-01T00:00:00","bytes":"AQID"}"#)
+            .unwrap()
+            .contains("price=12.50")
+    );
     let bad = contract(&columns, &[("price", Encoding::Days)]);
     let error = DebeziumJson::new("s", &Debezium::default(), vec![TableRoute { contract: Some(bad), ..route() }]);
     assert_eq!(error.err().map(|e| e.exit_code()), Some(2));
@@ -565,7 +641,12 @@ fn mysql_times_beyond_a_day_fit_a_declared_duration() {
 fn with_schema_and_without_make_the_same_columns() {
     let cases = [
         (decimal(4, Some(8)), "decimal(8,4)", Some(Encoding::Base64), r#""EtaH""#),
-        (logical("int64", "io.debezium.time.MicroTimestamp"), "timestamp", Some(Encoding::Microseconds), "1595008822123456"),
+        (
+            logical("int64", "io.debezium.time.MicroTimestamp"),
+            "timestamp",
+            Some(Encoding::Microseconds),
+            "1595008822123456",
+        ),
         (logical("int64", "io.debezium.time.Timestamp"), "timestamp", Some(Encoding::Milliseconds), "1595008822123"),
         (logical("int32", "io.debezium.time.Date"), "date", Some(Encoding::Days), "17109"),
         (logical("int64", "io.debezium.time.MicroTime"), "time", Some(Encoding::Microseconds), "64822000000"),
@@ -744,7 +825,8 @@ mod properties {
                 .prop_map(|(n, s, b)| format!(r#"{{"id":{n},"t":{},"b":{b}}}"#, serde_json::Value::from(s))),
             any::<f64>().prop_map(|n| format!(r#"{{"id":1,"f":{n}}}"#)),
         ];
-        let event = ("[rcudtmx]", row.clone(), row.clone()).prop_map(|(op, before, after)| envelope(&op, &before, &after));
+        let event =
+            ("[rcudtmx]", row.clone(), row.clone()).prop_map(|(op, before, after)| envelope(&op, &before, &after));
         let schema = ("[rcud]", row).prop_map(|(op, row)| with_schema(r#""type":"string""#, &op, &row));
         let whole = prop_oneof![event, schema, any::<String>(), Just("null".to_owned())];
         (whole, any::<prop::sample::Index>(), 0u8..4).prop_map(|(whole, at, how)| {
@@ -761,10 +843,8 @@ mod properties {
     }
 
     fn any_record() -> impl Strategy<Value = Rec> {
-        let key = proptest::option::of(prop_oneof![
-            (0..4i64).prop_map(|n| format!(r#"{{"id":{n}}}"#)),
-            any::<String>(),
-        ]);
+        let key =
+            proptest::option::of(prop_oneof![(0..4i64).prop_map(|n| format!(r#"{{"id":{n}}}"#)), any::<String>(),]);
         (key, proptest::option::of(any_value()), 0u8..6).prop_map(|(key, value, header)| {
             let record = Rec { key, value, headers: vec![] };
             match header {
