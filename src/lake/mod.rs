@@ -36,7 +36,7 @@ mod table_writer;
 pub use epoch_writer::{EpochWriter, SealedFiles};
 pub use log::{Access, Draft, DraftTable, Log, LogState, Stopped, TableTotals};
 pub use quarantine::{Payload, StoredReject};
-pub use sweep::{SweepReport, sweep};
+pub use sweep::{SweepReport, sweep, sweep_everything};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -296,14 +296,14 @@ impl<'a> EntryReader<'a> {
             source_time_us: self.time(8, row),
         };
         let rejected_at = DateTime::from_timestamp_micros(self.time(15, row)).ok_or_else(|| wrong("rejected_at"))?;
-        Ok(StoredReject { row: number, payload: self.payload(partition, row), reject, rejected_at })
+        Ok(StoredReject { row: number, payload: self.payload(partition, row)?, reject, rejected_at })
     }
 
-    fn payload(&self, partition: &str, row: usize) -> Payload {
+    fn payload(&self, partition: &str, row: usize) -> Result<Payload> {
         if !self.batch.column(9).as_boolean().value(row) {
-            return Payload::Absent;
+            return Ok(Payload::Absent);
         }
-        let Some(key) = &self.key else { return Payload::Locked };
+        let Some(key) = &self.key else { return Ok(Payload::Locked) };
         let offset = self.batch.column(10).as_primitive::<Int64Type>().value(row) as u64;
         let open = |column: usize, part: &str| {
             let sealed = self.batch.column(column).as_binary::<i32>();
@@ -313,8 +313,9 @@ impl<'a> EntryReader<'a> {
             key.open(&place(partition, offset, part), sealed.value(row)).map(Some)
         };
         let parts = (open(12, "key"), open(13, "value"), open(14, "headers"));
-        let (Some(key), Some(value), Some(headers)) = parts else { return Payload::Locked };
-        let headers = headers.map_or_else(Vec::new, |json| headers_from_json(&json));
-        Payload::Open { offset, timestamp_us: self.time(11, row), key, value, headers }
+        let (Some(key), Some(value), Some(headers)) = parts else { return Ok(Payload::Locked) };
+        let headers = headers.map_or_else(|| Some(Vec::new()), |json| headers_from_json(&json));
+        let headers = headers.ok_or_else(|| unreadable(self.file, format!("row {row} has no valid headers")))?;
+        Ok(Payload::Open { offset, timestamp_us: self.time(11, row), key, value, headers })
     }
 }

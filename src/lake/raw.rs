@@ -46,6 +46,9 @@ fn place(partition: &str, offset: u64, part: &str) -> String {
     format!("{partition}/{offset}/{part}")
 }
 
+/// Names and values.
+pub(super) type Headers = Vec<(String, Option<Vec<u8>>)>;
+
 /// A header as JSON: `text` when it is UTF-8, else `base64`, neither when it is null.
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -70,15 +73,15 @@ pub(super) fn headers_to_json(record: RawRecord<'_>) -> Option<String> {
     if headers.is_empty() { None } else { serde_json::to_string(&headers).ok() }
 }
 
-/// The reverse of [`headers_to_json`].
-pub(super) fn headers_from_json(json: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
-    let headers: Vec<Header> = serde_json::from_slice(json).unwrap_or_default();
-    let bytes = |header: &Header| match (&header.text, &header.base64) {
-        (Some(text), _) => Some(text.clone().into_bytes()),
-        (None, Some(text)) => BASE64.decode(text).ok(),
-        (None, None) => None,
+/// The reverse of [`headers_to_json`]; `None` when it is not what that writes.
+pub(super) fn headers_from_json(json: &[u8]) -> Option<Headers> {
+    let headers: Vec<Header> = serde_json::from_slice(json).ok()?;
+    let parse = |header: Header| match (header.text, header.base64) {
+        (Some(text), _) => Some((header.name, Some(text.into_bytes()))),
+        (None, Some(text)) => BASE64.decode(text).ok().map(|bytes| (header.name, Some(bytes))),
+        (None, None) => Some((header.name, None)),
     };
-    headers.into_iter().map(|header| (header.name.clone(), bytes(&header))).collect()
+    headers.into_iter().map(parse).collect()
 }
 
 /// Collects an epoch's raw records.
@@ -206,7 +209,8 @@ fn decode(file: &DataFile, batch: &RecordBatch, key: Option<&MasterKey>, out: &m
         let target = current(out, Partition::new(source, name), generations.value(row), stream, offset);
         let time = if times.is_valid(row) { times.value(row) } else { NO_TIME };
         target.records.push(offset, time, part(5, "key")?.as_deref(), part(6, "value")?.as_deref());
-        for (name, value) in part(7, "headers")?.map_or_else(Vec::new, |json| headers_from_json(&json)) {
+        let headers = part(7, "headers")?.map_or_else(|| Some(Vec::new()), |json| headers_from_json(&json));
+        for (name, value) in headers.ok_or_else(|| unreadable(file, format!("row {row} has no valid headers")))? {
             target.records.push_header(&name, value.as_deref());
         }
         target.span.to = Position::offset(offset + 1);

@@ -88,7 +88,7 @@ impl Store {
 
     async fn create_once(&self, path: &str, body: Bytes) -> Created {
         if let Some((files, prefix)) = &self.local {
-            let full = Path::from_iter(prefix.parts().chain(Path::from(path).parts()));
+            let full = Path::from_iter(prefix.parts().chain(place(path).parts()));
             let staging = Path::from_iter(prefix.parts().chain(Path::from(STAGING).parts()));
             let paths = files.path_to_filesystem(&full).and_then(|f| Ok((f, files.path_to_filesystem(&staging)?)));
             return match paths {
@@ -97,7 +97,7 @@ impl Store {
             };
         }
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.objects.put_opts(&Path::from(path), body.into(), options).await {
+        match self.objects.put_opts(&place(path), body.into(), options).await {
             Ok(_) => Created::Yes,
             Err(object_store::Error::AlreadyExists { .. }) => Created::Exists,
             Err(error) => Created::Unknown(self.failure("create", path, error)),
@@ -129,7 +129,7 @@ impl Store {
 
     /// Reads an object and when the store last modified it; `None` when there is none.
     pub async fn get(&self, path: &str) -> Result<Option<(Bytes, ObjectMeta)>> {
-        let found = match self.objects.get(&Path::from(path)).await {
+        let found = match self.objects.get(&place(path)).await {
             Ok(found) => found,
             Err(error @ object_store::Error::NotFound { .. }) if !lacks_bucket(&error) => return Ok(None),
             Err(error) => return Err(self.failure("read", path, error)),
@@ -141,7 +141,7 @@ impl Store {
 
     /// Whether there is an object of that name.
     pub async fn exists(&self, path: &str) -> Result<bool> {
-        match self.objects.head(&Path::from(path)).await {
+        match self.objects.head(&place(path)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(self.failure("look at", path, error)),
@@ -150,13 +150,20 @@ impl Store {
 
     /// All objects below a folder.
     pub async fn list(&self, below: &str) -> Result<Vec<ObjectMeta>> {
-        let found = self.objects.list(Some(&Path::from(below))).try_collect().await;
+        let found = self.objects.list(Some(&place(below))).try_collect().await;
         found.map_err(|error| self.failure("list", below, error))
+    }
+
+    /// The folders directly below a folder.
+    pub async fn folders(&self, below: &str) -> Result<Vec<String>> {
+        let found = self.objects.list_with_delimiter(Some(&place(below))).await;
+        let found = found.map_err(|error| self.failure("list", below, error))?;
+        Ok(found.common_prefixes.iter().map(Path::to_string).collect())
     }
 
     /// Deletes an object; one that is not there is deleted already.
     pub async fn delete(&self, path: &str) -> Result<()> {
-        match self.objects.delete(&Path::from(path)).await {
+        match self.objects.delete(&place(path)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.failure("delete", path, error)),
         }
@@ -183,6 +190,11 @@ impl Store {
         let report = Error::new(kind, format!("{doing} {path} in {}", self.url)).because(error);
         if let Some(help) = help { report.help(help) } else { report }
     }
+}
+
+/// A path as the store takes it. One that a listing gave is encoded already, and stays as it is.
+pub(super) fn place(path: &str) -> Path {
+    Path::parse(path).unwrap_or_else(|_| Path::from(path))
 }
 
 /// A growing pause between attempts, with a limit.

@@ -2,76 +2,102 @@
 //!
 //! An attempt gives up after an hour, so a file that is older than a day by the store's clock and that no manifest names
 //! never will be. Nothing younger is touched, whatever it is.
+//!
+//! A file is uploaded before its manifest is put. So it is enough to read the manifests back to one that the store got
+//! before the oldest file in question: a sweep costs what the swept days hold, not what the log holds.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use object_store::ObjectMeta;
 use ulid::Ulid;
 
-use super::store::Store;
-use super::{Access, Log};
+use super::store::{Store, place, vanished};
+use super::{Access, Lake, Log};
 use crate::epoch::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Nothing younger is deleted.
 const MINIMUM_AGE: TimeDelta = TimeDelta::days(1);
+/// How far back a usual sweep looks. A process that was away for longer calls [`sweep_everything`].
+const USUAL_REACH: TimeDelta = TimeDelta::days(8);
+/// How far the store's times of two objects may be out of order.
+const SLACK: TimeDelta = TimeDelta::hours(2);
 
 /// What a sweep did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SweepReport {
-    /// Files below the zones that were looked at.
+    /// Files old enough to be looked at.
     pub seen: u64,
     /// Files that no manifest names, deleted.
     pub unnamed: Vec<String>,
     /// Raw files past their retention, deleted.
     pub expired_raw: Vec<String>,
-    /// Quarantine files past their retention, deleted.
+    /// Quarantine files past their retention, deleted. Their manifests go on naming them.
     pub expired_quarantine: Vec<String>,
     /// Bytes that were freed.
     pub bytes: u64,
 }
 
-/// Deletes data files that no manifest names and that are older than a day by the store's clock, and raw and quarantine
-/// files past their retention.
+/// Deletes data files that no manifest names and that are between one and eight days old by the store's clock, and raw
+/// and quarantine files past their retention.
 pub async fn sweep(log: &Log) -> Result<SweepReport> {
+    sweep_back(log, Some(USUAL_REACH)).await
+}
+
+/// As [`sweep`], however old the files are. Reads the whole log.
+pub async fn sweep_everything(log: &Log) -> Result<SweepReport> {
+    sweep_back(log, None).await
+}
+
+async fn sweep_back(log: &Log, reach: Option<TimeDelta>) -> Result<SweepReport> {
     if log.access() == Access::Read {
         return Err(Error::new(ErrorKind::Internal, "sweep a log that was opened to be read"));
     }
-    let lake = log.lake();
+    let (lake, mut report) = (log.lake(), SweepReport::default());
     let now = store_now(&lake.store).await?;
-    let mut files = Vec::new();
-    for zone in ["processed", "quarantine", "raw", "_tmp"] {
-        files.extend(lake.store.list(zone).await?);
-    }
+    let settings = &lake.settings;
+    report.expired_raw = expire(lake, now, "raw", settings.raw_retention, &mut report.bytes).await?;
+    report.expired_quarantine =
+        expire(lake, now, "quarantine", settings.quarantine_retention, &mut report.bytes).await?;
+
     // Listed before the log is read: what is committed meanwhile is named.
-    let named = named_files(log).await?;
-    let mut report = SweepReport { seen: files.len() as u64, ..SweepReport::default() };
-    for file in files {
-        let age = now - file.last_modified;
-        let path = file.location.to_string();
-        let settings = &lake.settings;
-        let list = if !named.contains(&path) && age > MINIMUM_AGE {
-            &mut report.unnamed
-        } else if path.starts_with("raw/") && is_past(age, settings.raw_retention) {
-            &mut report.expired_raw
-        } else if path.starts_with("quarantine/") && is_past(age, settings.quarantine_retention) {
-            &mut report.expired_quarantine
-        } else {
-            continue;
-        };
+    let oldest = reach.map(|reach| now - reach);
+    let mut candidates = candidates(&lake.store, now, oldest).await?;
+    report.seen = candidates.len() as u64;
+    if let Some(first) = candidates.values().map(|file| file.last_modified).min() {
+        keep_named(log, first - SLACK, &mut candidates).await?;
+    }
+    for (path, file) in candidates {
         lake.store.delete(&path).await?;
-        list.push(path);
         report.bytes += file.size;
+        report.unnamed.push(path);
     }
     Ok(report)
 }
 
-fn is_past(age: TimeDelta, retention: Option<Duration>) -> bool {
-    // Never younger than a day: a load may still want it.
-    let retention = retention.and_then(|retention| TimeDelta::from_std(retention).ok());
-    age > MINIMUM_AGE && retention.is_some_and(|retention| age > retention)
+/// Deletes the files of a zone that are past its retention, and never one that is younger than a day.
+async fn expire(
+    lake: &Lake,
+    now: DateTime<Utc>,
+    zone: &str,
+    retention: Option<Duration>,
+    bytes: &mut u64,
+) -> Result<Vec<String>> {
+    let Some(retention) = retention.and_then(|retention| TimeDelta::from_std(retention).ok()) else {
+        return Ok(Vec::new());
+    };
+    let mut expired = Vec::new();
+    for file in lake.store.list(zone).await? {
+        if now - file.last_modified > retention.max(MINIMUM_AGE) {
+            let path = file.location.to_string();
+            lake.store.delete(&path).await?;
+            *bytes += file.size;
+            expired.push(path);
+        }
+    }
+    Ok(expired)
 }
 
 /// What the store's clock says: when it saw an object that is made now.
@@ -80,22 +106,61 @@ async fn store_now(store: &Store) -> Result<DateTime<Utc>> {
     store.create_own("log.clock", &path, bytes::Bytes::from_static(b"now")).await?;
     let found: Option<ObjectMeta> = store.get(&path).await?.map(|(_, meta)| meta);
     store.delete(&path).await?;
-    found.map(|meta| meta.last_modified).ok_or_else(|| super::store::vanished(&path))
+    found.map(|meta| meta.last_modified).ok_or_else(|| vanished(&path))
 }
 
-/// The paths of all data files of all manifests.
-async fn named_files(log: &Log) -> Result<HashSet<String>> {
-    let newest = log.refresh().await?.n;
-    let mut named = HashSet::new();
-    for n in 1..=newest {
-        name_files(&*log.manifest(n).await?, &mut named);
+/// Files that are older than a day, by path.
+async fn candidates(
+    store: &Store,
+    now: DateTime<Utc>,
+    oldest: Option<DateTime<Utc>>,
+) -> Result<BTreeMap<String, ObjectMeta>> {
+    let mut folders = vec!["_tmp".to_owned()];
+    for zone in ["quarantine", "raw"] {
+        folders.extend(days(store, zone, oldest).await?);
     }
-    Ok(named)
+    for table in store.folders("processed").await? {
+        folders.extend(days(store, &table, oldest).await?);
+    }
+    let mut found = BTreeMap::new();
+    for folder in folders {
+        let files = store.list(&folder).await?.into_iter();
+        let old = files.filter(|file| {
+            now - file.last_modified > MINIMUM_AGE && oldest.is_none_or(|oldest| file.last_modified >= oldest)
+        });
+        found.extend(old.map(|file| (file.location.to_string(), file)));
+    }
+    Ok(found)
 }
 
-fn name_files(manifest: &Manifest, named: &mut HashSet<String>) {
+/// The `dt=` folders that may hold files of that age. The day in the name is the writer's.
+async fn days(store: &Store, below: &str, oldest: Option<DateTime<Utc>>) -> Result<Vec<String>> {
+    let first = oldest.map(|oldest| (oldest - TimeDelta::days(2)).date_naive());
+    let mut folders = store.folders(below).await?;
+    folders.retain(|folder| {
+        let day = folder.rsplit_once("dt=").and_then(|(_, day)| day.parse::<NaiveDate>().ok());
+        first.is_none() || day.is_none() || day >= first
+    });
+    Ok(folders)
+}
+
+/// Takes the files that manifests name out of `candidates`, from the newest manifest back to one put before `since`.
+async fn keep_named(log: &Log, since: DateTime<Utc>, candidates: &mut BTreeMap<String, ObjectMeta>) -> Result<()> {
+    for n in (1..=log.refresh().await?.n).rev() {
+        let (manifest, put_at) = log.manifest_and_time(n).await?;
+        for path in named_files(&manifest) {
+            candidates.remove(&path);
+        }
+        if put_at < since || candidates.is_empty() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The paths of a manifest's data files, as the store spells them in a listing.
+fn named_files(manifest: &Manifest) -> impl Iterator<Item = String> {
     let files = manifest.tables.values().flat_map(|table| &table.files);
     let files = files.chain(manifest.quarantine.iter().map(|q| &q.file)).chain(&manifest.raw);
-    // As the store spells them in a listing.
-    named.extend(files.map(|file| object_store::path::Path::from(file.path.as_str()).to_string()));
+    files.map(|file| place(&file.path).to_string())
 }

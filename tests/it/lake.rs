@@ -141,3 +141,244 @@ async fn commit_refresh_resume(config: &config::Lake) {
     let foreign = Log::open(lake, "other", Access::Write).await.unwrap_err();
     assert_eq!(foreign.kind(), &ErrorKind::Config);
 }
+
+#[tokio::test]
+async fn of_two_writers_on_one_partition_exactly_one_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = S3Server::start().await;
+    for config in [local(folder.path()), server.lake("sales")] {
+        let lake = Lake::open(&config).unwrap();
+        let contract = contract("orders", &orders());
+        let one = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+        let two = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+        let (a, b) = (seal(&lake, &contract, "0", 0, 10).await, seal(&lake, &contract, "0", 0, 7).await);
+        let (a, b) = tokio::join!(one.commit(a, &same), two.commit(b, &same));
+        let (won, lost) = if a.is_ok() { (a, b) } else { (b, a) };
+        assert_eq!(won.unwrap().n, 1);
+        assert_eq!(lost.unwrap_err().kind(), &ErrorKind::Fenced);
+        assert_eq!(one.refresh().await.unwrap(), two.refresh().await.unwrap());
+        assert_eq!(one.state().n, 1);
+    }
+}
+
+#[tokio::test]
+async fn writers_on_different_partitions_both_land_and_their_contracts_converge() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&local(folder.path())).unwrap();
+    let one = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+    let two = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+    let with_a = columns(&[("id", Type::BigInt), ("note", Type::TEXT), ("a", Type::Int)], &["id"]);
+    let with_b = columns(&[("id", Type::BigInt), ("note", Type::TEXT), ("b", Type::Date)], &["id"]);
+    let a = seal(&lake, &contract("orders", &with_a), "0", 0, 10).await;
+    let b = seal(&lake, &contract("orders", &with_b), "1", 100, 103).await;
+    let (a, b) = tokio::join!(one.commit(a, &same), two.commit(b, &same));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    let (first, second) = if a.n == 1 { (a, b) } else { (b, a) };
+    assert_eq!((first.n, second.n), (1, 2));
+    assert_eq!(one.refresh().await.unwrap(), two.refresh().await.unwrap());
+
+    let newest = Arc::clone(&one.state().contracts["orders"]);
+    let names: std::collections::BTreeSet<_> = newest.output.columns.iter().map(|c| c.name.clone()).collect();
+    assert_eq!((newest.version, names.len()), (2, 4));
+    assert_eq!(second.contracts.len(), 1);
+    // The first file is the first contract's as it stands; the second lacks a column of its own.
+    assert!(!first.tables["orders"].fold && second.tables["orders"].fold);
+    for manifest in [first, second] {
+        let back = lake.read_changes(&manifest.tables["orders"].files[0], &newest).await.unwrap();
+        assert_eq!(back[0].rows.schema(), newest.output.arrow());
+        assert!(back[0].unchanged.iter().all(Option::is_none), "a created row has no unknown column");
+    }
+}
+
+#[tokio::test]
+async fn a_clash_of_contracts_is_fenced() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&local(folder.path())).unwrap();
+    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+    let with = |kind| columns(&[("id", Type::BigInt), ("note", Type::TEXT), ("a", kind)], &["id"]);
+    log.commit(seal(&lake, &contract("orders", &with(Type::Date)), "0", 0, 1).await, &same).await.unwrap();
+    let clash = seal(&lake, &contract("orders", &with(Type::Boolean)), "0", 1, 2).await;
+    let error = log.commit(clash, &same).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Fenced);
+    assert!(error.to_string().contains("column `a` is date"), "{error}");
+}
+
+#[tokio::test]
+async fn operators_that_change_make_a_new_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&local(folder.path())).unwrap();
+    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+    let plain = contract("orders", &orders());
+    log.commit(seal(&lake, &plain, "0", 0, 1).await, &same).await.unwrap();
+    let renamed = |_: &str, input: &TableSchema| -> Result<TableSchema> {
+        let mut output = input.clone();
+        output.columns[1].name = "remark".into();
+        Ok(output)
+    };
+    let committed = log.commit(seal(&lake, &plain, "0", 1, 2).await, &renamed).await.unwrap();
+    assert_eq!((committed.contracts[0].version, committed.tables["orders"].fold), (2, true));
+    assert_eq!(committed.tables["orders"].files[0].contract, 2);
+    let again = log.commit(seal(&lake, &plain, "0", 2, 3).await, &renamed).await.unwrap();
+    assert_eq!(again.contracts, []);
+}
+
+#[tokio::test]
+async fn a_lost_answer_commits_once() {
+    let server = S3Server::start().await;
+    let lake = Lake::open(&server.lake("sales")).unwrap();
+    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+    let contract = contract("orders", &orders());
+    // Once: the client's own second try is refused, and what is there is recognised.
+    server.fault(Fault::AnswerLost, "PUT", "_log/0000", 1);
+    let first = log.commit(seal(&lake, &contract, "0", 0, 5).await, &same).await.unwrap();
+    assert_eq!((first.n, server.heal()), (1, 0));
+    // The read-back finds it although no answer ever came.
+    server.fault(Fault::AnswerLost, "PUT", "_log/0000", usize::MAX);
+    let second = log.commit(seal(&lake, &contract, "0", 5, 9).await, &same).await.unwrap();
+    server.heal();
+    assert_eq!(second.n, 2);
+    // Data files as well.
+    server.fault(Fault::AnswerLost, "PUT", "processed/", 1);
+    let third = log.commit(seal(&lake, &contract, "0", 9, 12).await, &same).await.unwrap();
+    assert_eq!((third.n, server.heal()), (3, 0));
+    assert_eq!(Log::open(lake, "sales", Access::Read).await.unwrap().state().tables["orders"].rows, 12);
+}
+
+#[tokio::test]
+async fn a_draft_whose_commit_is_unknown_can_be_committed_again() {
+    let server = S3Server::start().await;
+    let lake = Lake::open(&server.lake("sales")).unwrap();
+    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+    let draft = seal(&lake, &contract("orders", &orders()), "0", 0, 5).await;
+    server.fault(Fault::AnswerLost, "PUT", "_log/0000", usize::MAX);
+    server.fault(Fault::Unavailable, "GET", "_log/0000", usize::MAX);
+    let unknown = log.commit(draft.clone(), &same).await.unwrap_err();
+    assert_eq!(unknown.kind(), &ErrorKind::StoreUnavailable);
+    server.heal();
+    // Somebody looks at the log in between: the manifest is in the state before its writer knows.
+    assert_eq!(log.refresh().await.unwrap().n, 1);
+    let committed = log.commit(draft.clone(), &same).await.unwrap();
+    assert_eq!((committed.n, committed.attempt), (1, draft.attempt));
+    assert_eq!(log.refresh().await.unwrap().n, 1);
+}
+
+#[tokio::test]
+async fn a_store_that_overwrites_is_refused() {
+    let server = S3Server::start().await;
+    let lake = Lake::open(&server.lake("sales")).unwrap();
+    server.fault(Fault::Overwrite, "PUT", "_log/probe", usize::MAX);
+    let error = Log::open(lake.clone(), "sales", Access::Write).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::StoreBroken);
+    assert!(error.to_string().contains("If-None-Match"), "{error}");
+    server.heal();
+    Log::open(lake, "sales", Access::Write).await.unwrap();
+}
+
+#[tokio::test]
+async fn refusals_of_the_store_say_what_to_do() {
+    let server = S3Server::start().await;
+    let kind = async |config: &config::Lake| {
+        let error = Log::open(Lake::open(config).unwrap(), "sales", Access::Write).await.unwrap_err();
+        (error.kind().clone(), error.help_text().unwrap_or_default().to_owned())
+    };
+    let wrong_key = config::Lake { secret_access_key: Some("wrong".into()), ..server.lake("sales") };
+    let (refused, help) = kind(&wrong_key).await;
+    assert_eq!(refused, ErrorKind::Config);
+    assert!(help.contains("credentials"), "{help}");
+    let no_bucket = config::Lake { url: "s3://nowhere/sales".into(), ..server.lake("sales") };
+    let (missing, help) = kind(&no_bucket).await;
+    assert_eq!(missing, ErrorKind::Config, "{help}");
+    assert!(help.contains("bucket"), "{help}");
+    let unknown = Lake::open(&config::Lake { url: "ftp://x/y".into(), ..server.lake("x") }).unwrap_err();
+    assert_eq!(unknown.kind(), &ErrorKind::Config);
+    let denied = server.lake("denied");
+    server.fault(Fault::Denied, "PUT", "", usize::MAX);
+    assert_eq!(kind(&denied).await.0, ErrorKind::Config);
+}
+
+#[tokio::test]
+async fn gaps_overlaps_and_old_generations_are_fenced() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&local(folder.path())).unwrap();
+    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+    let commit = async |from, to, generation| {
+        let spans = vec![Advance { generation, ..advance("0", from, to) }];
+        log.commit(Draft { spans, ..Draft::new(Ulid::new(), Utc::now()) }, &same).await
+    };
+    commit(5, 10, 2).await.unwrap();
+    for (from, generation) in [(11, 2), (9, 2), (5, 2), (10, 1)] {
+        assert_eq!(commit(from, 20, generation).await.unwrap_err().kind(), &ErrorKind::Fenced, "{from} {generation}");
+    }
+    commit(10, 20, 2).await.unwrap();
+    assert_eq!(log.state().n, 2);
+}
+
+#[tokio::test]
+async fn an_attempt_gives_up_after_an_hour() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&local(folder.path())).unwrap();
+    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+    let draft = seal(&lake, &contract("orders", &orders()), "0", 0, 5).await;
+    let old = Draft { sealed_at: Utc::now() - TimeDelta::minutes(61), ..draft.clone() };
+    assert_eq!(log.commit(old, &same).await.unwrap_err().kind(), &ErrorKind::Fenced);
+    let younger = Draft { sealed_at: Utc::now() - TimeDelta::minutes(59), ..draft };
+    assert_eq!(log.commit(younger, &same).await.unwrap().n, 1);
+}
+
+#[tokio::test]
+async fn an_account_that_does_not_balance_is_not_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&local(folder.path())).unwrap();
+    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+    let mut draft = seal(&lake, &contract("orders", &orders()), "0", 0, 5).await;
+    draft.account.tables.get_mut("orders").unwrap().written -= 1;
+    assert_eq!(log.commit(draft, &same).await.unwrap_err().kind(), &ErrorKind::Internal);
+    assert_eq!(log.refresh().await.unwrap().n, 0);
+}
+
+/// The path that an attempt's first file of a table will have.
+fn own_path(table: &str, attempt: Ulid) -> String {
+    let began = chrono::DateTime::from_timestamp_millis(attempt.timestamp_ms() as i64).unwrap();
+    format!("processed/{table}/{}/{attempt}.parquet", began.format("dt=%Y-%m-%d/hour=%H"))
+}
+
+#[tokio::test]
+async fn a_resurrected_file_name_is_refused_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = S3Server::start().await;
+    for (config, root) in
+        [(local(folder.path()), folder.path().join("lake")), (server.lake("sales"), server.folder().join("sales"))]
+    {
+        let lake = Lake::open(&config).unwrap();
+        let contract = contract("orders", &orders());
+        let mut writer = EpochWriter::begin(&lake);
+        writer.write(&changes(&contract, "0", 0, &[1, 2])).unwrap();
+        let old = root.join(own_path("orders", writer.attempt()));
+        std::fs::create_dir_all(old.parent().unwrap()).unwrap();
+        std::fs::write(&old, "an old file").unwrap();
+        assert_eq!(writer.finish().await.unwrap_err().kind(), &ErrorKind::Fenced);
+        assert_eq!(std::fs::read(&old).unwrap(), b"an old file");
+    }
+}
+
+#[tokio::test]
+async fn damaged_and_missing_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&local(folder.path())).unwrap();
+    let contract = contract("orders", &orders());
+    let draft = seal(&lake, &contract, "0", 0, 50).await;
+    let file = &draft.tables["orders"].epoch.files[0];
+    let path = folder.path().join("lake").join(&file.path);
+    let whole = std::fs::read(&path).unwrap();
+    let mut bent = whole.clone();
+    bent[whole.len() / 2] ^= 1;
+    for damage in [Some(&bent[..]), Some(&whole[1..]), None] {
+        match damage {
+            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let error = lake.read_changes(file, &contract).await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::LogCorrupt);
+        assert!(error.to_string().contains(&file.path), "{error}");
+    }
+}

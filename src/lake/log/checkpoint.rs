@@ -63,7 +63,7 @@ pub(super) fn next_due(n: EpochNumber) -> EpochNumber {
 /// Stops a writer whose log was cut off: a checkpoint beyond its number says that there were more manifests.
 pub(super) async fn refuse_beyond(store: &Store, n: EpochNumber) -> Result<()> {
     let beyond = next_due(n);
-    if n + 1 == beyond || !store.exists(&path(beyond)).await? {
+    if !store.exists(&path(beyond)).await? {
         return Ok(());
     }
     // Another writer may have gone that far since we looked: then our own next number is taken.

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
@@ -134,10 +135,20 @@ impl Log {
             return Ok(Arc::clone(manifest));
         }
         let found = self.read(n).await?.map(Arc::new);
-        found.ok_or_else(|| {
-            let what = format!("{}/{} is missing", self.lake.url(), manifest_path(n));
-            Error::new(ErrorKind::LogCorrupt, what).help("manifests are never deleted: restore it from a copy")
-        })
+        found.ok_or_else(|| self.missing(n))
+    }
+
+    /// Manifest `n`, and when the store got it.
+    pub(super) async fn manifest_and_time(&self, n: EpochNumber) -> Result<(Manifest, DateTime<Utc>)> {
+        match self.lake.store.get(&manifest_path(n)).await? {
+            Some((body, meta)) => Ok((self.parse(n, &body)?, meta.last_modified)),
+            None => Err(self.missing(n)),
+        }
+    }
+
+    fn missing(&self, n: EpochNumber) -> Error {
+        let what = format!("{}/{} is missing", self.lake.url(), manifest_path(n));
+        Error::new(ErrorKind::LogCorrupt, what).help("manifests are never deleted: restore it from a copy")
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
