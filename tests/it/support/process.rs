@@ -3,7 +3,7 @@
 //! ```ignore
 //! let launch = Launch::new(dir.path(), &topology).failpoints("log.put.after=2*off->return(kill)");
 //! let mut process = launch.run();
-//! process.wait_for("all loaded", LIMIT, |status| status["tables"]["orders"]["rows"] == 7).await;
+//! process.wait_for("all loaded", LIMIT, |status| table(status, "orders")["rows"] == 7).await;
 //! process.terminate();
 //! assert!(process.exit(LIMIT).await.success());
 //! ```
@@ -82,6 +82,12 @@ fn holds_jars(folder: &Path) -> bool {
 /// A port that was free a moment ago. Servers that can choose one themselves should.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The entry of a table in `/status.json` and `dataflow status --json`; null while it is not there.
+pub fn table<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let tables = status["tables"].as_array().map(Vec::as_slice).unwrap_or_default();
+    tables.iter().find(|table| table["table"] == name).unwrap_or(&Value::Null)
 }
 
 /// How to start the binary: a topology in a folder, arguments, environment.
