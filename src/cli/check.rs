@@ -4,7 +4,9 @@ use clap::Args;
 
 use super::{Output, TopologyArgs};
 use crate::config::{self, Loaded, Mistake, Mistakes};
+use crate::contract::TableSchema;
 use crate::error::{Error, ErrorKind, Result};
+use crate::operator::{Chain, ChainMistake};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -53,9 +55,36 @@ pub(super) fn run(args: &CheckArgs, output: Output) -> Result<()> {
     }
 }
 
-/// What the operators say about the topology's rules and columns.
-fn operator_mistakes(_loaded: &Loaded) -> Vec<OperatorMistake> {
-    Vec::new()
+/// Refuses a topology whose operators do not fit, with the places of the mistakes.
+pub(super) fn operators(loaded: &Loaded) -> Result<()> {
+    let found = operator_mistakes(loaded);
+    if found.is_empty() { Ok(()) } else { Err(located(loaded, found).into()) }
+}
+
+/// What the operators say about the topology's rules, and about the columns where a contract file names them.
+fn operator_mistakes(loaded: &Loaded) -> Vec<OperatorMistake> {
+    let mut found = Vec::new();
+    for (name, table) in &loaded.topology.tables {
+        match Chain::build(name, table) {
+            Err(mistakes) => found.extend(mistakes.into_iter().map(|m| operator_mistake(name, m))),
+            Ok(chain) => {
+                let contract = loaded.contracts.get(name);
+                let input = contract.map(|file| TableSchema {
+                    columns: file.columns.clone(),
+                    key: table.key.clone().unwrap_or_else(|| file.key.clone()),
+                });
+                if let Some(Err(mistake)) = input.map(|input| chain.output(&input)) {
+                    found.push(operator_mistake(name, mistake));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn operator_mistake(table: &str, mistake: ChainMistake) -> OperatorMistake {
+    let ChainMistake { operator, path, offset, message, help } = mistake;
+    OperatorMistake { table: table.to_owned(), operator, path, offset, message, help }
 }
 
 /// Turns what operators found into places of the file.

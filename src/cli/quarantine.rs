@@ -5,7 +5,10 @@ use serde::Serialize;
 
 use super::table_text::{Cell, Paint, columns, number};
 use super::{Output, TopologyArgs};
+use crate::config::Loaded;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::{Access, Lake, Log, Payload};
+use crate::pipeline::quarantine::{OpenReject, drop_rejects, open_rejects, retry_rejects};
 
 /// Arguments of `quarantine`.
 #[derive(Debug, Args)]
@@ -190,13 +193,83 @@ impl RejectLine {
 }
 
 /// Does it.
-pub async fn run(args: QuarantineArgs, _output: Output) -> Result<()> {
-    let (QuarantineCommand::List { topology, .. }
-    | QuarantineCommand::Show { topology, .. }
-    | QuarantineCommand::Retry { topology, .. }
-    | QuarantineCommand::Drop { topology, .. }) = &args.command;
-    let _loaded = topology.load()?;
-    Err(Error::new(ErrorKind::Internal, "`quarantine` has no lake in this build"))
+pub async fn run(args: QuarantineArgs, output: Output) -> Result<()> {
+    match args.command {
+        QuarantineCommand::List { topology, selection, limit, json } => {
+            let (.., entries) = entries(&topology, &selection, Access::Read).await?;
+            let more = entries.len().saturating_sub(limit) as u64;
+            let list = RejectList { entries: entries.iter().take(limit).map(line).collect(), more };
+            if json { lines(&list, output) } else { output.print(&list.text(Paint::new(output.terminal))) }
+        }
+        QuarantineCommand::Show { topology, selection, json } => {
+            let (.., entries) = entries(&topology, &selection, Access::Read).await?;
+            let list = RejectList { entries: entries.iter().map(line).collect(), more: 0 };
+            if json { lines(&list, output) } else { output.print(&list.full_text(Paint::new(output.terminal))) }
+        }
+        QuarantineCommand::Retry { topology, selection } => {
+            let (loaded, lake, log, entries) = entries(&topology, &selection, Access::Write).await?;
+            if entries.is_empty() {
+                return output.print("nothing to retry");
+            }
+            let manifest = retry_rejects(&loaded, &lake, &log, &entries).await?;
+            let again = manifest.quarantine.as_ref().map_or(0, |file| file.by_table.values().sum::<u64>());
+            output.print(&format!(
+                "{} read again in epoch {}; {} refused again",
+                number(entries.len() as u64),
+                manifest.n,
+                number(again)
+            ))
+        }
+        QuarantineCommand::Drop { topology, selection, yes } => {
+            if !yes {
+                return Err(Error::new(ErrorKind::Config, "give up quarantined entries for good")
+                    .help("say --yes; `dataflow quarantine list` with the same selection shows which they are"));
+            }
+            let (_, _, log, entries) = entries(&topology, &selection, Access::Write).await?;
+            if entries.is_empty() {
+                return output.print("nothing to give up");
+            }
+            let manifest = drop_rejects(&log, &entries).await?;
+            output.print(&format!("{} given up in epoch {}", number(entries.len() as u64), manifest.n))
+        }
+    }
+}
+
+async fn entries(
+    topology: &TopologyArgs,
+    selection: &Selection,
+    access: Access,
+) -> Result<(Loaded, Lake, Log, Vec<OpenReject>)> {
+    let loaded = topology.load()?;
+    let lake = Lake::open(&loaded.topology.lake)?;
+    let log = Log::open(lake.clone(), &loaded.topology.name, access).await?;
+    let mut entries = open_rejects(&lake, &log).await?;
+    entries.retain(|open| {
+        let reject = &open.entry.reject;
+        selection.takes(open.epoch, open.entry.row, reject.table.as_deref(), &reject.rule)
+    });
+    Ok((loaded, lake, log, entries))
+}
+
+fn line(open: &OpenReject) -> RejectLine {
+    let reject = &open.entry.reject;
+    RejectLine {
+        epoch: open.epoch,
+        row: open.entry.row,
+        table: reject.table.clone(),
+        rule: reject.rule.clone(),
+        reason: reject.reason.clone(),
+        op: reject.op.map(|op| op.letter().to_owned()),
+        key: reject.key.clone(),
+        values: reject.values.clone(),
+        partition: reject.partition.to_string(),
+        position: reject.seq.major.to_string(),
+        retry: matches!(open.entry.payload, Payload::Open { .. }),
+    }
+}
+
+fn lines(list: &RejectList, output: Output) -> Result<()> {
+    list.entries.iter().try_for_each(|entry| output.print_json(entry))
 }
 
 #[cfg(test)]

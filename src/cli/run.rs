@@ -1,11 +1,17 @@
 //! `dataflow run`: keeps the warehouse fresh until told to stop.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
-use super::{LiveForm, Output, TopologyArgs};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Live, LiveForm, Output, TopologyArgs, check};
+use crate::admin;
+use crate::error::Result;
+use crate::pipeline::{self, Options};
+use crate::telemetry::Status;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -79,9 +85,82 @@ impl RunArgs {
     }
 }
 
-/// Runs the pipeline.
+/// How old a table with something to load may be before it counts as late: the promise that is made to its readers.
+const LATE_AFTER_SECONDS: u64 = 300;
+
+/// Runs the pipeline, the status page and the live view beside it, until the pipeline ends.
 pub async fn run(args: RunArgs, output: Output) -> Result<()> {
-    let _loaded = args.topology.load()?;
-    let _live = args.live_form(output);
-    Err(Error::new(ErrorKind::Internal, "`run` has no pipeline in this build"))
+    let loaded = args.topology.load()?;
+    check::operators(&loaded)?;
+    let status = Arc::new(Status::new(&loaded.topology.name, LATE_AFTER_SECONDS));
+    let metrics = admin::install_metrics()?;
+    let bound = admin::bind(&loaded.topology.admin.listen).await?;
+    let page = format!("http://{}/", bound.addr());
+    tracing::info!(page, topology = loaded.topology.name, "starting");
+    let live = args.live_form(output).map(|form| Live::new(form, Some(page)));
+    let options = Options {
+        role: args.role.into(),
+        until_caught_up: args.until_caught_up,
+        shard: (args.shard.index, args.shard.count),
+    };
+    let (asked, ended) = (CancellationToken::new(), CancellationToken::new());
+    let pipeline = async {
+        let outcome = pipeline::run(&loaded, &options, Arc::clone(&status), asked.clone()).await;
+        ended.cancel();
+        outcome
+    };
+    let (outcome, served, (), ()) = tokio::join!(
+        pipeline,
+        bound.serve(Arc::clone(&status), metrics, ended.clone()),
+        show(live, &status, &ended),
+        obey_signals(&asked, &ended),
+    );
+    outcome.and(served)
+}
+
+async fn show(live: Option<Live>, status: &Status, ended: &CancellationToken) {
+    let Some(live) = live else { return };
+    let mut ticks = tokio::time::interval(live.interval());
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => break,
+            _ = ticks.tick() => live.draw(&status.snapshot()),
+        }
+    }
+    live.finish(&status.snapshot());
+}
+
+/// The first SIGTERM or Ctrl-C asks for an orderly stop; the second ends the process at once. Nothing is lost by that:
+/// what is not committed is read again.
+async fn obey_signals(asked: &CancellationToken, ended: &CancellationToken) {
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(error) => {
+            tracing::warn!("SIGTERM cannot be caught: {error}");
+            return;
+        }
+    };
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => return,
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        if asked.is_cancelled() {
+            tracing::warn!("stopping at once; what is not committed is read again at the next start");
+            std::process::exit(130);
+        }
+        tracing::info!("stopping: seal, commit, apply, release; once more stops at once");
+        asked.cancel();
+    }
+}
+
+impl From<Role> for pipeline::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Ingest => Self::Ingest,
+            Role::Load => Self::Load,
+            Role::All => Self::All,
+        }
+    }
 }

@@ -7,8 +7,11 @@ use serde::Serialize;
 
 use super::table_text::{Cell, Paint, age, columns, number};
 use super::{Output, TopologyArgs};
+use crate::config::Loaded;
 use crate::epoch::{LoadAccount, TableAccount};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+use crate::lake::{Access, Lake, Log};
+use crate::{pipeline, warehouse};
 use crate::telemetry::TableState;
 
 /// Arguments of `status`.
@@ -50,7 +53,7 @@ pub struct TableReport {
     pub state: TableState,
     /// Why it does not run.
     pub why: Option<String>,
-    /// Rows that the warehouse shows.
+    /// Changes that the warehouse has taken since the log began.
     pub rows: Option<u64>,
     /// The newest epoch in the log with changes of it.
     pub epoch_log: u64,
@@ -207,9 +210,57 @@ impl AccountReport {
 }
 
 /// Shows how everything stands.
-pub async fn run(args: StatusArgs, _output: Output) -> Result<()> {
-    let _loaded = args.topology.load()?;
-    Err(Error::new(ErrorKind::Internal, "`status` has no lake in this build"))
+pub async fn run(args: StatusArgs, output: Output) -> Result<()> {
+    let loaded = args.topology.load()?;
+    let report = gather(&loaded).await?;
+    if args.json { output.print_json(&report) } else { output.print(&report.text(Paint::new(output.terminal))) }
+}
+
+/// Reads the log and the warehouse's ledger.
+async fn gather(loaded: &Loaded) -> Result<StatusReport> {
+    let topology = &loaded.topology;
+    let mut report = StatusReport { name: topology.name.clone(), ..StatusReport::default() };
+    let lake = Lake::open(&topology.lake)?;
+    let log = Log::open(lake, &topology.name, Access::Read).await?;
+    let state = log.state();
+    let warehouse = warehouse::open(&topology.warehouse, &topology.name).await?;
+    let fresh = warehouse.freshness().await?;
+    report.log = state.log.to_string();
+    report.epoch = state.n;
+    report.account.sources = state.account.records.clone();
+    report.account.tables = state.account.tables.clone();
+    report.account.loads = fresh.iter().map(|f| (f.table.clone(), f.account)).collect();
+    for (group, tables) in pipeline::build::groups(topology) {
+        let ledger = warehouse.applied(&group).await?;
+        for table in tables {
+            let stopped = state.stopped.get(&table);
+            let totals = state.tables.get(&table);
+            let fresh = fresh.iter().find(|f| f.table == table);
+            let through = ledger.as_ref().map_or(0, |l| l.held.get(&table).copied().unwrap_or(l.through));
+            let newest = fresh.and_then(|f| f.max_source_time_us);
+            let written = state.account.tables.get(&table).map_or(0, |a| a.written);
+            report.tables.push(TableReport {
+                group: group.clone(),
+                state: match (stopped, totals) {
+                    (Some(stopped), _) if stopped.parked => TableState::Parked,
+                    (Some(_), _) => TableState::Paused,
+                    (None, Some(_)) => TableState::Running,
+                    (None, None) => TableState::Waiting,
+                },
+                why: stopped.map(|stopped| stopped.why.clone()),
+                rows: fresh.map(|f| f.rows),
+                epoch_log: totals.map_or(0, |totals| totals.epoch),
+                epoch_warehouse: through,
+                freshness_s: newest.map(|us| (chrono::Utc::now().timestamp_micros() - us) as f64 / 1e6),
+                lag: written.saturating_sub(fresh.map_or(0, |f| f.account.loaded)),
+                rejects_open: state.open_quarantine.get(&table).copied().unwrap_or(0),
+                table,
+            });
+        }
+    }
+    report.tables.sort_by(|a, b| a.table.cmp(&b.table));
+    report.account.imbalance = report.account.find_imbalance();
+    Ok(report)
 }
 
 #[cfg(test)]

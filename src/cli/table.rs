@@ -5,7 +5,10 @@ use serde::Serialize;
 
 use super::{Output, TopologyArgs};
 use crate::config::{Loaded, nearest};
+use crate::epoch::Control;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::{Access, Lake, Log};
+use crate::pipeline::quarantine::commit_control;
 
 /// Arguments of `table`.
 #[derive(Debug, Args)]
@@ -81,9 +84,27 @@ pub fn known_table(loaded: &Loaded, table: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Config, format!("{} has no table `{table}`", loaded.path.display())).help(help))
 }
 
-/// Writes the request into the log.
-pub async fn run(args: TableArgs, _output: Output) -> Result<()> {
+/// Writes the request into the log; a running process sees it there.
+pub async fn run(args: TableArgs, output: Output) -> Result<()> {
     let loaded = args.topology.load()?;
     known_table(&loaded, &args.table)?;
-    Err(Error::new(ErrorKind::Internal, "`table` has no log in this build"))
+    let table = args.table.clone();
+    let control = match args.action {
+        TableAction::Pause => {
+            let why = if args.why.is_empty() { "paused by hand".to_owned() } else { args.why.clone() };
+            Control::Pause { table, why, parked: false }
+        }
+        TableAction::Resume => Control::Resume { table },
+        TableAction::Resync => return Err(no_resync(&args.table)),
+    };
+    let lake = Lake::open(&loaded.topology.lake)?;
+    let log = Log::open(lake, &loaded.topology.name, Access::Write).await?;
+    let manifest = commit_control(&log, vec![control]).await?;
+    let change = TableChange { table: args.table, action: args.action, epoch: manifest.n, waiting: None };
+    if args.json { output.print_json(&change) } else { output.print(&change.text()) }
+}
+
+fn no_resync(table: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("resync table {table}: its source is a stream and cannot be asked for a snapshot"))
+        .help("send Debezium an `execute-snapshot` signal for the table: its rows come through the stream and converge")
 }

@@ -102,7 +102,13 @@ pub struct RejectFile {
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Control {
     /// Changes of the table wait in the lake.
-    Pause { table: String, why: String },
+    Pause {
+        table: String,
+        why: String,
+        /// It stopped by itself: no person asked for it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        parked: bool,
+    },
     /// They are loaded again.
     Resume { table: String },
     /// The table is read again from its source.

@@ -149,7 +149,7 @@ impl Ingest {
                 let (topology, stopped) = (&self.topology, &self.state.stopped);
                 let open = &mut self.state.open;
                 tokio::task::block_in_place(|| open.take(*done, topology, stopped))?;
-                metrics::gauge!(telemetry::INFLIGHT_BYTES).set(self.state.open.payload_bytes() as f64);
+                self.report.inflight(self.state.open.payload_bytes());
             }
             What::Revoking(done) if !self.state.open.is_empty() => self.state.revoking_open.push(done),
             What::Revoking(done) if self.state.committing.is_some() => self.state.revoking_committing.push(done),

@@ -80,14 +80,14 @@ impl Loader {
                 };
                 tracing::warn!(group = self.group, attempt = backoff.attempts(), "{error}; trying again");
                 metrics::counter!(telemetry::RETRIES_TOTAL, "part" => "load", "reason" => reason).increment(1);
-                self.report.problem(&self.group, &error);
+                self.report.problem(&format!("group {}", self.group), &error);
                 backoff.wait().await;
                 Ok(())
             }
             Disposition::Park(table) => {
                 tracing::error!(group = self.group, table, "{error}; the table is parked, the others go on");
-                self.report.problem(&self.group, &error);
-                let control = Control::Pause { table: table.clone(), why: error.to_string() };
+                self.report.problem(&format!("table {table}"), &error);
+                let control = Control::Pause { table: table.clone(), why: error.to_string(), parked: true };
                 commit_control(&self.log, vec![control]).await.map(drop)
             }
             Disposition::Halt => Err(error.doing(format!("load group {}", self.group))),
@@ -98,6 +98,7 @@ impl Loader {
     async fn step(&mut self) -> Result<bool> {
         let state = self.log.refresh().await?;
         let applied = self.ledger(&state).await?;
+        self.report.ledger(&self.group, &applied, &state);
         let stopped: BTreeSet<String> = state.stopped.keys().cloned().collect();
         let standing = Standing {
             tables: &self.tables,
@@ -108,7 +109,6 @@ impl Loader {
         };
         let manifests = self.manifests(unit::first_needed(&standing), state.n).await?;
         let Some(plan) = unit::plan(&standing, &manifests) else {
-            self.report.idle(&self.group, &applied, &state);
             return Ok(false);
         };
         let started = std::time::Instant::now();
@@ -121,7 +121,7 @@ impl Loader {
         let applied = self.warehouse.apply(&load).await?;
         metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "apply").record(started.elapsed().as_secs_f64());
         check_accounts(&load, &applied)?;
-        self.report.applied(&load, &applied, &state);
+        self.report.applied(&load, &applied);
         Ok(true)
     }
 

@@ -10,8 +10,9 @@
 //! | `fold.rs` | newest value per key: pure |
 //! | `load.rs` | one task per group: fold, ensure, apply |
 //! | `quarantine.rs` | refused entries: list, retry, drop |
+//! | `replay.rs` | a warehouse from the log alone |
 //! | `backoff.rs` | how long to wait before trying again |
-//! | `status.rs`, `report.rs` | what the process knows about itself; metrics |
+//! | `report.rs` | what happened, as counters and status |
 //! | `run.rs` | start, supervision, shutdown |
 //!
 //! ```text
@@ -31,9 +32,10 @@ mod load;
 mod open_epoch;
 pub mod quarantine;
 mod reader;
+mod replay;
 mod report;
 mod run;
-pub mod status;
 mod unit;
 
+pub use replay::{Replayed, replay};
 pub use run::{Options, Role, run};

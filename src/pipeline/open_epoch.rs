@@ -111,7 +111,8 @@ impl OpenEpoch {
         let told = stopped.contains(table)
             || self.control.iter().any(|c| matches!(c, Control::Pause { table: known, .. } if known == table));
         if asked && !told {
-            self.control.push(Control::Pause { table: table.clone(), why: format!("on_mismatch: park: {}", reject.reason) });
+            let why = format!("on_mismatch: park: {}", reject.reason);
+            self.control.push(Control::Pause { table: table.clone(), why, parked: true });
         }
     }
 

@@ -29,43 +29,22 @@ pub struct OpenReject {
     pub entry: StoredReject,
 }
 
-/// Which entries are meant.
-#[derive(Debug, Clone, Default)]
-pub struct Selected {
-    /// Of this table only.
-    pub table: Option<String>,
-    /// Of this epoch only.
-    pub epoch: Option<EpochNumber>,
-    /// These rows of the epoch's file only.
-    pub rows: Vec<u64>,
-}
-
-impl Selected {
-    fn holds(&self, epoch: EpochNumber, entry: &StoredReject) -> bool {
-        self.epoch.is_none_or(|e| e == epoch)
-            && (self.rows.is_empty() || self.rows.contains(&entry.row))
-            && self.table.as_ref().is_none_or(|t| entry.reject.table.as_ref() == Some(t))
-    }
-}
-
-/// The open entries that are meant, oldest first.
-pub async fn open_rejects(lake: &Lake, log: &Log, selected: &Selected) -> Result<Vec<OpenReject>> {
+/// The open entries, oldest first.
+pub async fn open_rejects(lake: &Lake, log: &Log) -> Result<Vec<OpenReject>> {
     let head = log.refresh().await?.n;
     let mut files = Vec::new();
     let mut closed: BTreeSet<(EpochNumber, u64)> = BTreeSet::new();
     for n in 1..=head {
         let manifest = log.manifest(n).await?;
         closed.extend(manifest.control.iter().flat_map(closes));
-        if selected.epoch.is_none_or(|e| e == n)
-            && let Some(file) = &manifest.quarantine
-        {
+        if let Some(file) = &manifest.quarantine {
             files.push((n, file.file.clone()));
         }
     }
     let mut open = Vec::new();
     for (epoch, file) in files {
         for entry in lake.read_rejects(&file).await? {
-            if !closed.contains(&(epoch, entry.row)) && selected.holds(epoch, &entry) {
+            if !closed.contains(&(epoch, entry.row)) {
                 open.push(OpenReject { epoch, entry });
             }
         }

@@ -1,111 +1,143 @@
-//! Turns what happened into metrics and status. Decides nothing.
+//! Turns what happened into counters and status. Decides nothing.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use chrono::Utc;
 
-use crate::batch::NO_TIME;
-use crate::epoch::{Applied, LoadUnit, Manifest};
+use crate::batch::{NO_TIME, RecordAccount};
+use crate::config::Topology;
+use crate::epoch::{Applied, LoadAccount, LoadUnit, Manifest};
 use crate::error::Error;
 use crate::lake::LogState;
+use crate::pipeline::build;
 use crate::pipeline::reader::Transformed;
-use crate::pipeline::status::{Problem, Status, TableState};
-use crate::telemetry;
+use crate::telemetry::{
+    self, AccountStatus, GroupStatus, PartitionStatus, SourceStatus, Status, TableState, TableStatus,
+};
 
-/// The most problems that are kept.
-const PROBLEMS: usize = 20;
-
-/// Writes the status and the metrics.
+/// Writes the status and the counters.
 #[derive(Debug)]
 pub struct Report {
     status: Arc<Status>,
+    loads: Mutex<BTreeMap<String, LoadAccount>>,
+    applied_at: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Report {
-    /// Reports into `status`.
-    pub fn new(status: Arc<Status>) -> Self {
-        Self { status }
+    /// Reports into `status`, beginning with what the topology names.
+    pub fn new(status: Arc<Status>, topology: &Topology) -> Self {
+        status.update(|s| {
+            s.sources = topology
+                .sources
+                .keys()
+                .map(|name| SourceStatus { name: name.clone(), ..SourceStatus::default() })
+                .collect();
+            for (group, tables) in build::groups(topology) {
+                s.groups.push(GroupStatus { group: group.clone(), ..GroupStatus::default() });
+                s.tables.extend(tables.into_iter().map(|table| TableStatus {
+                    table,
+                    group: group.clone(),
+                    ..TableStatus::default()
+                }));
+            }
+            s.tables.sort_by(|a, b| a.table.cmp(&b.table));
+        });
+        Self { status, loads: Mutex::default(), applied_at: Mutex::default() }
     }
 
     /// A reader handed over a batch.
     pub fn read(&self, source: &Arc<str>, done: &Transformed) {
-        let account = &done.records;
-        let results = [
-            ("rows", account.rows),
-            ("merged", account.merged),
-            ("control", account.control),
-            ("redelivered", account.redelivered),
-            ("rejected", account.rejected),
-            ("unrouted", account.unrouted),
-        ];
-        for (result, count) in results.into_iter().filter(|(_, count)| *count > 0) {
-            metrics::counter!(telemetry::RECORDS_TOTAL, "source" => source.to_string(), "result" => result)
-                .increment(count);
-        }
+        count_records(source, &done.records);
         for reject in &done.rejects {
             let table = reject.table.clone().unwrap_or_default();
             metrics::counter!(telemetry::REJECTS_TOTAL, "table" => table, "rule" => reject.rule.clone()).increment(1);
         }
-        let newest = done.tables.iter().flat_map(|t| &t.source_times_us).copied().max().unwrap_or(NO_TIME);
-        if newest != NO_TIME {
-            let behind = (Utc::now().timestamp_micros() - newest) as f64 / 1e6;
-            metrics::gauge!(telemetry::SOURCE_BEHIND_SECONDS, "source" => source.to_string()).set(behind);
-        }
-        let mut status = self.status.update();
-        let entry = status.sources.entry(source.to_string()).or_default();
-        entry.records += account.read;
-        entry.last_record_at = Some(Utc::now());
-        let partition = entry.partitions.entry(done.advance.partition.name.to_string()).or_default();
-        partition.position = done.advance.span.to.to_string();
-        for lag in &done.lag {
-            metrics::gauge!(telemetry::SOURCE_LAG_RECORDS, "source" => source.to_string(), "partition" => lag.partition.name.to_string())
-                .set(lag.behind as f64);
-            entry.partitions.entry(lag.partition.name.to_string()).or_default().behind = lag.behind;
-        }
+        let newest = done.tables.iter().flat_map(|t| &t.source_times_us).copied().max().filter(|t| *t != NO_TIME);
+        self.status.update(|s| {
+            let Some(entry) = s.sources.iter_mut().find(|entry| entry.name == **source) else { return };
+            entry.last_record_at = Some(Utc::now());
+            entry.newest_source_time_us = entry.newest_source_time_us.max(newest);
+            let behind = done.lag.iter().map(|lag| (&lag.partition, lag.behind));
+            partition(entry, &done.advance.partition.name).position = done.advance.span.to.to_string();
+            behind.for_each(|(name, behind)| partition(entry, &name.name).behind = Some(behind));
+            entry.behind = entry.partitions.iter().map(|p| p.behind).sum();
+        });
     }
 
-    /// The log was opened or has grown.
+    /// Bytes that are held and not sealed.
+    pub fn inflight(&self, bytes: u64) {
+        self.status.update(|s| s.inflight_bytes = bytes);
+    }
+
+    /// The log was opened, or has grown.
     pub fn log(&self, state: &LogState) {
-        metrics::gauge!(telemetry::LOG_EPOCH).set(state.n as f64);
-        let mut status = self.status.update();
-        status.log = state.log.to_string();
-        status.epoch = state.n;
-        status.account = state.account.clone();
-        let imbalance = state.account.imbalance();
-        status.balanced = imbalance.is_none();
-        for (name, table) in &mut status.tables {
-            let stopped = state.stopped.get(name);
-            table.state = if stopped.is_some() { TableState::Stopped } else { TableState::Running };
-            table.why = stopped.map(|s| s.why.clone());
-            metrics::gauge!(telemetry::TABLE_STOPPED, "table" => name.clone())
-                .set(if stopped.is_some() { 1.0 } else { 0.0 });
-            table.quarantine_open = state.open_quarantine.get(name).copied().unwrap_or(0);
-            if let Some(account) = state.account.tables.get(name) {
-                table.written = account.written;
-                table.rejected = account.rejected.values().sum();
-                table.filtered = account.filtered.values().sum();
+        let loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.status.update(|s| {
+            s.log = state.log.to_string();
+            s.epoch = state.n;
+            for table in &mut s.tables {
+                let totals = state.tables.get(&table.table);
+                let stopped = state.stopped.get(&table.table);
+                table.why = stopped.map(|stopped| stopped.why.clone());
+                table.state = match (stopped, totals) {
+                    (Some(stopped), _) if stopped.parked => TableState::Parked,
+                    (Some(_), _) => TableState::Paused,
+                    (None, Some(_)) => TableState::Running,
+                    (None, None) => TableState::Waiting,
+                };
+                table.log_epoch = totals.map_or(0, |totals| totals.epoch);
+                table.rejects_open = state.open_quarantine.get(&table.table).copied().unwrap_or(0);
+                table.rejects_total =
+                    state.account.tables.get(&table.table).map_or(0, |a| a.rejected.values().sum::<u64>() + a.replaced);
             }
-        }
+            s.account = sums(state, &loads);
+        });
     }
 
     /// Ingest committed an epoch.
     pub fn committed(&self, manifest: &Manifest, state: &LogState) {
         for (table, account) in &manifest.account.tables {
-            let rejected = account.rejected.values().sum();
-            let filtered = account.filtered.values().sum();
+            let (rejected, filtered) = (account.rejected.values().sum(), account.filtered.values().sum());
             for (result, count) in [("written", account.written), ("rejected", rejected), ("filtered", filtered)] {
                 count_rows(table, result, count);
             }
         }
         self.log(state);
-        let mut status = self.status.update();
-        for table in manifest.tables.keys() {
-            status.tables.entry(table.clone()).or_default().log_epoch = manifest.n;
-        }
     }
 
-    /// A group was applied.
-    pub fn applied(&self, unit: &LoadUnit, applied: &Applied, state: &LogState) {
+    /// A group's ledger was read: `applied.accounts` are the sums of all loads.
+    pub fn ledger(&self, group: &str, applied: &Applied, state: &LogState) {
+        self.loads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(applied.accounts.iter().map(|(table, account)| (table.clone(), *account)));
+        self.log(state);
+        self.status.update(|s| {
+            s.ready = true;
+            if let Some(entry) = s.groups.iter_mut().find(|entry| entry.group == group) {
+                entry.warehouse_epoch = applied.through;
+            }
+            for table in s.tables.iter_mut().filter(|table| table.group == group) {
+                let through = applied.held.get(&table.table).copied().unwrap_or(applied.through);
+                table.warehouse_epoch = through.min(table.log_epoch);
+                table.rows_total = applied.accounts.get(&table.table).map_or(table.rows_total, |a| a.applied);
+            }
+        });
+    }
+
+    /// What the warehouse says about freshness when the process begins.
+    pub fn fresh(&self, table: &str, max_source_time_us: Option<i64>) {
+        self.status.update(|s| {
+            if let Some(entry) = s.tables.iter_mut().find(|entry| entry.table == table) {
+                entry.newest_source_time_us = entry.newest_source_time_us.max(max_source_time_us);
+            }
+        });
+    }
+
+    /// A unit was applied; `applied.accounts` are the unit's.
+    pub fn applied(&self, unit: &LoadUnit, applied: &Applied) {
         let now = Utc::now();
         for table in &unit.tables {
             let name = &table.contract.table;
@@ -116,47 +148,92 @@ impl Report {
                 count_rows(name, result, count);
             }
             let latency = metrics::histogram!(telemetry::END_TO_END_LATENCY_SECONDS, "table" => name.clone());
-            for changes in &table.rows {
-                for time in changes.source_times_us.iter().filter(|t| **t != NO_TIME) {
-                    latency.record((now.timestamp_micros() - time) as f64 / 1e6);
-                }
+            for time in table.rows.iter().flat_map(|rows| &rows.source_times_us).filter(|t| **t != NO_TIME) {
+                latency.record((now.timestamp_micros() - time) as f64 / 1e6);
             }
-            let mut status = self.status.update();
-            let entry = status.tables.entry(name.clone()).or_default();
-            entry.load.add(&account);
-            entry.applied_at = Some(now);
-            if table.max_source_time_us != NO_TIME {
-                let newest = entry.newest_source_time_us.unwrap_or(i64::MIN).max(table.max_source_time_us);
-                entry.newest_source_time_us = Some(newest);
+            self.fresh(name, Some(table.max_source_time_us).filter(|t| *t != NO_TIME));
+            let before =
+                self.applied_at.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Instant::now());
+            if let Some(before) = before {
+                let rate = account.loaded as f64 / before.elapsed().as_secs_f64().max(0.001);
+                self.status.update(|s| {
+                    if let Some(entry) = s.tables.iter_mut().find(|entry| entry.table == *name) {
+                        entry.changes_per_s = rate;
+                    }
+                });
             }
         }
-        self.idle(&unit.group, applied, state);
-        self.status.update().problems.retain(|p| p.what != unit.group);
-    }
-
-    /// A group's ledger was read.
-    pub fn idle(&self, group: &str, applied: &Applied, state: &LogState) {
-        metrics::gauge!(telemetry::WAREHOUSE_EPOCH, "group" => group.to_owned()).set(applied.through as f64);
-        self.log(state);
-        let mut status = self.status.update();
-        status.ready = true;
-        for (name, table) in status.tables.iter_mut().filter(|(_, t)| t.group == group) {
-            table.warehouse_epoch = applied.held.get(name).copied().unwrap_or(applied.through);
-        }
+        self.status.update(|s| {
+            if let Some(entry) = s.groups.iter_mut().find(|entry| entry.group == unit.group) {
+                entry.committed_at = Some(now);
+            }
+        });
+        self.solved(&format!("group {}", unit.group));
     }
 
     /// Something failed that will be tried again, or stopped a table.
     pub fn problem(&self, what: &str, error: &Error) {
-        let mut status = self.status.update();
-        let why = error.to_string();
-        let now = Utc::now();
-        if let Some(known) = status.problems.iter_mut().find(|p| p.what == what && p.why == why) {
-            known.at = now;
-            known.times += 1;
-            return;
-        }
-        status.problems.insert(0, Problem { what: what.to_owned(), why, at: now, times: 1 });
-        status.problems.truncate(PROBLEMS);
+        self.status.problem(what, error.to_string(), error.help_text().map(str::to_owned));
+    }
+
+    /// It works again.
+    pub fn solved(&self, what: &str) {
+        self.status.solved(what);
+    }
+
+    /// The process is about to end with this error.
+    pub fn halted(&self, error: &Error) {
+        self.problem("the process", error);
+        self.status.update(|s| s.healthy = false);
+    }
+}
+
+fn partition<'a>(source: &'a mut SourceStatus, name: &str) -> &'a mut PartitionStatus {
+    let at = source.partitions.iter().position(|p| p.name == name).unwrap_or_else(|| {
+        source.partitions.push(PartitionStatus { name: name.to_owned(), position: String::new(), behind: None });
+        source.partitions.len() - 1
+    });
+    &mut source.partitions[at]
+}
+
+/// What became of everything.
+fn sums(state: &LogState, loads: &BTreeMap<String, LoadAccount>) -> AccountStatus {
+    let mut records = RecordAccount::default();
+    state.account.records.values().for_each(|account| records.add(account));
+    let mut load = LoadAccount::default();
+    loads.values().for_each(|account| load.add(account));
+    let tables = state.account.tables.values();
+    let (mut written, mut filtered, mut rejected) = (0, 0, records.rejected);
+    for table in tables {
+        written += table.written;
+        filtered += table.filtered.values().sum::<u64>();
+        rejected += table.rejected.values().sum::<u64>();
+    }
+    AccountStatus {
+        read: records.read,
+        control: records.control + records.merged + records.redelivered + records.unrouted,
+        written,
+        applied: load.applied,
+        superseded: load.superseded,
+        filtered,
+        rejected: rejected + load.incomplete,
+        waiting: written.saturating_sub(load.loaded),
+        imbalance: state.account.imbalance(),
+    }
+}
+
+fn count_records(source: &Arc<str>, account: &RecordAccount) {
+    let results = [
+        ("rows", account.rows),
+        ("merged", account.merged),
+        ("control", account.control),
+        ("redelivered", account.redelivered),
+        ("rejected", account.rejected),
+        ("unrouted", account.unrouted),
+    ];
+    for (result, count) in results.into_iter().filter(|(_, count)| *count > 0) {
+        metrics::counter!(telemetry::RECORDS_TOTAL, "source" => source.to_string(), "result" => result)
+            .increment(count);
     }
 }
 

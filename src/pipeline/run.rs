@@ -18,8 +18,8 @@ use crate::pipeline::ingest::{Ingest, IngestState};
 use crate::pipeline::load::Loader;
 use crate::pipeline::reader::{Reader, Transforms};
 use crate::pipeline::report::Report;
-use crate::pipeline::status::{Status, TableStatus};
 use crate::progress::Standings;
+use crate::telemetry::Status;
 use crate::warehouse::Warehouse;
 
 /// Batches (of about 1 MiB) between the readers and ingest.
@@ -44,6 +44,8 @@ pub struct Options {
     pub role: Role,
     /// End when every source has been read to its end and everything is loaded.
     pub until_caught_up: bool,
+    /// Which part of the sources without consumer groups is read here: `(i, n)`, i from 1 to n; `(0, 0)` = all.
+    pub shard: (u32, u32),
 }
 
 /// Runs until `stop` is cancelled, a failure, or (with `until_caught_up`) the end of every source.
@@ -51,13 +53,7 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
     let topology = Arc::new(loaded.topology.clone());
     let lake = Lake::open(&topology.lake)?;
     let log = Arc::new(Log::open(lake.clone(), &topology.name, Access::Write).await?);
-    let report = Arc::new(Report::new(Arc::clone(&status)));
-    for (group, tables) in build::groups(&topology) {
-        for table in tables {
-            let entry = TableStatus { group: group.clone(), ..TableStatus::default() };
-            status.update().tables.insert(table, entry);
-        }
-    }
+    let report = Arc::new(Report::new(status, &topology));
     report.log(&log.state());
     let (head, _) = watch::channel(log.state().n);
     let mut process =
@@ -66,7 +62,9 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
         let warehouse = crate::warehouse::open(&topology.warehouse, &topology.name).await?;
         let shared = Shared { topology: &topology, lake: &lake, log: &log, report: &report };
         process.start_loaders(&shared, &warehouse, &head);
-        show_freshness(&status, &*warehouse).await?;
+        for fresh in warehouse.freshness().await? {
+            report.fresh(&fresh.table, fresh.max_source_time_us);
+        }
     }
     if options.role != Role::Load {
         let shared = Shared { topology: &topology, lake: &lake, log: &log, report: &report };
@@ -79,7 +77,11 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
             Ok(())
         });
     }
-    process.supervise(&stop, topology.limits.grace.0).await
+    let ended = process.supervise(&stop, topology.limits.grace.0).await;
+    if let Err(error) = &ended {
+        report.halted(error);
+    }
+    ended
 }
 
 struct Shared<'a> {
@@ -87,17 +89,6 @@ struct Shared<'a> {
     lake: &'a Lake,
     log: &'a Arc<Log>,
     report: &'a Arc<Report>,
-}
-
-/// After a restart the status shows what the warehouse has, not nothing.
-async fn show_freshness(status: &Status, warehouse: &dyn Warehouse) -> Result<()> {
-    for fresh in warehouse.freshness().await? {
-        if let Some(table) = status.update().tables.get_mut(&fresh.table) {
-            table.newest_source_time_us = fresh.max_source_time_us;
-            table.warehouse_epoch = fresh.epoch;
-        }
-    }
-    Ok(())
 }
 
 struct Process {

@@ -63,6 +63,17 @@ pub(crate) fn base_column(part: usize) -> String {
     format!("_df_base_{part}")
 }
 
+/// What a stage holds, so that what it does not need is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// Rows that need a base.
+    pub partial: bool,
+    /// Deletes, or moves that may turn out to be incomplete.
+    pub gone: bool,
+    /// Tombstones or refused versions matter: `_df_key` is filled.
+    pub marked: bool,
+}
+
 /// The merge of one table with a key.
 #[derive(Debug, Clone)]
 pub(crate) struct Merge<'a> {
@@ -303,16 +314,16 @@ impl Merge<'_> {
         let ends = format!(
             "WITH k AS (SELECT DISTINCT {keys} FROM {stage} WHERE _df_op <> 'x'), \
              e AS (\
-             SELECT {of_v}, v.{SEQ} AS at, v.{VALID_FROM} AS time, 1 AS version FROM {target} AS v JOIN k ON {on_v} \
+             SELECT {of_v}, v.{SEQ} AS seq_at, v.{VALID_FROM} AS time_at, 1 AS version FROM {target} AS v JOIN k ON {on_v} \
              UNION ALL SELECT {of_v}, v.{END_SEQ}, v.{VALID_TO}, 0 FROM {target} AS v JOIN k ON {on_v} \
              WHERE v.{END_SEQ} IS NOT NULL \
              UNION ALL SELECT {of_stage}, s.{SEQ}, s._df_time, 0 FROM {stage} AS s \
              WHERE {gone}), \
-             n AS (SELECT {keys}, at, version, lead(at) OVER w AS next_at, lead(time) OVER w AS next_time FROM e \
-             WINDOW w AS (PARTITION BY {keys} ORDER BY at, version)) \
-             UPDATE {target} AS t SET {END_SEQ} = n.next_at, {VALID_TO} = n.next_time, {CURRENT} = false FROM n \
-             WHERE {on_t} AND t.{SEQ} = n.at AND n.version = 1 AND n.next_at IS NOT NULL \
-             AND (t.{END_SEQ} IS NULL OR t.{END_SEQ} > n.next_at)"
+             n AS (SELECT {keys}, seq_at, version, lead(seq_at) OVER w AS next_seq, lead(time_at) OVER w AS next_time FROM e \
+             WINDOW w AS (PARTITION BY {keys} ORDER BY seq_at, version)) \
+             UPDATE {target} AS t SET {END_SEQ} = n.next_seq, {VALID_TO} = n.next_time, {CURRENT} = false FROM n \
+             WHERE {on_t} AND t.{SEQ} = n.seq_at AND n.version = 1 AND n.next_seq IS NOT NULL \
+             AND (t.{END_SEQ} IS NULL OR t.{END_SEQ} > n.next_seq)"
         );
         vec![insert, ends]
     }
@@ -337,6 +348,31 @@ impl Merge<'_> {
                  WHERE {gone} OR s._df_state = 3 ON CONFLICT DO NOTHING",
                 gone = self.gone()
             ));
+        }
+        out
+    }
+
+    /// The whole merge of a stage, in order. `low`: the truncate floor (with its time as a literal) when a staged row is
+    /// older than it.
+    pub(crate) fn statements(&self, needs: Needs, low: Option<(Seq, String)>, keep: bool) -> Vec<String> {
+        let marked = needs.marked;
+        let mut out = if marked { vec![self.refuse()] } else { Vec::new() };
+        out.extend(self.guard(low.as_ref().map(|(seq, _)| *seq), marked));
+        if needs.partial {
+            out.extend(self.fill(marked));
+        }
+        match self.mode {
+            DeleteMode::Hard if needs.gone => out.extend([self.delete(), self.upsert(true)]),
+            DeleteMode::Hard => out.push(self.upsert(true)),
+            DeleteMode::Soft if needs.partial => out.extend([self.hide(), self.upsert(true)]),
+            DeleteMode::Soft => out.push(self.upsert(true)),
+            DeleteMode::History => {
+                out.extend(self.versions());
+                out.extend(low.map(|(seq, time)| self.truncate(seq, &time)));
+            }
+        }
+        if marked {
+            out.extend(self.bury(keep));
         }
         out
     }

@@ -11,6 +11,8 @@
 mod key;
 mod merge;
 mod names;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod shape;
 pub mod sqlite;
 
@@ -72,6 +74,9 @@ pub trait Warehouse: Send + Sync {
 pub async fn open(config: &config::Warehouse, topology: &str) -> Result<Arc<dyn Warehouse>> {
     match config {
         config::Warehouse::Sqlite(config) => Ok(Arc::new(sqlite::Sqlite::open(config, topology).await?)),
+        #[cfg(feature = "postgres")]
+        config::Warehouse::Postgres(config) => Ok(Arc::new(postgres::Postgres::connect(config, topology).await?)),
+        #[cfg(not(feature = "postgres"))]
         config::Warehouse::Postgres(_) => Err(Error::new(ErrorKind::Config, "open the warehouse of kind postgres")
             .help("this binary was built without it; build with `--features postgres`")),
     }

@@ -1,8 +1,11 @@
 //! What a unit's table needs, found by looking at it once.
 
+use std::ops::Range;
+
 use arrow::array::RecordBatch;
 
 use super::key::KeyText;
+use super::merge::Needs;
 use crate::batch::{Op, Seq, TableChanges};
 use crate::epoch::{Incomplete, TableLoad};
 use crate::error::Result;
@@ -12,8 +15,10 @@ use crate::error::Result;
 pub(crate) struct Shape {
     /// Rows, markers and keys left by moves included.
     pub rows: usize,
-    /// Every row is a whole upsert.
-    pub plain: bool,
+    /// There are rows that need a base.
+    pub partial: bool,
+    /// There are deletes.
+    pub deletes: bool,
     /// There are refused versions.
     pub refused: bool,
     /// The lowest order.
@@ -26,10 +31,23 @@ impl Shape {
         let whole = load.rows.iter().all(|c| c.old_keys.is_none() && c.unchanged.iter().all(Option::is_none));
         Self {
             rows: load.rows.iter().map(TableChanges::len).sum(),
-            plain: whole && ops().all(|op| matches!(op, Op::Read | Op::Create | Op::Update)),
+            partial: !whole,
+            deletes: ops().any(|op| matches!(op, Op::Delete | Op::Move)),
             refused: ops().any(|op| *op == Op::Refused),
             oldest: load.rows.iter().flat_map(|c| &c.seqs).min().copied(),
         }
+    }
+}
+
+impl Shape {
+    /// Whether every row is a whole upsert.
+    pub(crate) fn plain(&self) -> bool {
+        !self.partial && !self.deletes && !self.refused
+    }
+
+    /// What the merge must do.
+    pub(crate) fn needs(&self, marked: bool) -> Needs {
+        Needs { partial: self.partial, gone: self.deletes || self.partial, marked }
     }
 }
 
@@ -76,8 +94,8 @@ impl<'a> StageRows<'a> {
         }
     }
 
-    /// The keys as text, own and the base's, when tombstones matter.
-    pub(crate) fn key_texts(&self) -> Result<Option<Vec<KeyTexts>>> {
+    /// The keys of a range of rows as text, own and the base's, when tombstones matter.
+    pub(crate) fn key_texts(&self, rows: Range<usize>) -> Result<Option<Vec<KeyTexts>>> {
         if !self.marked {
             return Ok(None);
         }
@@ -91,7 +109,7 @@ impl<'a> StageRows<'a> {
             };
             KeyTexts { own: own.json(row), base }
         };
-        Ok(Some((0..self.changes.len()).map(texts).collect()))
+        Ok(Some(rows.map(texts).collect()))
     }
 }
 

@@ -124,7 +124,10 @@ fn plain_envelopes_are_learned() {
         &mut d,
         &[
             rec(r#"{"id":1}"#, &envelope("c", "null", r#"{"id":1,"name":"a\"b","ok":true,"tags":["x"],"gone":null}"#)),
-            rec(r#"{"id":1}"#, &envelope("u", r#"{"id":1}"#, r#"{"id":1,"name":null,"ok":false,"tags":null,"gone":"g"}"#)),
+            rec(
+                r#"{"id":1}"#,
+                &envelope("u", r#"{"id":1}"#, r#"{"id":1,"name":null,"ok":false,"tags":null,"gone":"g"}"#),
+            ),
             rec(r#"{"id":1}"#, &envelope("d", r#"{"id":1,"name":"x"}"#, "null")),
             tombstone(r#"{"id":1}"#),
         ],
@@ -217,14 +220,39 @@ fn every_logical_type_is_read_exactly() {
         (logical("int64", "org.apache.kafka.connect.data.Timestamp"), "-1", "timestamp", "1969-12-31T23:59:59.999"),
         (logical("int64", &time("MicroTimestamp")), "1595008822123456", "timestamp", "2020-07-17T18:00:22.123456"),
         (logical("int64", &time("NanoTimestamp")), "1595008822123456000", "timestamp", "2020-07-17T18:00:22.123456"),
-        (logical("string", &time("ZonedTimestamp")), r#""2016-11-04T11:51:30.123456Z""#, "timestamptz", "2016-11-04T11:51:30.123456Z"),
-        (logical("string", &time("ZonedTimestamp")), r#""2016-11-04T13:51:30+02:00""#, "timestamptz", "2016-11-04T11:51:30Z"),
-        (logical("string", &time("ZonedTimestamp")), r#""+21016-11-04T06:51:30.123456Z""#, "timestamptz", "+21016-11-04T06:51:30.123456Z"),
-        (logical("string", &time("ZonedTimestamp")), r#""-4713-12-31T23:59:59.999999Z""#, "timestamptz", "-4713-12-31T23:59:59.999999Z"),
+        (
+            logical("string", &time("ZonedTimestamp")),
+            r#""2016-11-04T11:51:30.123456Z""#,
+            "timestamptz",
+            "2016-11-04T11:51:30.123456Z",
+        ),
+        (
+            logical("string", &time("ZonedTimestamp")),
+            r#""2016-11-04T13:51:30+02:00""#,
+            "timestamptz",
+            "2016-11-04T11:51:30Z",
+        ),
+        (
+            logical("string", &time("ZonedTimestamp")),
+            r#""+21016-11-04T06:51:30.123456Z""#,
+            "timestamptz",
+            "+21016-11-04T06:51:30.123456Z",
+        ),
+        (
+            logical("string", &time("ZonedTimestamp")),
+            r#""-4713-12-31T23:59:59.999999Z""#,
+            "timestamptz",
+            "-4713-12-31T23:59:59.999999Z",
+        ),
         (logical("string", &time("ZonedTime")), r#""11:51:30.123789Z""#, "text", "11:51:30.123789Z"),
         (logical("string", &time("IsoDate")), r#""2017-09-15Z""#, "date", "2017-09-15"),
         (logical("string", &time("IsoTime")), r#""04:05:11.789Z""#, "time", "04:05:11.789"),
-        (logical("string", &time("IsoTimestamp")), r#""2020-02-29T00:00:00.5Z""#, "timestamp", "2020-02-29T00:00:00.500"),
+        (
+            logical("string", &time("IsoTimestamp")),
+            r#""2020-02-29T00:00:00.5Z""#,
+            "timestamp",
+            "2020-02-29T00:00:00.500",
+        ),
         (logical("int64", &time("MicroDuration")), "-1", "duration", "-1"),
         (logical("int64", &time("NanoDuration")), "5000", "duration", "5"),
         (logical("string", &time("Interval")), r#""P1Y2M3DT4H5M6.78S""#, "text", "P1Y2M3DT4H5M6.78S"),
@@ -232,12 +260,22 @@ fn every_logical_type_is_read_exactly() {
         (logical("bytes", &data("Bits")), r#""AQEBAQEBAQE=""#, "binary", "0101010101010101"),
         (logical("bytes", &data("Bits")), r#""""#, "binary", ""),
         (logical("string", &data("Json")), r#""{\"bar\": \"baz\"}""#, "json", r#"{"bar": "baz"}"#),
-        (logical("string", &data("Uuid")), r#""B68A35A7-17ad-35b3-af2a-ae46edb4545a""#, "uuid", "b68a35a7-17ad-35b3-af2a-ae46edb4545a"),
+        (
+            logical("string", &data("Uuid")),
+            r#""B68A35A7-17ad-35b3-af2a-ae46edb4545a""#,
+            "uuid",
+            "b68a35a7-17ad-35b3-af2a-ae46edb4545a",
+        ),
         (logical("string", &data("Enum")), r#""red""#, "text", "red"),
         (logical("string", &data("EnumSet")), r#""a,b""#, "text", "a,b"),
         (logical("string", &data("Xml")), r#""<a/>""#, "text", "<a/>"),
         (logical("string", &data("Ltree")), r#""a.b""#, "text", "a.b"),
-        (logical("struct", "io.debezium.data.geometry.Point"), r#"{"x":1.0,"y":1.0,"wkb":"AQ==","srid":null}"#, "json", r#"{"x":1.0,"y":1.0,"wkb":"AQ==","srid":null}"#),
+        (
+            logical("struct", "io.debezium.data.geometry.Point"),
+            r#"{"x":1.0,"y":1.0,"wkb":"AQ==","srid":null}"#,
+            "json",
+            r#"{"x":1.0,"y":1.0,"wkb":"AQ==","srid":null}"#,
+        ),
         (r#""type":"array","items":{"type":"int32"}"#.into(), "[1,null]", "json", "[1,null]"),
         (r#""type":"map","keys":{"type":"int16"},"values":{"type":"double"}"#.into(), "[[1,2.5]]", "json", "[[1,2.5]]"),
         (r#""type":"int64""#.into(), "null", "bigint", "null"),
@@ -359,16 +397,21 @@ fn a_flattened_delete_is_a_null_payload() {
 
 #[test]
 fn the_table_is_named_by_the_event_when_there_is_no_stream() {
-    let mut d = decoder(vec![route(), TableRoute { table: "other".into(), stream: "shop.public.other".into(), ..route() }]);
+    let mut d =
+        decoder(vec![route(), TableRoute { table: "other".into(), stream: "shop.public.other".into(), ..route() }]);
     let event = envelope("c", "null", r#"{"id":1}"#);
     let batch = d
-        .decode(&raw(0, None, &[
-            rec(r#"{"id":1}"#, &event),
-            rec(r#"{"id":1}"#, &event.replace(r#""table":"orders""#, r#""table":"other""#)),
-            rec(r#"{"id":1}"#, &event.replace(r#""table":"orders""#, r#""table":"third""#)),
-            rec(r#"{"id":1}"#, r#"{"id":1,"__table":"other","__op":"c"}"#),
-            rec(r#"{"id":1}"#, r#"{"id":1}"#),
-        ]))
+        .decode(&raw(
+            0,
+            None,
+            &[
+                rec(r#"{"id":1}"#, &event),
+                rec(r#"{"id":1}"#, &event.replace(r#""table":"orders""#, r#""table":"other""#)),
+                rec(r#"{"id":1}"#, &event.replace(r#""table":"orders""#, r#""table":"third""#)),
+                rec(r#"{"id":1}"#, r#"{"id":1,"__table":"other","__op":"c"}"#),
+                rec(r#"{"id":1}"#, r#"{"id":1}"#),
+            ],
+        ))
         .unwrap();
     let tables: BTreeMap<_, _> = batch.tables.iter().map(|t| (t.contract.table.as_str(), t.len())).collect();
     assert_eq!(tables, BTreeMap::from([("orders", 1), ("other", 2)]));
@@ -384,7 +427,14 @@ fn the_placeholder_is_unchanged() {
         &mut d,
         &[
             rec(key, &envelope("c", "null", r#"{"id":1,"t":"x","a":[1]}"#)),
-            rec(key, &envelope("u", "null", r#"{"id":1,"t":"__debezium_unavailable_value","a":["__debezium_unavailable_value"]}"#)),
+            rec(
+                key,
+                &envelope(
+                    "u",
+                    "null",
+                    r#"{"id":1,"t":"__debezium_unavailable_value","a":["__debezium_unavailable_value"]}"#,
+                ),
+            ),
             rec(key, &envelope("c", "null", r#"{"id":1,"t":"__debezium_unavailable_value","a":[2]}"#)),
         ],
     );
@@ -396,7 +446,8 @@ fn the_placeholder_is_unchanged() {
 fn moved(id: u32, to: u32, after: &str) -> [Rec; 3] {
     let key = |id: u32| format!(r#"{{"id":{id}}}"#);
     [
-        rec(&key(id), &envelope("d", &format!(r#"{{"id":{id},"t":""}}"#), "null")).header("__debezium.newkey", &key(to)),
+        rec(&key(id), &envelope("d", &format!(r#"{{"id":{id},"t":""}}"#), "null"))
+            .header("__debezium.newkey", &key(to)),
         tombstone(&key(id)),
         rec(&key(to), &envelope("c", "null", after)).header("__debezium.oldkey", &key(id)),
     ]
@@ -424,7 +475,8 @@ fn a_key_update_is_one_move_wherever_batches_end() {
             assert_eq!(batch.span.from, Position::offset(at), "spans join on");
             at = batch.span.to.as_offset().unwrap();
             out.extend(rows(&batch));
-            for (sum, part) in account.iter_mut().zip([batch.account.rows, batch.account.merged, batch.account.control]) {
+            for (sum, part) in account.iter_mut().zip([batch.account.rows, batch.account.merged, batch.account.control])
+            {
                 *sum += part;
             }
             for changes in &batch.tables {
@@ -454,7 +506,8 @@ fn half_a_move_is_a_delete_or_is_refused() {
     let batch = d.decode(&raw(12, Some(STREAM), &[records[2].clone(), moved(1, 2, whole)[2].clone()])).unwrap();
     assert_eq!((batch.rejects[0].rule.as_str(), rows(&batch)), ("incomplete", vec!["c id=2 t=y".to_owned()]));
     // The halves of two different moves are not one move.
-    let batch = d.decode(&raw(14, Some(STREAM), &[records[0].clone(), moved(7, 8, r#"{"id":8,"t":"z"}"#)[2].clone()])).unwrap();
+    let batch =
+        d.decode(&raw(14, Some(STREAM), &[records[0].clone(), moved(7, 8, r#"{"id":8,"t":"z"}"#)[2].clone()])).unwrap();
     assert_eq!(rows(&batch), ["d id=1 t=null", "c id=8 t=z"]);
     // A reset forgets what is kept back.
     d.decode(&raw(16, Some(STREAM), &records[..1])).unwrap();
@@ -484,7 +537,363 @@ fn tables_without_a_key_take_each_event_once() {
         assert_eq!(first.account.redelivered + second.account.redelivered, 2);
     }
     let mut d = decoder(vec![route()]);
-    let batch = decode(&mut d, &[e(1), keyless(&envelope("d", r#"{"n":1}"#, "null")), keyless(&envelope("u", "null", r#"{"n":1}"#))]);
+    let batch = decode(
+        &mut d,
+        &[e(1), keyless(&envelope("d", r#"{"n":1}"#, "null")), keyless(&envelope("u", "null", r#"{"n":1}"#))],
+    );
     assert_eq!((batch.account.rows, batch.account.rejected), (1, 2));
     assert!(batch.rejects[0].reason.contains("`key:`"));
+}
+
+fn contract(columns: &[(&str, &str)], encodings: &[(&str, Encoding)]) -> ContractFile {
+    ContractFile {
+        version: 1,
+        columns: columns.iter().map(|(name, t)| Column::new(*name, t.parse::<Type>().unwrap())).collect(),
+        key: vec!["id".into()],
+        learn: true,
+        encodings: encodings.iter().map(|(name, encoding)| ((*name).to_owned(), *encoding)).collect(),
+    }
+}
+
+fn written(file: ContractFile) -> DebeziumJson {
+    decoder(vec![TableRoute { contract: Some(file), ..route() }])
+}
+
+fn one(d: &mut DebeziumJson, after: &str) -> Result<String, String> {
+    let batch = decode(d, &[rec(r#"{"id":1}"#, &envelope("c", "null", after))]);
+    match batch.rejects.first() {
+        Some(reject) => Err(format!("{}: {}", reject.rule, reject.reason)),
+        None => Ok(rows(&batch).remove(0)),
+    }
+}
+
+#[test]
+fn a_contract_reads_what_has_no_schema() {
+    let columns = [
+        ("id", "bigint"),
+        ("price", "decimal(10,2)"),
+        ("big", "decimal(50,3)"),
+        ("free", "numeric"),
+        ("day", "date"),
+        ("at", "timestamp"),
+        ("zoned", "timestamptz"),
+        ("clock", "time"),
+        ("took", "duration"),
+        ("bytes", "binary"),
+        ("doc", "json"),
+        ("ok", "boolean"),
+        ("ratio", "double"),
+        ("code", "varchar(3)"),
+    ];
+    let encodings = [
+        ("price", Encoding::Base64),
+        ("day", Encoding::Days),
+        ("at", Encoding::Milliseconds),
+        ("clock", Encoding::Microseconds),
+        ("took", Encoding::Microseconds),
+        ("bytes", Encoding::Hex),
+    ];
+    let mut d = written(contract(&columns, &encodings));
+    let row = r#"{"id":1,"price":"MDk=","big":"-1.5","free":{"scale":1,"value":"Dw=="},"day":17109,"at":1595008822123,"zoned":"2020-07-17T18:00:22Z","clock":1,"took":-90000000000,"bytes":"00ff","doc":"{\"a\":1}","ok":1,"ratio":2,"code":"abc"}"#;
+    assert_eq!(
+        one(&mut d, row).unwrap(),
+        "c id=1 price=123.45 big=-1.500 free=1.5 day=2016-11-04 at=2020-07-17T18:00:22.123 zoned=2020-07-17T18:00:22Z \
+         clock=00:00:00.000001 took=-90000000000 bytes=00ff doc={\"a\":1} ok=true ratio=2.0 code=abc"
+    );
+    assert!(one(&mut d, r#"{"id":1,"code":"äö"}"#).unwrap_err().starts_with("contract: column `code` (varchar(3))"));
+    assert_eq!(one(&mut d, r#"{"id":1,"day":"2020-02-29"}"#).unwrap().split(' ').nth(5), Some("day=2020-02-29"));
+}
+
+#[test]
+fn what_is_ambiguous_without_schema_names_the_field_to_add() {
+    let columns =
+        [("id", "bigint"), ("price", "decimal(10,2)"), ("at", "timestamp"), ("bytes", "binary"), ("took", "duration")];
+    let mut d = written(contract(&columns, &[]));
+    for (row, expected) in [
+        (r#"{"id":1,"at":1595008822123}"#, "`encodings:`"),
+        (r#"{"id":1,"took":5}"#, "`encodings:`"),
+        (r#"{"id":1,"price":"1234"}"#, "`encodings:`"),
+        (r#"{"id":1,"bytes":"00ff"}"#, "`encodings:`"),
+        (r#"{"id":1,"fraction":1.5}"#, "contract"),
+    ] {
+        let error = one(&mut d, row).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert!(
+        one(&mut d, r#"{"id":1,"price":12.5,"at":"2020-01-01T00:00:00","bytes":"AQID"}"#)
+            .unwrap()
+            .contains("price=12.50")
+    );
+    let bad = contract(&columns, &[("price", Encoding::Days)]);
+    let error = DebeziumJson::new("s", &Debezium::default(), vec![TableRoute { contract: Some(bad), ..route() }]);
+    assert_eq!(error.err().map(|e| e.exit_code()), Some(2));
+}
+
+#[test]
+fn mysql_times_beyond_a_day_fit_a_declared_duration() {
+    let field = logical("int64", "io.debezium.time.MicroTime");
+    let mut d = written(contract(&[("id", "int"), ("v", "duration")], &[]));
+    let value = with_schema(&field, "c", r#"{"id":1,"v":-3020399000000}"#);
+    assert_eq!(rows(&decode(&mut d, &[rec(r#"{"id":1}"#, &value)])), ["c id=1 v=-3020399000000"]);
+}
+
+#[test]
+fn with_schema_and_without_make_the_same_columns() {
+    let cases = [
+        (decimal(4, Some(8)), "decimal(8,4)", Some(Encoding::Base64), r#""EtaH""#),
+        (
+            logical("int64", "io.debezium.time.MicroTimestamp"),
+            "timestamp",
+            Some(Encoding::Microseconds),
+            "1595008822123456",
+        ),
+        (logical("int64", "io.debezium.time.Timestamp"), "timestamp", Some(Encoding::Milliseconds), "1595008822123"),
+        (logical("int32", "io.debezium.time.Date"), "date", Some(Encoding::Days), "17109"),
+        (logical("int64", "io.debezium.time.MicroTime"), "time", Some(Encoding::Microseconds), "64822000000"),
+        (logical("string", "io.debezium.time.ZonedTimestamp"), "timestamptz", None, r#""2016-11-04T11:51:30.5Z""#),
+        (logical("string", "io.debezium.data.Uuid"), "uuid", None, r#""b68a35a7-17ad-35b3-af2a-ae46edb4545a""#),
+        (logical("string", "io.debezium.data.Json"), "json", None, r#""[1]""#),
+        (r#""type":"bytes""#.to_owned(), "binary", Some(Encoding::Base64), r#""AQID""#),
+        (r#""type":"double""#.to_owned(), "double", None, "1.25"),
+        (r#""type":"boolean""#.to_owned(), "boolean", None, "false"),
+    ];
+    for (field, data_type, encoding, value) in cases {
+        let after = format!(r#"{{"id":1,"v":{value}}}"#);
+        let encodings: Vec<_> = encoding.map(|e| ("v", e)).into_iter().collect();
+        let mut plain = written(contract(&[("id", "int"), ("v", data_type)], &encodings));
+        let plain = decode(&mut plain, &[rec(r#"{"id":1}"#, &envelope("c", "null", &after))]);
+        let mut learned = decoder(vec![route()]);
+        let learned = decode(&mut learned, &[rec(r#"{"id":1}"#, &with_schema(&field, "c", &after))]);
+        assert_eq!(plain.tables[0].rows, learned.tables[0].rows, "{data_type}: {:?}", plain.rejects);
+    }
+}
+
+#[test]
+fn contracts_grow_and_widen_midway() {
+    let mut d = decoder(vec![route()]);
+    let key = r#"{"id":1}"#;
+    let batch = decode(
+        &mut d,
+        &[
+            rec(key, &with_schema(r#""type":"int32""#, "c", r#"{"id":1,"v":1}"#)),
+            rec(key, &with_schema(r#""type":"int64""#, "c", r#"{"id":1,"v":5000000000}"#)),
+            rec(key, &with_schema(r#""type":"int32""#, "u", r#"{"id":1,"v":2}"#)),
+            rec(key, &envelope("u", "null", r#"{"id":1,"v":3,"new":true}"#)),
+            rec(key, &envelope("u", "null", r#"{"id":1,"new":false}"#)),
+            rec(key, &envelope("c", "null", r#"{"id":1}"#)),
+        ],
+    );
+    assert_eq!(batch.rejects.len(), 0);
+    assert_eq!(
+        rows(&batch),
+        [
+            "c id=1 v=1",
+            "c id=1 v=5000000000",
+            "u id=1 v=2",
+            "u id=1 v=3 new=true",
+            "u id=1 v=~ new=false",
+            "c id=1 v=null new=null",
+        ]
+    );
+    assert_eq!(batch.tables.iter().map(|t| t.len()).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(batch.tables.iter().all(|t| t.contract.version == 0 && t.contract.output == t.contract.input));
+}
+
+#[test]
+fn incompatible_types_are_refused_or_left_out() {
+    let key = r#"{"id":1}"#;
+    let records = [
+        rec(key, &with_schema(r#""type":"int32""#, "c", r#"{"id":1,"v":1}"#)),
+        rec(key, &with_schema(r#""type":"string""#, "u", r#"{"id":1,"v":"secret"}"#)),
+        rec(key, &envelope("u", "null", r#"{"id":1,"v":"secret"}"#)),
+        rec(key, &with_schema(r#""type":"string""#, "c", r#"{"id":1,"v":null}"#)),
+    ];
+    let batch = decode(&mut decoder(vec![route()]), &records);
+    assert_eq!(rows(&batch), ["c id=1 v=1", "c id=1 v=null"]);
+    for reject in &batch.rejects {
+        assert_eq!((reject.rule.as_str(), reject.table.as_deref()), ("contract", Some("orders")));
+        assert!(reject.reason.contains("`v`") && !reject.reason.contains("secret"), "{}", reject.reason);
+    }
+    let mut ignoring = decoder(vec![TableRoute { on_mismatch: OnMismatch::Ignore, ..route() }]);
+    let batch = decode(&mut ignoring, &records);
+    assert_eq!(rows(&batch), ["c id=1 v=1", "u id=1 v=~", "u id=1 v=~", "c id=1 v=null"]);
+}
+
+#[test]
+fn a_declared_column_that_must_have_a_value() {
+    let mut file = contract(&[("id", "int"), ("v", "text"), ("w", "text")], &[]);
+    file.columns[1].nullable = false;
+    file.learn = false;
+    let mut d = written(file);
+    assert!(one(&mut d, r#"{"id":1,"w":"x"}"#).unwrap_err().contains("`v`"));
+    assert!(one(&mut d, r#"{"id":1,"v":null}"#).unwrap_err().contains("`v`"));
+    assert_eq!(one(&mut d, r#"{"id":1,"v":"x","more":1.5}"#).unwrap(), "c id=1 v=x w=null");
+    assert!(one(&mut d, r#"{"id":null,"v":"x"}"#).unwrap_err().contains("`id`"));
+}
+
+#[test]
+fn keys_come_from_where_they_are() {
+    // The row decides; what it lacks comes from the message key.
+    let mut d = decoder(vec![route()]);
+    let key = r#"{"id":1,"__dbz__physicalTableIdentifier":"shop.public.orders_1"}"#;
+    let batch = decode(
+        &mut d,
+        &[
+            rec(key, &envelope("c", "null", r#"{"id":1,"v":"a"}"#)),
+            rec(key, &envelope("u", "null", r#"{"id":5,"v":"b"}"#)),
+            rec(key, &envelope("d", r#"{"id":9}"#, "null")),
+            rec(r#"{"id":1}"#, &envelope("u", "null", r#"{"id":1,"v":"c"}"#)),
+        ],
+    );
+    assert_eq!(
+        rows(&batch),
+        [
+            "c id=1 v=a __dbz__physicalTableIdentifier=shop.public.orders_1",
+            "u id=5 v=b __dbz__physicalTableIdentifier=shop.public.orders_1",
+            "d id=1 v=null __dbz__physicalTableIdentifier=shop.public.orders_1",
+        ]
+    );
+    assert!(batch.rejects[0].reason.contains("table's key"), "{}", batch.rejects[0].reason);
+    // Without a message key: the topology's key, from `before` for a delete.
+    let mut d = decoder(vec![TableRoute { key: Some(vec!["id".into()]), ..route() }]);
+    let records = [
+        keyless(&envelope("c", "null", r#"{"id":1,"v":"a"}"#)),
+        keyless(&envelope("d", r#"{"id":1,"v":"invented"}"#, "null")),
+        keyless(&envelope("d", "null", "null")),
+    ];
+    let batch = decode(&mut d, &records);
+    assert_eq!((rows(&batch), batch.rejects.len()), (vec!["c id=1 v=a".to_owned(), "d id=1 v=null".to_owned()], 1));
+}
+
+#[test]
+fn truncates_and_bad_events() {
+    let mut d = decoder(vec![route()]);
+    learned(&mut d);
+    let batch = decode(
+        &mut d,
+        &[
+            keyless(&envelope("t", "null", "null").replace(r#""before":null,"after":null,"#, "")),
+            keyless(&envelope("x", "null", r#"{"id":1}"#)),
+            keyless(&envelope("c", "null", "null")),
+            keyless(&envelope("d", "null", "null")),
+            keyless("{\"before\":"),
+            keyless("[]"),
+        ],
+    );
+    assert_eq!(rows(&batch), ["t id=null t=null"]);
+    assert_eq!((batch.account.rejected, batch.rejects.len()), (5, 5));
+    assert!(batch.rejects.iter().all(|r| r.table.as_deref() == Some("orders")));
+}
+
+#[test]
+fn contracts_of_the_log_are_taken_over_and_only_grow() {
+    let mut d = decoder(vec![route()]);
+    let schema = |columns: &[(&str, Type)]| dataflow::contract::TableSchema {
+        columns: columns.iter().map(|(n, t)| Column { nullable: *n != "id", ..Column::new(*n, *t) }).collect(),
+        key: vec!["id".into()],
+    };
+    let log = |version, input: dataflow::contract::TableSchema| {
+        Arc::new(Contract { table: "orders".into(), version, output: input.clone(), input })
+    };
+    d.adopt(&[log(3, schema(&[("id", Type::BigInt), ("a", Type::TEXT)]))]).unwrap();
+    let batch = decode(&mut d, &[rec(r#"{"id":1}"#, &envelope("c", "null", r#"{"id":1,"b":true}"#))]);
+    assert_eq!((rows(&batch), batch.tables[0].contract.version), (vec!["c id=1 a=null b=true".to_owned()], 0));
+    // Another process has learned `c`: both are kept, in the log's order first.
+    d.adopt(&[log(4, schema(&[("id", Type::BigInt), ("a", Type::TEXT), ("c", Type::TEXT)]))]).unwrap();
+    let batch = decode(&mut d, &[rec(r#"{"id":1}"#, &envelope("c", "null", r#"{"id":1}"#))]);
+    assert_eq!(rows(&batch), ["c id=1 a=null c=null b=null"]);
+    let newest = batch.tables[0].contract.input.clone();
+    d.adopt(&[log(5, newest)]).unwrap();
+    let batch = decode(&mut d, &[rec(r#"{"id":1}"#, &envelope("c", "null", r#"{"id":1}"#))]);
+    assert_eq!(batch.tables[0].contract.version, 5);
+    let other_key = dataflow::contract::TableSchema { key: vec!["a".into()], ..schema(&[("a", Type::TEXT)]) };
+    assert!(d.adopt(&[log(6, other_key)]).is_err());
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// JSON that looks like events, and what is left of it when it is cut or stirred.
+    fn any_value() -> impl Strategy<Value = String> {
+        let row = prop_oneof![
+            Just("null".to_owned()),
+            Just(r#"{"id":1,"t":"x"}"#.to_owned()),
+            "[ -~]{0,20}",
+            (any::<i64>(), any::<String>(), any::<bool>())
+                .prop_map(|(n, s, b)| format!(r#"{{"id":{n},"t":{},"b":{b}}}"#, serde_json::Value::from(s))),
+            any::<f64>().prop_map(|n| format!(r#"{{"id":1,"f":{n}}}"#)),
+        ];
+        let event =
+            ("[rcudtmx]", row.clone(), row.clone()).prop_map(|(op, before, after)| envelope(&op, &before, &after));
+        let schema = ("[rcud]", row).prop_map(|(op, row)| with_schema(r#""type":"string""#, &op, &row));
+        let whole = prop_oneof![event, schema, any::<String>(), Just("null".to_owned())];
+        (whole, any::<prop::sample::Index>(), 0u8..4).prop_map(|(whole, at, how)| {
+            let mut at = at.index(whole.len() + 1);
+            while !whole.is_char_boundary(at) {
+                at -= 1;
+            }
+            match how {
+                0 => whole[..at].to_owned(),
+                1 => format!("{}\\{}", &whole[..at], &whole[at..]),
+                _ => whole,
+            }
+        })
+    }
+
+    fn any_record() -> impl Strategy<Value = Rec> {
+        let key =
+            proptest::option::of(prop_oneof![(0..4i64).prop_map(|n| format!(r#"{{"id":{n}}}"#)), any::<String>(),]);
+        (key, proptest::option::of(any_value()), 0u8..6).prop_map(|(key, value, header)| {
+            let record = Rec { key, value, headers: vec![] };
+            match header {
+                0 => record.header("__debezium.newkey", r#"{"id":1}"#),
+                1 => record.header("__debezium.oldkey", r#"{"id":1}"#),
+                _ => record,
+            }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Whatever comes: no panic, every record is accounted for once, spans join on.
+        #[test]
+        fn every_record_is_accounted_for(
+            records in proptest::collection::vec(any_record(), 1..25),
+            cut in any::<prop::sample::Index>(),
+            streamless: bool,
+        ) {
+            let mut d = decoder(vec![route()]);
+            let cut = cut.index(records.len() + 1);
+            let stream = (!streamless).then_some(STREAM);
+            let mut read = 0;
+            let mut at = Position::offset(0);
+            let mut batches = Vec::new();
+            for (from, part) in [(0, &records[..cut]), (cut as u64, &records[cut..])] {
+                batches.push(d.decode(&raw(from, stream, part)).unwrap());
+            }
+            batches.extend(d.flush(&Partition::new("shop", "p/0")).unwrap());
+            for batch in &batches {
+                prop_assert!(batch.account.balances());
+                prop_assert_eq!(&batch.span.from, &at);
+                at = batch.span.to.clone();
+                read += batch.account.read;
+                let in_tables: usize = batch.tables.iter().map(|t| t.len()).sum();
+                prop_assert_eq!(batch.account.rows, in_tables as u64);
+                prop_assert_eq!(batch.account.rejected, batch.rejects.len() as u64);
+            }
+            prop_assert_eq!((read, at), (records.len() as u64, Position::offset(records.len() as u64)));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(value: Vec<u8>, key: Vec<u8>) {
+            let mut records = RawRecords::default();
+            records.push(0, NO_TIME, Some(&key), Some(&value));
+            let mut batch = raw(0, Some(STREAM), &[]);
+            batch.records = records;
+            prop_assert_eq!(decoder(vec![route()]).decode(&batch).unwrap().account.read, 1);
+        }
+    }
 }

@@ -234,41 +234,66 @@ fn script(fresh: bool) -> impl Strategy<Value = Script> {
 }
 
 /// A warehouse under test and a way to read what it shows.
-pub enum Under {
-    Sqlite(dataflow::warehouse::sqlite::Sqlite, sqlx::SqlitePool, tempfile::TempDir),
+struct Under {
+    warehouse: Arc<dyn Warehouse>,
+    reader: Reader,
+    /// What `open` was given, to open it a second time.
+    config: dataflow::config::Warehouse,
+    _folder: Option<tempfile::TempDir>,
+}
+
+#[derive(Clone)]
+enum Reader {
+    Sqlite(sqlx::SqlitePool),
+    #[cfg(feature = "postgres")]
+    Postgres(sqlx::PgPool),
 }
 
 impl Under {
     async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.db").to_str().unwrap().to_owned();
-        let config = dataflow::config::SqliteWarehouse { path: path.clone() };
-        let warehouse = dataflow::warehouse::sqlite::Sqlite::open(&config, "t").await.unwrap();
-        let pool = sqlx::SqlitePool::connect(&path).await.unwrap();
-        Self::Sqlite(warehouse, pool, folder)
+        let reader = Reader::Sqlite(sqlx::SqlitePool::connect(&format!("{path}?mode=rwc")).await.unwrap());
+        let config = dataflow::config::Warehouse::Sqlite(dataflow::config::SqliteWarehouse { path });
+        let warehouse = dataflow::warehouse::open(&config, "t").await.unwrap();
+        Self { warehouse, reader, config, _folder: Some(folder) }
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn postgres() -> Self {
+        let url = crate::support::postgres::server().database().await;
+        let reader = Reader::Postgres(sqlx::PgPool::connect(&url).await.unwrap());
+        let schema = "public".to_owned();
+        let config = dataflow::config::Warehouse::Postgres(dataflow::config::PostgresWarehouse { url, schema });
+        let warehouse = dataflow::warehouse::open(&config, "t").await.unwrap();
+        Self { warehouse, reader, config, _folder: None }
     }
 
     fn warehouse(&self) -> &dyn Warehouse {
-        match self {
-            Self::Sqlite(warehouse, ..) => warehouse,
-        }
+        &*self.warehouse
     }
 
     async fn execute(&self, sql: &str) {
-        match self {
-            Self::Sqlite(_, pool, _) => {
-                sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(pool).await.unwrap();
-            }
+        let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
+        match &self.reader {
+            Reader::Sqlite(pool) => sql.execute(pool).await.map(|_| ()).unwrap(),
+            #[cfg(feature = "postgres")]
+            Reader::Postgres(pool) => sql.execute(pool).await.map(|_| ()).unwrap(),
         }
     }
 
     /// All rows of a query whose columns are texts.
     async fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
-        match self {
-            Self::Sqlite(_, pool, _) => {
+        match &self.reader {
+            Reader::Sqlite(pool) => {
                 let rows = sqlx::query(sql).fetch_all(pool).await.unwrap();
                 rows.iter().map(|r| (0..r.len()).map(|i| r.get_unchecked(i)).collect()).collect()
+            }
+            #[cfg(feature = "postgres")]
+            Reader::Postgres(pool) => {
+                let rows = sqlx::query(sql).fetch_all(pool).await.unwrap();
+                rows.iter().map(|r| (0..r.len()).map(|i| r.get(i)).collect()).collect()
             }
         }
     }
@@ -335,10 +360,22 @@ fn scripts(cases: u32, mode: DeleteMode, open: impl AsyncFn() -> Under) {
 
 #[test]
 fn sqlite_equals_the_model_hard() {
-    scripts(60, DeleteMode::Hard, Under::sqlite);
+    scripts(100, DeleteMode::Hard, Under::sqlite);
 }
 
 #[test]
 fn sqlite_equals_the_model_soft() {
-    scripts(60, DeleteMode::Soft, Under::sqlite);
+    scripts(100, DeleteMode::Soft, Under::sqlite);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_equals_the_model_hard() {
+    scripts(40, DeleteMode::Hard, Under::postgres);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_equals_the_model_soft() {
+    scripts(40, DeleteMode::Soft, Under::postgres);
 }

@@ -88,11 +88,9 @@ impl Blocks {
         let known = self.list.iter().position(|block| block.schema == schema.as_bytes());
         let block = match known {
             Some(block) => block,
-            None => self.remember(Block {
-                schema: schema.as_bytes().to_vec(),
-                described: describe(schema)?,
-                layout: None,
-            }),
+            None => {
+                self.remember(Block { schema: schema.as_bytes().to_vec(), described: describe(schema)?, layout: None })
+            }
         };
         cursor.ended().then_some(Found { block, payload, whole: true })
     }

@@ -253,9 +253,7 @@ fn decimal(wire: Wire, token: Token<'_>, scratch: &mut String) -> Result<(Unscal
     match (token, wire) {
         (Token::Number(text), Wire::Integer) => Ok((Unscaled::Small(i128::from(value::integer(text)?)), 0)),
         (Token::Number(text), _) => Ok(value::decimal_text(text)?),
-        (Token::Text(text), Wire::Decimal { scale }) => {
-            Ok((value::base64_integer(decoded(text, scratch)?)?, scale))
-        }
+        (Token::Text(text), Wire::Decimal { scale }) => Ok((value::base64_integer(decoded(text, scratch)?)?, scale)),
         (Token::Text(text), Wire::Plain) => {
             let text = decoded(text, scratch)?;
             if !text.contains('.') && value::bytes(text, Spelling::Base64).is_ok() {

@@ -2,9 +2,9 @@
 
 use super::builder::Problem;
 use super::envelope::{self, Payload, Source};
+use super::key::{self, MessageKey};
 use super::moves;
 use super::redelivery::{self, Identity};
-use super::key::{self, MessageKey};
 use super::row::{self, Layout, Reading, RowError, Target};
 use super::rows::Rows;
 use super::scan::Token;
@@ -237,8 +237,7 @@ impl DebeziumJson {
         let flat = event.flat.then_some(&self.names);
         // Of a delete only the key is certain.
         let row = event.row.filter(|_| event.op != Op::Delete || matches!(event.key, MessageKey::Absent));
-        let learned =
-            self.tables[table].learn_row(row.unwrap_or("{}"), flat, &event.key.names(), event.key.text())?;
+        let learned = self.tables[table].learn_row(row.unwrap_or("{}"), flat, &event.key.names(), event.key.text())?;
         Ok(learned.map_err(Refusal::contract))
     }
 
@@ -258,7 +257,12 @@ impl DebeziumJson {
     }
 
     /// Reads the event's row into the builders; an abandoned row when it fails.
-    fn read_row(&mut self, context: &Context<'_>, table: usize, event: &Event<'_>) -> std::result::Result<(), RowError> {
+    fn read_row(
+        &mut self,
+        context: &Context<'_>,
+        table: usize,
+        event: &Event<'_>,
+    ) -> std::result::Result<(), RowError> {
         let how = Reading {
             placeholder: &self.placeholder,
             flat: event.flat.then_some(&self.names),

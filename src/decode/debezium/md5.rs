@@ -12,8 +12,7 @@ fn md5(message: &[u8]) -> [u8; 16] {
     }
     padded.extend_from_slice(&(message.len() as u64 * 8).to_le_bytes());
     for block in padded.chunks_exact(64) {
-        let words: Vec<u32> =
-            block.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+        let words: Vec<u32> = block.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
         let [mut a, mut b, mut c, mut d] = state;
         for i in 0..64usize {
             let (mix, word) = match i / 16 {

@@ -80,9 +80,10 @@ pub(super) fn belong_together(
         _ => {
             let place = |raw: Option<&str>| {
                 let source = Source::read(raw?)?;
-                source.lsn.map(|lsn| (String::new(), lsn, 0)).or_else(|| {
-                    Some((source.file?.to_owned(), source.pos?, source.row.unwrap_or(0)))
-                })
+                source
+                    .lsn
+                    .map(|lsn| (String::new(), lsn, 0))
+                    .or_else(|| Some((source.file?.to_owned(), source.pos?, source.row.unwrap_or(0))))
             };
             place(sources.0).is_some_and(|at| place(sources.1) == Some(at))
         }

@@ -109,13 +109,8 @@ impl Marks {
 
 impl Mark {
     fn at(event: &Identity) -> Self {
-        let mut mark = Self {
-            position: event.position,
-            time: event.time,
-            shared: event.shared,
-            rows: Vec::new(),
-            replayed: None,
-        };
+        let mut mark =
+            Self { position: event.position, time: event.time, shared: event.shared, rows: Vec::new(), replayed: None };
         mark.take(event);
         mark
     }

@@ -15,11 +15,17 @@ use super::wire::Wire;
 /// Where a field goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
-    Column { index: usize, wire: Wire },
+    Column {
+        index: usize,
+        wire: Wire,
+    },
     /// It is left out: metadata, or a column that a contract does not want.
     Skip,
     /// Its type does not fit its column.
-    Mismatch { index: usize, why: String },
+    Mismatch {
+        index: usize,
+        why: String,
+    },
 }
 
 #[derive(Debug)]

@@ -40,7 +40,8 @@ pub(super) struct Rows {
 
 impl Rows {
     pub fn new(contract: Arc<Contract>, partition: Partition, required: Vec<usize>) -> Self {
-        let slot = |c: &crate::contract::Column| Slot { builder: ColumnBuilder::new(c.data_type), unchanged: Vec::new() };
+        let slot =
+            |c: &crate::contract::Column| Slot { builder: ColumnBuilder::new(c.data_type), unchanged: Vec::new() };
         Self {
             slots: contract.input.columns.iter().map(slot).collect(),
             key: contract.input.key_indices(),
@@ -59,7 +60,8 @@ impl Rows {
     #[inline]
     pub fn lacking(&self, whole: bool) -> Option<usize> {
         let required = self.required.iter().filter(|_| whole);
-        let lacks = |c: &&usize| self.slots[**c].builder.ends_null() && (self.key.contains(c) || !self.is_unchanged(**c));
+        let lacks =
+            |c: &&usize| self.slots[**c].builder.ends_null() && (self.key.contains(c) || !self.is_unchanged(**c));
         self.key.iter().chain(required).find(lacks).copied()
     }
 
@@ -185,7 +187,8 @@ impl Rows {
         };
         let alive = rows - self.dead.len();
         let options = RecordBatchOptions::new().with_row_count(Some(alive));
-        let batch = RecordBatch::try_new_with_options(self.contract.input.arrow(), arrays, &options).map_err(internal)?;
+        let batch =
+            RecordBatch::try_new_with_options(self.contract.input.arrow(), arrays, &options).map_err(internal)?;
         Ok(Some(TableChanges {
             contract: self.contract,
             partition: self.partition,

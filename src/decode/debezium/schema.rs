@@ -54,7 +54,8 @@ pub(super) fn describe(text: &str) -> Option<Described> {
         return None;
     }
     let name = node.name.as_deref().unwrap_or_default();
-    let control = ["Heartbeat", "TransactionMetadataValue", "TransactionMetadataKey", "SchemaChangeValue", "SchemaChangeKey"];
+    let control =
+        ["Heartbeat", "TransactionMetadataValue", "TransactionMetadataKey", "SchemaChangeValue", "SchemaChangeKey"];
     let last = name.rsplit('.').next().unwrap_or_default();
     if name.starts_with("io.debezium.connector.") && control.contains(&last) {
         return Some(Described::Control);

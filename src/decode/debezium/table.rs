@@ -57,7 +57,10 @@ impl Table {
             let schema = TableSchema { columns: file.columns.clone(), key };
             declared = declarations(&route.table, file)?;
             if let Some(missing) = schema.key.iter().find(|k| schema.column(k).is_none()) {
-                return Err(bad(&route.table, format!("its contract has no column `{missing}`, which is part of the key")));
+                return Err(bad(
+                    &route.table,
+                    format!("its contract has no column `{missing}`, which is part of the key"),
+                ));
             }
             contract = Some(fresh(&route.table, schema));
         }
@@ -215,7 +218,13 @@ impl Table {
     }
 
     /// Learns what is certain from a row without a schema block.
-    pub fn learn_row(&mut self, row: &str, flat: Option<&FlatNames>, key: &[String], key_row: &str) -> Result<Result<(), String>> {
+    pub fn learn_row(
+        &mut self,
+        row: &str,
+        flat: Option<&FlatNames>,
+        key: &[String],
+        key_row: &str,
+    ) -> Result<Result<(), String>> {
         let mut seen = TableSchema { columns: Vec::new(), key: self.wanted_key(key) };
         let mut trouble = None;
         for text in [row, key_row] {

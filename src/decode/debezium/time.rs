@@ -133,7 +133,11 @@ impl Reader<'_> {
 }
 
 fn micros(nanos: i64) -> Result<i64, Why> {
-    if nanos % 1_000 == 0 { Ok(nanos / 1_000) } else { Err("it has digits below the microsecond, which cannot be kept") }
+    if nanos % 1_000 == 0 {
+        Ok(nanos / 1_000)
+    } else {
+        Err("it has digits below the microsecond, which cannot be kept")
+    }
 }
 
 fn refuse(text: &str) -> Why {

@@ -16,7 +16,9 @@ pub(super) enum Wire {
     Text,
     Bytes(Spelling),
     /// Base64 of the unscaled value (or a JSON number, with `decimal.format=NUMERIC`).
-    Decimal { scale: i32 },
+    Decimal {
+        scale: i32,
+    },
     /// A decimal as people write it.
     DecimalText,
     /// `{"scale":…,"value":base64}`

@@ -17,6 +17,9 @@ use crate::progress::Progress;
 pub struct Stopped {
     /// In the words of whoever paused it.
     pub why: String,
+    /// It stopped by itself.
+    #[serde(default)]
+    pub parked: bool,
     /// The epoch whose manifest says so.
     pub since: EpochNumber,
 }
@@ -142,8 +145,8 @@ impl LogState {
 
     fn obey(&mut self, n: EpochNumber, control: &Control) {
         match control {
-            Control::Pause { table, why } => {
-                self.stopped.insert(table.clone(), Stopped { why: why.clone(), since: n });
+            Control::Pause { table, why, parked } => {
+                self.stopped.insert(table.clone(), Stopped { why: why.clone(), parked: *parked, since: n });
             }
             Control::Resume { table } => {
                 self.stopped.remove(table);

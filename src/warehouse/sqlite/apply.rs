@@ -63,19 +63,6 @@ pub(super) async fn apply(warehouse: &Sqlite, unit: &LoadUnit) -> Result<Applied
     Ok(Applied { log: unit.log, through: unit.through, held: unit.held.clone(), accounts })
 }
 
-/// The statements of a staged merge, in order, where nothing is truncated.
-pub(super) fn merge_statements(merge: &Merge<'_>, marked: bool) -> Vec<String> {
-    let mut out = if marked { vec![merge.refuse()] } else { Vec::new() };
-    out.extend(merge.guard(None, marked));
-    out.extend(merge.fill(marked));
-    match merge.mode {
-        DeleteMode::Hard => out.extend([merge.delete(), merge.upsert(true)]),
-        DeleteMode::Soft => out.extend([merge.hide(), merge.upsert(true)]),
-        DeleteMode::History => out.extend(merge.versions()),
-    }
-    out
-}
-
 /// The statement that appends to a table without a key.
 pub(super) fn append_statement(table: &str, schema: &TableSchema) -> String {
     format!("INSERT INTO {} ({}) VALUES …", quote(table), append_columns(schema).join(", "))
@@ -153,26 +140,14 @@ impl Scope<'_> {
         if shape.rows == 0 {
             return Ok(Default::default());
         }
-        if shape.plain && !marked && low.is_none() && load.mode != DeleteMode::History {
+        if shape.plain() && !marked && low.is_none() && load.mode != DeleteMode::History {
             return Ok((self.upsert(conn, load, merge).await?, Vec::new()));
         }
         run(conn, format!("DROP TABLE IF EXISTS {}", sql::STAGE), Some(table)).await?;
         run(conn, sql::create_stage(&load.contract.output), Some(table)).await?;
         self.stage(conn, load, marked).await?;
-        let mut statements = if marked { vec![merge.refuse()] } else { Vec::new() };
-        statements.extend(merge.guard(low.map(|(seq, _)| seq), marked));
-        statements.extend(merge.fill(marked));
-        match load.mode {
-            DeleteMode::Hard => statements.extend([merge.delete(), merge.upsert(true)]),
-            DeleteMode::Soft => statements.extend([merge.hide(), merge.upsert(true)]),
-            DeleteMode::History => {
-                statements.extend(merge.versions());
-                statements.extend(low.map(|(seq, time)| merge.truncate(seq, &time_literal(time))));
-            }
-        }
-        if marked {
-            statements.extend(merge.bury(load.keep_tombstones));
-        }
+        let low = low.map(|(seq, time)| (seq, time_literal(time)));
+        let statements = merge.statements(shape.needs(marked), low, load.keep_tombstones);
         for statement in statements {
             run(conn, statement, Some(table)).await?;
         }
@@ -226,7 +201,7 @@ impl Scope<'_> {
         let mut number = 0;
         for changes in &load.rows {
             let rows = StageRows::new(load, changes, marked);
-            let texts = rows.key_texts()?;
+            let texts = rows.key_texts(0..changes.len())?;
             for row in 0..changes.len() {
                 let mut cells = data_cells(load, changes, row)?;
                 let owned = |text: Option<String>| text.map_or(Cell::Null, |text| Cell::Text(Cow::Owned(text)));

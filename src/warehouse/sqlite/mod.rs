@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
 
+use super::merge::Needs;
 use super::names::{FRESHNESS_ELSE, INCOMPLETE, LEDGER, TABLES, quote};
 use super::{Freshness, Warehouse};
 use crate::config::SqliteWarehouse;
@@ -66,13 +67,13 @@ impl Sqlite {
         for statement in sql::ledger() {
             run(&mut tx, statement, None).await?;
         }
-        let taken: Option<String> = sqlx::query_scalar("SELECT type FROM sqlite_schema WHERE name = 'freshness'")
+        let taken: Option<String> = sqlx::query_scalar("SELECT sql FROM sqlite_schema WHERE lower(name) = 'freshness'")
             .fetch_optional(&mut *tx)
             .await
             .map_err(|e| failure(e, None))?;
-        let ours = taken.is_none_or(|kind| kind == "view");
+        let ours = taken.is_none_or(|sql| sql.contains(TABLES));
         if !ours {
-            tracing::warn!(path = %self.path, "a table is named `freshness`; the view is `{FRESHNESS_ELSE}` instead");
+            tracing::warn!(path = %self.path, "the name `freshness` is taken; the view is `{FRESHNESS_ELSE}` instead");
         }
         let name = if ours { sql::FRESHNESS_VIEW } else { FRESHNESS_ELSE };
         run(&mut tx, sql::freshness(name), None).await?;
@@ -243,7 +244,7 @@ impl Warehouse for Sqlite {
         }
         out.push(sql::create_stage(schema));
         out.push(format!("INSERT INTO {} ({}) VALUES …", sql::STAGE, columns.join(", ")));
-        out.extend(apply::merge_statements(&merge, true));
+        out.extend(merge.statements(Needs { partial: true, gone: true, marked: true }, None, true));
         out
     }
 
