@@ -119,7 +119,8 @@ impl Loader {
         }
         let started = std::time::Instant::now();
         let applied = self.warehouse.apply(&load).await?;
-        metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "apply").record(started.elapsed().as_secs_f64());
+        metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "apply")
+            .record(started.elapsed().as_secs_f64());
         check_accounts(&load, &applied)?;
         self.report.applied(&load, &applied);
         Ok(true)
@@ -138,9 +139,14 @@ impl Loader {
         if applied.through > state.n {
             return Err(Error::new(
                 ErrorKind::LogCorrupt,
-                format!("the ledger of group {} stands at epoch {}, the log ends at {}", self.group, applied.through, state.n),
+                format!(
+                    "the ledger of group {} stands at epoch {}, the log ends at {}",
+                    self.group, applied.through, state.n
+                ),
             )
-            .help("the lake has lost manifests (restored from an older copy?); restore them, or replay into a new schema"));
+            .help(
+                "the lake has lost manifests (restored from an older copy?); restore them, or replay into a new schema",
+            ));
         }
         Ok(applied)
     }
@@ -199,6 +205,7 @@ impl Loader {
             after: applied.through,
             through: plan.through,
             held: plan.held,
+            held_before: applied.held.clone(),
             tables,
         })
     }

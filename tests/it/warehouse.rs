@@ -317,7 +317,15 @@ impl Under {
 }
 
 fn unit(after: u64, tables: Vec<TableLoad>) -> LoadUnit {
-    LoadUnit { group: "g".into(), log: Uuid::nil(), after, through: after + 1, tables }
+    LoadUnit {
+        group: "g".into(),
+        log: Uuid::nil(),
+        after,
+        through: after + 1,
+        held: BTreeMap::new(),
+        held_before: BTreeMap::new(),
+        tables,
+    }
 }
 
 async fn run_script(under: &Under, script: &Script, mode: DeleteMode) {

@@ -34,13 +34,7 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(sasl: Option<KafkaSasl>, coordinator: Option<Arc<Coordinator>>) -> Self {
-        Self {
-            sasl,
-            coordinator,
-            ids: Mutex::default(),
-            ends: Mutex::default(),
-            last_error: Mutex::default(),
-        }
+        Self { sasl, coordinator, ids: Mutex::default(), ends: Mutex::default(), last_error: Mutex::default() }
     }
 
     /// The id of a topic as the client's log said it last.
@@ -135,7 +129,8 @@ mod tests {
 
     #[test]
     fn topic_ids_are_read_from_the_log() {
-        let line = "[thrd:main]: Topic shop.public.orders changed id from AAAAAAAAAAAAAAAAAAAAAA to Gq9/xx-_SC2pnXbnXwQ4mg";
+        let line =
+            "[thrd:main]: Topic shop.public.orders changed id from AAAAAAAAAAAAAAAAAAAAAA to Gq9/xx-_SC2pnXbnXwQ4mg";
         assert_eq!(changed_id(line), Some(("shop.public.orders", "Gq9/xx-_SC2pnXbnXwQ4mg")));
         assert_eq!(changed_id("[thrd:main]: Topic x partition 3 Leader 1"), None);
     }
