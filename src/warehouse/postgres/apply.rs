@@ -40,7 +40,7 @@ pub(super) async fn apply(warehouse: &Postgres, unit: &LoadUnit) -> Result<Appli
     place("warehouse.commit.before")?;
     tx.commit().await.map_err(|e| failure(e, None))?;
     place("warehouse.commit.after")?;
-    Ok(Applied { log: unit.log, through: unit.through, accounts })
+    Ok(Applied { log: unit.log, through: unit.through, held: unit.held.clone(), accounts })
 }
 
 impl Postgres {

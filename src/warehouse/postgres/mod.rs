@@ -142,7 +142,7 @@ impl Warehouse for Postgres {
         let log = log.parse().map_err(|e| Error::new(ErrorKind::Internal, "read the ledger's log").because(e))?;
         let accounts = self.freshness_of(Some(group)).await?;
         let accounts: BTreeMap<_, _> = accounts.into_iter().map(|f| (f.table, f.account)).collect();
-        Ok(Some(Applied { log, through: through as u64, accounts }))
+        Ok(Some(Applied { log, through: through as u64, held: std::collections::BTreeMap::new(), accounts }))
     }
 
     async fn ensure(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {
