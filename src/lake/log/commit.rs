@@ -89,7 +89,8 @@ impl Log {
             return Err(Error::new(ErrorKind::Internal, format!("the epoch's account does not balance: {imbalance}")));
         }
         let _turn = self.shared.turn.lock().await;
-        if let Some(committed) = self.known().attempts.get(&draft.attempt).copied() {
+        let committed = self.known().attempts.get(&draft.attempt).copied();
+        if let Some(committed) = committed {
             return self.manifest(committed).await;
         }
         let mut checked = None;
