@@ -1,11 +1,18 @@
 //! `dataflow plan`: what would be created; changes nothing.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use clap::Args;
 use serde::Serialize;
 
 use super::table_text::Paint;
-use super::{Output, TopologyArgs};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Output, TopologyArgs, check};
+use crate::config::Loaded;
+use crate::contract::{Contract, TableSchema};
+use crate::error::Result;
+use crate::lake::{Access, Lake, Log};
+use crate::{pipeline, warehouse};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -68,9 +75,54 @@ impl PlanReport {
 }
 
 /// Shows the plan.
-pub async fn run(args: PlanArgs, _output: Output) -> Result<()> {
-    let _loaded = args.topology.load()?;
-    Err(Error::new(ErrorKind::Internal, "`plan` has no warehouse in this build"))
+pub async fn run(args: PlanArgs, output: Output) -> Result<()> {
+    let loaded = args.topology.load()?;
+    check::operators(&loaded)?;
+    let report = report(&loaded).await?;
+    if args.json { output.print_json(&report) } else { output.print(&report.text(Paint::new(output.terminal))) }
+}
+
+/// What follows from the topology and, where a log exists already, from what it has learned.
+async fn report(loaded: &Loaded) -> Result<PlanReport> {
+    let topology = &loaded.topology;
+    let mut report = PlanReport { name: topology.name.clone(), ..PlanReport::default() };
+    report.steps.push(PlanStep {
+        place: "lake".into(),
+        table: None,
+        what: "folders of objects".into(),
+        text: format!("{0}/_log\n{0}/processed\n{0}/quarantine", topology.lake.url.trim_end_matches('/')),
+    });
+    let learned = match Log::open(Lake::open(&topology.lake)?, &topology.name, Access::Read).await {
+        Ok(log) => log.state().contracts.clone(),
+        // Nothing has run yet: there is nothing to learn from.
+        Err(_) => BTreeMap::new(),
+    };
+    for (name, table) in &topology.tables {
+        let Some(contract) = contract(loaded, name, learned.get(name))? else {
+            report.unknown.push(format!("the columns of {name}: they are learned from its stream"));
+            continue;
+        };
+        for statement in warehouse::plan(&topology.warehouse, &topology.name, &contract, table.deletes) {
+            let what = statement.split_whitespace().take(2).collect::<Vec<_>>().join(" ").to_lowercase();
+            let step =
+                PlanStep { place: "warehouse".into(), table: Some(name.clone()), what, text: statement };
+            report.steps.push(step);
+        }
+    }
+    Ok(report)
+}
+
+/// The contract that the table would have: the log's, else the file's.
+fn contract(loaded: &Loaded, name: &str, learned: Option<&Arc<Contract>>) -> Result<Option<Arc<Contract>>> {
+    if let Some(learned) = learned {
+        return Ok(Some(Arc::clone(learned)));
+    }
+    let Some(file) = loaded.contracts.get(name) else { return Ok(None) };
+    let key = loaded.topology.tables.get(name).and_then(|table| table.key.clone()).unwrap_or_else(|| file.key.clone());
+    let input = TableSchema { columns: file.columns.clone(), key };
+    let chains = pipeline::build::chains(&loaded.topology)?;
+    let output = pipeline::output_schema(&chains, name, &input)?;
+    Ok(Some(Arc::new(Contract { table: name.to_owned(), version: 1, input, output })))
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, new_null_array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::interleave;
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::Xxh3Builder;
@@ -209,8 +209,9 @@ struct State {
     at: At,
     key: KeyAt,
     sources: Sources,
-    /// The key under which the warehouse must hold the row that this one stands on.
-    base: Option<KeyAt>,
+    /// The key under which the warehouse must hold the row that this one stands on, and the first change that does: the
+    /// base is older than that.
+    base: Option<(KeyAt, Seq)>,
 }
 
 /// One pass over all changes in log order.
@@ -347,7 +348,7 @@ impl<'a> Pass<'a> {
     fn gone(&mut self, id: u32, key: KeyAt, seq: Seq, counted: bool) {
         let state = &self.states[id as usize];
         let (sources, base) = match state.kind {
-            Kind::Absent => (Sources::One(UNKNOWN), Some(key)),
+            Kind::Absent => (Sources::One(UNKNOWN), Some((key, seq))),
             _ => (state.sources.clone(), state.base),
         };
         self.put(id, State { kind: Kind::Deleted { counted }, seq, at: key.at, key, sources, base });
@@ -380,19 +381,18 @@ impl<'a> Pass<'a> {
     }
 
     /// Where the columns of the row `at` come from; `None` when what it stands on was deleted or refused.
-    fn stands_on(&self, id: u32, key: KeyAt, at: At, seq: Seq) -> Option<(Sources, Option<KeyAt>)> {
+    fn stands_on(&self, id: u32, key: KeyAt, at: At, seq: Seq) -> Option<(Sources, Option<(KeyAt, Seq)>)> {
         let batch = self.batch(at);
         let columns = self.contract.output.columns.len();
         if !(0..columns).any(|column| batch.is_unchanged(column, at.row as usize)) {
             return Some((Sources::One(at), None));
         }
         let state = &self.states[id as usize];
-        let unknown = (&Sources::One(UNKNOWN), Some(key));
+        let unknown = (&Sources::One(UNKNOWN), Some((key, seq)));
         let (sources, base) = match state.kind {
             Kind::Absent => unknown,
-            // A version that came late stands on what the warehouse has from before it.
-            _ if self.mode == DeleteMode::History && state.seq >= seq => unknown,
-            _ if state.seq >= seq => return None,
+            // What came late stands on what the warehouse has from before it.
+            _ if state.seq >= seq => unknown,
             Kind::Deleted { .. } if self.mode != DeleteMode::Soft => return None,
             _ if self.refused_between(id, state.seq, seq) => return None,
             _ => (&state.sources, state.base),
@@ -604,7 +604,7 @@ fn value_indices(mode: DeleteMode, changes: &[TableChanges], column: usize, stat
     (pool, states.iter().map(place).collect(), bits)
 }
 
-/// The base's key of every row that needs one.
+/// The base's key of every row that needs one, and the first change that stands on it.
 fn base_keys(
     contract: &Contract,
     mode: DeleteMode,
@@ -614,12 +614,13 @@ fn base_keys(
 ) -> Result<Option<RecordBatch>> {
     let carries = |s: &State| s.kind == Kind::Row || (mode == DeleteMode::Soft && s.kind != Kind::Absent);
     let needs = |s: &State| s.base.filter(|_| carries(s));
-    let bases: Vec<Option<KeyAt>> = states.iter().map(needs).collect();
+    let bases: Vec<Option<(KeyAt, Seq)>> = states.iter().map(needs).collect();
     if bases.iter().all(Option::is_none) {
         return Ok(None);
     }
     let fail = |e| internal("gather the keys of bases", &contract.table, e);
-    let indices = key_indices(changes.len(), &bases);
+    let keys: Vec<Option<KeyAt>> = bases.iter().map(|base| base.map(|(key, _)| key)).collect();
+    let indices = key_indices(changes.len(), &keys);
     let mut columns = Vec::with_capacity(key.len());
     let mut fields = Vec::with_capacity(key.len());
     for (part, &column) in key.iter().enumerate() {
@@ -629,5 +630,8 @@ fn base_keys(
         fields.push(Field::new(&contract.output.columns[column].name, array.data_type().clone(), true));
         columns.push(array);
     }
+    let seqs: StringArray = bases.iter().map(|base| base.map(|(_, seq)| seq.to_string())).collect();
+    fields.push(Field::new("_seq", DataType::Utf8, true));
+    columns.push(Arc::new(seqs));
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map(Some).map_err(fail)
 }

@@ -37,5 +37,6 @@ mod report;
 mod run;
 mod unit;
 
+pub use reader::output_schema;
 pub use replay::{Replayed, replay};
 pub use run::{Options, Role, run};

@@ -41,10 +41,13 @@ pub(crate) enum StageColumn {
     Key,
     /// The base's key as text; null unless tombstones matter.
     BaseKey,
+    /// The first change that stands on the base.
+    BaseSeq,
 }
 
 impl StageColumn {
-    pub(crate) const ALL: [Self; 6] = [Self::Row, Self::Op, Self::Time, Self::Unchanged, Self::Key, Self::BaseKey];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Row, Self::Op, Self::Time, Self::Unchanged, Self::Key, Self::BaseKey, Self::BaseSeq];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -54,6 +57,7 @@ impl StageColumn {
             Self::Unchanged => "_df_unchanged",
             Self::Key => "_df_key",
             Self::BaseKey => "_df_base_key",
+            Self::BaseSeq => "_df_base_seq",
         }
     }
 }
@@ -171,30 +175,51 @@ impl Merge<'_> {
         )
     }
 
-    /// The base of the staged row `s` as the alias `b`.
+    /// The base of the staged row `s` as the alias `b`: older than the first change that stands on it. What the row's own
+    /// key holds is older than the row, because the guard has been there.
     fn base(&self) -> String {
-        let ended = match self.mode {
-            DeleteMode::History => format!(" AND (b.{END_SEQ} IS NULL OR b.{END_SEQ} >= s.{SEQ})"),
-            _ => String::new(),
-        };
-        format!("{} AND b.{SEQ} < s.{SEQ}{ended}", self.on_base())
+        let (on_base, own) = (self.on_base(), self.on_key("b", "s"));
+        match self.mode {
+            DeleteMode::History => format!(
+                "{on_base} AND b.{SEQ} < s._df_base_seq AND (b.{END_SEQ} IS NULL OR b.{END_SEQ} >= s._df_base_seq)"
+            ),
+            _ => format!("{on_base} AND (b.{SEQ} < s._df_base_seq OR ({own}))"),
+        }
     }
 
-    /// Marks partial rows without a base as incomplete, and fills the others. Soft deletes without one have nothing to do.
+    /// A row that stands on a move which was applied before (and came again) stands on what its own key holds.
+    fn rebase(&self) -> String {
+        let (stage, target, own, moved) = (&self.stage, &self.target, self.on_key("t", "s"), self.moved());
+        let parts = self.schema.key.iter().enumerate();
+        let sets = parts.map(|(i, name)| format!("{} = s.{}", base_column(i), quote(name))).collect::<Vec<_>>();
+        format!(
+            "UPDATE {stage} AS s SET {} FROM {target} AS t WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL \
+             AND {moved} AND {own} AND t.{SEQ} >= s._df_base_seq",
+            sets.join(", ")
+        )
+    }
+
+    /// Marks partial rows without a base as incomplete, and fills the others. Soft deletes without one have nothing to do;
+    /// those that stand on a refused version take nothing from the changes after it.
     pub(crate) fn fill(&self, marked: bool) -> Vec<String> {
         let (stage, target, base) = (&self.stage, &self.target, self.base());
-        let mut out = vec![format!(
+        let mut out = Vec::new();
+        if self.mode != DeleteMode::History {
+            out.push(self.rebase());
+        }
+        out.push(format!(
             "UPDATE {stage} AS s SET _df_state = CASE WHEN _df_op IN ('d', 'm') THEN 3 ELSE 2 END \
              WHERE _df_state = 0 AND _df_unchanged IS NOT NULL \
              AND NOT EXISTS (SELECT 1 FROM {target} AS b WHERE {base})"
-        )];
+        ));
         if marked {
             let (tombstones, marks) = (&self.tombstones, self.marks("m", "refused"));
+            let nothing = literal(&"1".repeat(self.schema.columns.len()));
             out.push(format!(
-                "UPDATE {stage} AS s SET _df_state = 2 \
-                 WHERE _df_state = 0 AND _df_unchanged IS NOT NULL AND _df_op NOT IN ('d', 'm') \
+                "UPDATE {stage} AS s SET _df_state = CASE WHEN _df_op IN ('d', 'm') THEN 0 ELSE 2 END, \
+                 _df_unchanged = {nothing} WHERE _df_state = 0 AND _df_unchanged IS NOT NULL \
                  AND EXISTS (SELECT 1 FROM {target} AS b, {tombstones} AS m WHERE {base} \
-                 AND {marks} AND m.key = s._df_base_key AND m.seq > b.{SEQ} AND m.seq < s.{SEQ})"
+                 AND {marks} AND m.key = s._df_base_key AND m.seq > b.{SEQ} AND m.seq < s._df_base_seq)"
             ));
         }
         let values = self.schema.columns.iter().zip(&self.types).enumerate();
@@ -222,9 +247,14 @@ impl Merge<'_> {
     /// Whether the staged row `s` is an incomplete move: what had its key before is gone, although what has it now
     /// cannot be shown.
     fn unmoved(&self) -> String {
+        format!("(s._df_state = 2 AND {})", self.moved())
+    }
+
+    /// Whether the staged row `s` stands on another key than its own.
+    fn moved(&self) -> String {
         let parts = self.schema.key.iter().enumerate();
         let differ = parts.map(|(i, name)| format!("s.{} <> s.{}", quote(name), base_column(i))).collect::<Vec<_>>();
-        format!("(s._df_state = 2 AND ({}))", differ.join(" OR "))
+        format!("({})", differ.join(" OR "))
     }
 
     /// Whether the staged row `s` takes its key away.

@@ -62,9 +62,6 @@ pub trait Warehouse: Send + Sync {
     /// unit must have been ensured with its contract.
     async fn apply(&self, unit: &LoadUnit) -> Result<Applied>;
 
-    /// The SQL that `ensure` and `apply` would run for this contract on an empty warehouse, for `dataflow plan`.
-    fn plan(&self, contract: &Contract, mode: DeleteMode) -> Vec<String>;
-
     /// How fresh every table of the topology is, in name order.
     async fn freshness(&self) -> Result<Vec<Freshness>>;
 
@@ -81,6 +78,17 @@ pub async fn open(config: &config::Warehouse, topology: &str) -> Result<Arc<dyn 
         #[cfg(not(feature = "postgres"))]
         config::Warehouse::Postgres(_) => Err(Error::new(ErrorKind::Config, "open the warehouse of kind postgres")
             .help("this binary was built without it; build with `--features postgres`")),
+    }
+}
+
+/// The SQL that `ensure` and `apply` would run for this contract on an empty warehouse. Needs no connection.
+pub fn plan(config: &config::Warehouse, topology: &str, contract: &Contract, mode: DeleteMode) -> Vec<String> {
+    match config {
+        config::Warehouse::Sqlite(_) => sqlite::plan(topology, contract, mode),
+        #[cfg(feature = "postgres")]
+        config::Warehouse::Postgres(config) => postgres::plan(&config.schema, topology, contract, mode),
+        #[cfg(not(feature = "postgres"))]
+        config::Warehouse::Postgres(_) => vec!["-- this binary was built without the feature `postgres`".to_owned()],
     }
 }
 

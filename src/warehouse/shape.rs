@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, RecordBatch};
 
 use super::key::KeyText;
 use super::merge::Needs;
@@ -84,6 +84,15 @@ impl<'a> StageRows<'a> {
         let bits: String =
             (0..columns).map(|column| if self.changes.is_unchanged(column, row) { '1' } else { '0' }).collect();
         (self.has_old_key(row) || bits.contains('1')).then_some(bits)
+    }
+
+    /// The first change that stands on the base.
+    pub(crate) fn base_seq(&self, row: usize) -> String {
+        let given = self.changes.old_keys.as_ref().filter(|old| old.num_columns() > self.key.len());
+        match given.map(|old| old.column(self.key.len()).as_string::<i32>()) {
+            Some(seqs) if seqs.is_valid(row) => seqs.value(row).to_owned(),
+            _ => self.changes.seqs[row].to_string(),
+        }
     }
 
     /// The base's key columns: of old keys, or own.

@@ -1,1 +1,449 @@
+//! The Kafka source against a real Apache Kafka.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dataflow::batch::RawBatch;
+use dataflow::config::{KafkaSource, Start};
+use dataflow::error::{Error, ErrorKind, Result};
+use dataflow::progress::{Partition, Progress};
+use dataflow::source::kafka::Kafka;
+use dataflow::source::{Polled, Source};
+use rdkafka::producer::Producer;
+
+use crate::file::Log;
+use crate::support::kafka::{Broker, broker, send};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+const INFLIGHT: usize = 32 << 20;
+
+fn settings(broker: &Broker, topics: &[&str]) -> KafkaSource {
+    let topics = topics.join(",");
+    serde_saphyr::from_str(&format!(
+        "{{brokers: '{}', topics: [{topics}], properties: {{session.timeout.ms: '6000', heartbeat.interval.ms: '300', \
+         topic.metadata.refresh.interval.ms: '1000'}}}}",
+        broker.address
+    ))
+    .unwrap()
+}
+
+/// A member of the group of one topology, with the log that all members share.
+struct Member {
+    kafka: Kafka,
+    log: Arc<Log>,
+    /// Records by partition, as `key=value`.
+    seen: BTreeMap<Partition, Vec<String>>,
+    batches: Vec<RawBatch>,
+}
+
+impl Member {
+    async fn try_open(config: &KafkaSource, topology: &str, log: &Arc<Log>) -> Result<Self> {
+        let kafka = Kafka::open("k", config, topology, &[], INFLIGHT, log.clone()).await?;
+        Ok(Self { kafka, log: log.clone(), seen: BTreeMap::new(), batches: Vec::new() })
+    }
+
+    async fn open(config: &KafkaSource, topology: &str, log: &Arc<Log>) -> Self {
+        Self::try_open(config, topology, log).await.unwrap()
+    }
+
+    async fn next(&mut self) -> Result<Polled> {
+        tokio::time::timeout(PATIENCE, self.kafka.next()).await.expect("the source says something in time")
+    }
+
+    fn take(&mut self, batch: RawBatch) {
+        self.log.commit(&batch);
+        let seen = self.seen.entry(batch.partition.clone()).or_default();
+        seen.extend(batch.records.iter().map(|r| text(r.key()) + "=" + &text(r.value())));
+        self.batches.push(batch);
+    }
+
+    /// Reads and commits until everything that was there has been handed out.
+    async fn catch_up(&mut self) -> &mut Self {
+        loop {
+            match self.next().await.unwrap() {
+                Polled::Batch(batch) => self.take(batch),
+                Polled::CaughtUp => return self,
+                Polled::Revoking { done, .. } => done.send(()).unwrap(),
+                Polled::Lost(partitions) => panic!("lost {partitions:?}"),
+            }
+        }
+    }
+
+    /// Reads and commits until `enough` records came since the beginning.
+    async fn read(&mut self, enough: usize) -> &mut Self {
+        while self.count() < enough {
+            match self.next().await.unwrap() {
+                Polled::Batch(batch) => self.take(batch),
+                Polled::Revoking { done, .. } => done.send(()).unwrap(),
+                _ => {}
+            }
+        }
+        self
+    }
+
+    async fn fail(&mut self) -> Error {
+        loop {
+            match self.next().await {
+                Err(error) => return error,
+                Ok(Polled::Batch(batch)) => self.take(batch),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.seen.values().map(Vec::len).sum()
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.seen.values().flatten().cloned().collect()
+    }
+}
+
+fn text(bytes: Option<&[u8]>) -> String {
+    bytes.map_or_else(|| "null".into(), |bytes| String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+fn numbered(range: std::ops::Range<usize>) -> Vec<(String, String)> {
+    range.map(|n| (format!("k{n}"), format!("v{n}"))).collect()
+}
+
+fn produce(broker: &Broker, topic: &str, partition: i32, range: std::ops::Range<usize>) {
+    let records = numbered(range);
+    let records: Vec<_> = records.iter().map(|(k, v)| (k.as_str(), Some(v.as_str()))).collect();
+    broker.produce(topic, partition, &records);
+}
+
+fn pairs(range: std::ops::Range<usize>) -> Vec<String> {
+    numbered(range).into_iter().map(|(k, v)| k + "=" + &v).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_come_from_the_log_and_offsets_are_committed_for_lag_tools_only() {
+    let broker = broker();
+    broker.create_topic("resume", 1, &[]).await;
+    produce(broker, "resume", 0, 0..10);
+    broker.produce("resume", 0, &[("gone", None)]);
+    let log = Arc::new(Log::default());
+    let config = settings(broker, &["resume"]);
+    let mut member = Member::open(&config, "resume", &log).await;
+    member.catch_up().await;
+    let mut expected = pairs(0..10);
+    expected.push("gone=null".into());
+    assert_eq!(member.all(), expected);
+    let record = member.batches.iter().flat_map(|b| b.records.iter()).nth(3).unwrap();
+    assert_eq!((record.offset(), record.header("n")), (3, Some(&b"3"[..])));
+    assert!(record.timestamp_us() > 1_600_000_000_000_000);
+    assert_eq!(member.batches.last().unwrap().stream.as_deref(), Some("resume"));
+    let name = &member.batches[0].partition.name;
+    assert!(name.starts_with("resume#") && name.ends_with("/0") && name.len() == "resume#/0".len() + 22, "{name}");
+
+    member.kafka.release(&log.progress()).await.unwrap();
+    let begun = Instant::now();
+    while broker.committed("dataflow-resume-k", "resume", 0) != Some(11) {
+        assert!(begun.elapsed() < PATIENCE, "offsets are not committed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(member);
+
+    // The log stands elsewhere than the broker: the log wins.
+    let at_four = Arc::new(Log::default());
+    let (partition, mut standing) = log.progress().iter().map(|(p, s)| (p.clone(), s.clone())).next().unwrap();
+    standing.position = dataflow::progress::Position::offset(4);
+    at_four.set(partition, standing);
+    let mut member = Member::open(&config, "resume", &at_four).await;
+    member.catch_up().await;
+    assert_eq!(member.all(), expected[4..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aborted_transactions_are_not_seen_and_markers_are_passed() {
+    let broker = broker();
+    broker.create_topic("tx", 1, &[]).await;
+    let producer = broker.transactional("tx-1");
+    for (n, commit) in [(0, true), (10, false), (20, true), (30, false)] {
+        producer.begin_transaction().unwrap();
+        let records = numbered(n..n + 3);
+        let records: Vec<_> = records.iter().map(|(k, v)| (k.as_str(), Some(v.as_str()))).collect();
+        send(&producer, "tx", 0, &records);
+        producer.flush(PATIENCE).unwrap();
+        if commit { producer.commit_transaction(PATIENCE).unwrap() } else { producer.abort_transaction(PATIENCE).unwrap() }
+    }
+    let log = Arc::new(Log::default());
+    let mut member = Member::open(&settings(broker, &["tx"]), "tx", &log).await;
+    member.catch_up().await;
+    assert_eq!(member.all(), [pairs(0..3), pairs(20..23)].concat());
+    // Four times three records and a marker: the span covers the aborted end too.
+    let end = broker.watermarks("tx", 0).1;
+    assert_eq!(end, 16);
+    assert_eq!(log.progress().iter().next().unwrap().1.position.0, end.to_string());
+    // An open transaction holds back what is behind it.
+    producer.begin_transaction().unwrap();
+    send(&producer, "tx", 0, &[("open", Some("1"))]);
+    producer.flush(PATIENCE).unwrap();
+    produce(broker, "tx", 0, 40..41);
+    drop(member);
+    let mut member = Member::open(&settings(broker, &["tx"]), "tx", &log).await;
+    assert_eq!(member.catch_up().await.count(), 0);
+    producer.commit_transaction(PATIENCE).unwrap();
+    assert_eq!(member.read(2).await.all(), ["open=1", "k40=v40"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holes_of_compaction_are_no_gaps() {
+    let broker = broker();
+    let policy = [("cleanup.policy", "compact"), ("segment.ms", "100"), ("min.cleanable.dirty.ratio", "0.001"),
+        ("max.compaction.lag.ms", "100")];
+    broker.create_topic("compacted", 1, &policy).await;
+    for n in 0..20 {
+        broker.produce("compacted", 0, &[("same", Some(&format!("{n}")))]);
+    }
+    let begun = Instant::now();
+    let seen = loop {
+        // Rolls the active segment, which is never compacted.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        broker.produce("compacted", 0, &[("other", Some("x"))]);
+        let log = Arc::new(Log::default());
+        let mut member = Member::open(&settings(broker, &["compacted"]), "compacted", &log).await;
+        member.catch_up().await;
+        let offsets: Vec<u64> = member.batches.iter().flat_map(|b| b.records.iter()).map(|r| r.offset()).collect();
+        let end = log.progress().iter().next().unwrap().1.position.as_offset().unwrap();
+        assert!(end >= 20);
+        if (offsets.len() as u64) < end {
+            break member.all();
+        }
+        assert!(begun.elapsed() < PATIENCE, "the broker does not compact");
+    };
+    assert!(seen.contains(&"same=19".to_owned()), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_offsets_halt_and_the_message_says_which() {
+    let broker = broker();
+    broker.create_topic("lost", 1, &[]).await;
+    produce(broker, "lost", 0, 0..100);
+    let log = Arc::new(Log::default());
+    let mut member = Member::open(&settings(broker, &["lost"]), "lost", &log).await;
+    member.catch_up().await;
+    drop(member);
+    produce(broker, "lost", 0, 100..200);
+    broker.delete_records("lost", 0, 150).await;
+    let error = Member::open(&settings(broker, &["lost"]), "lost", &log).await.fail().await;
+    assert_eq!(*error.kind(), ErrorKind::PositionLost);
+    let words = error.to_string();
+    assert!(words.contains("topic lost, partition 0") && words.contains("offsets [100, 150)"), "{words}");
+    assert!(words.contains("help:"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_partitions_are_read_from_their_beginning_in_a_new_generation() {
+    let broker = broker();
+    broker.create_topic("grows", 1, &[]).await;
+    produce(broker, "grows", 0, 0..5);
+    let log = Arc::new(Log::default());
+    let mut config = settings(broker, &["grows"]);
+    config.start = Start::Latest;
+    let mut member = Member::open(&config, "grows", &log).await;
+    assert_eq!(member.catch_up().await.count(), 0, "latest");
+    produce(broker, "grows", 0, 5..10);
+    member.read(5).await;
+    broker.add_partitions("grows", 2).await;
+    produce(broker, "grows", 1, 10..15);
+    assert_eq!(member.read(10).await.all(), pairs(5..15));
+    let generation = |member: &Member, number: &str| {
+        let of = |b: &&RawBatch| b.partition.name.ends_with(number);
+        member.batches.iter().rfind(of).map(|b| b.generation).unwrap()
+    };
+    assert_eq!((generation(&member, "/0"), generation(&member, "/1")), (0, 1));
+    // The old partition is cut where it stood when that was noticed.
+    let mut n = 15;
+    while generation(&member, "/0") == 0 {
+        produce(broker, "grows", 0, n..n + 1);
+        n += 1;
+        let enough = member.count() + 1;
+        member.read(enough).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(n < 60, "the growth is not noticed");
+    }
+    // Another process comes to the same generation.
+    drop(member);
+    produce(broker, "grows", 0, 100..101);
+    let mut other = Member::open(&config, "grows", &log).await;
+    other.read(1).await;
+    assert_eq!(generation(&other, "/0"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_again_is_another_partition_also_while_it_is_read() {
+    let broker = broker();
+    broker.create_topic("again", 1, &[]).await;
+    produce(broker, "again", 0, 0..5);
+    let log = Arc::new(Log::default());
+    let config = settings(broker, &["again"]);
+    let mut member = Member::open(&config, "again", &log).await;
+    member.catch_up().await;
+    broker.delete_topic("again").await;
+    broker.create_topic("again", 1, &[]).await;
+    // More than before, so that the old position would be inside.
+    produce(broker, "again", 0, 10..20);
+    member.read(15).await;
+    assert_eq!(member.seen.len(), 2, "{:?}", member.seen);
+    let last = member.batches.last().unwrap();
+    assert_eq!(member.seen[&last.partition], pairs(10..20));
+    assert_eq!(last.generation, 1);
+    drop(member);
+
+    // And when nobody was looking.
+    broker.delete_topic("again").await;
+    broker.create_topic("again", 1, &[]).await;
+    produce(broker, "again", 0, 30..33);
+    let mut member = Member::open(&config, "again", &log).await;
+    member.catch_up().await;
+    assert_eq!(member.all(), pairs(30..33));
+    assert_eq!(member.batches.last().unwrap().generation, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_member_gets_its_share_after_the_first_has_committed() {
+    let broker = broker();
+    broker.create_topic("share", 4, &[]).await;
+    for partition in 0..4 {
+        produce(broker, "share", partition, 0..50);
+    }
+    let log = Arc::new(Log::default());
+    let config = settings(broker, &["share"]);
+    let mut first = Member::open(&config, "share", &log).await;
+    // Read, not committed yet.
+    let mut held = Vec::new();
+    while held.iter().map(|b: &RawBatch| b.records.len()).sum::<usize>() < 200 {
+        if let Polled::Batch(batch) = first.next().await.unwrap() {
+            held.push(batch);
+        }
+    }
+    let mut second = Member::open(&config, "share", &log).await;
+    let (revoked, done) = loop {
+        if let Polled::Revoking { partitions, done } = first.next().await.unwrap() {
+            break (partitions, done);
+        }
+    };
+    assert_eq!(revoked.len(), 2, "half of the partitions go");
+    for batch in held {
+        first.take(batch);
+    }
+    done.send(()).unwrap();
+    // Nothing is read twice: the second goes on where the first has committed.
+    assert_eq!(second.catch_up().await.count(), 0);
+    let given = second.batches.iter().map(|b| b.partition.clone()).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(given.into_iter().collect::<Vec<_>>(), revoked);
+    for partition in 0..4 {
+        produce(broker, "share", partition, 50..60);
+    }
+    second.read(20).await;
+    first.read(220).await;
+    // The first leaves; the second takes over all.
+    drop(first);
+    for partition in 0..4 {
+        produce(broker, "share", partition, 60..70);
+    }
+    second.read(60).await;
+    assert!(log.progress().iter().all(|(_, standing)| standing.position.0 == "70"), "{:?}", log.progress());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rewinding_hands_out_again_from_the_log() {
+    let broker = broker();
+    broker.create_topic("rewind", 2, &[]).await;
+    produce(broker, "rewind", 0, 0..1000);
+    produce(broker, "rewind", 1, 1000..2000);
+    let log = Arc::new(Log::default());
+    let mut member = Member::open(&settings(broker, &["rewind"]), "rewind", &log).await;
+    for round in 0..5 {
+        // Some of it is read and given up.
+        let mut dropped = 0;
+        while dropped < 100 * round {
+            if let Polled::Batch(batch) = member.next().await.unwrap() {
+                dropped += batch.records.len();
+            }
+        }
+        member.kafka.rewind(&log.progress()).await.unwrap();
+        if let Polled::Batch(batch) = member.next().await.unwrap() {
+            member.take(batch);
+        }
+    }
+    member.kafka.rewind(&Progress::default()).await.unwrap();
+    member.kafka.rewind(&log.progress()).await.unwrap();
+    member.catch_up().await;
+    assert_eq!(member.all(), pairs(0..2000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_bounded_and_all_of_it_comes() {
+    let broker = broker();
+    broker.create_topic("bounded", 1, &[]).await;
+    let value = "x".repeat(100_000);
+    let records: Vec<_> = (0..300).map(|_| ("k", Some(value.as_str()))).collect();
+    broker.produce("bounded", 0, &records);
+    let log = Arc::new(Log::default());
+    let inflight = 4 << 20;
+    let config = settings(broker, &["bounded"]);
+    let mut kafka = Kafka::open("k", &config, "bounded", &[], inflight, log.clone()).await.unwrap();
+    // Longer than polling rests, so that fetching is paused: the group must not throw us out meanwhile.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(kafka.waiting_bytes() > 0);
+    let mut records = 0;
+    let mut most = 0;
+    while records < 300 {
+        most = most.max(kafka.waiting_bytes());
+        match tokio::time::timeout(PATIENCE, kafka.next()).await.expect("in time").unwrap() {
+            Polled::Batch(batch) => records += batch.records.len(),
+            Polled::CaughtUp => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // Half of it, and the batch that crosses the line.
+    assert!(most <= inflight / 2 + (1 << 20) + 200_000, "{most} bytes wait");
+    assert_eq!(records, 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_find_topics_that_come_later_and_a_time_is_a_start() {
+    let broker = broker();
+    broker.create_topic("pat.one", 1, &[]).await;
+    produce(broker, "pat.one", 0, 0..3);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let now = chrono::Utc::now();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    produce(broker, "pat.one", 0, 3..5);
+    let log = Arc::new(Log::default());
+    let mut config = settings(broker, &["pat.*"]);
+    config.start = Start::Timestamp(now);
+    let mut member = Member::open(&config, "pat", &log).await;
+    assert_eq!(member.catch_up().await.all(), pairs(3..5));
+    broker.create_topic("pat.two", 1, &[]).await;
+    broker.create_topic("patXthree", 1, &[]).await;
+    produce(broker, "patXthree", 0, 7..8);
+    let time = chrono::Utc::now();
+    produce(broker, "pat.two", 0, 8..9);
+    assert!(time > now);
+    assert_eq!(member.read(3).await.all(), [pairs(3..5), pairs(8..9)].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_work_is_said_at_once() {
+    let broker = broker();
+    let log = Arc::new(Log::default());
+    let error = Member::try_open(&settings(broker, &["not.there"]), "refused", &log).await.err().unwrap();
+    assert_eq!(*error.kind(), ErrorKind::SourceRefused);
+    assert!(error.to_string().contains("topic not.there does not exist"), "{error}");
+
+    let mut config = settings(broker, &["not.there"]);
+    config.properties.insert("isolation.level".into(), "read_uncommitted".into());
+    let error = Member::try_open(&config, "refused", &log).await.err().unwrap();
+    assert_eq!(*error.kind(), ErrorKind::Config);
+
+    config.properties.clear();
+    config.brokers = "127.0.0.1:1".into();
+    let error = Member::try_open(&config, "refused", &log).await.err().unwrap();
+    assert_eq!(*error.kind(), ErrorKind::SourceUnavailable, "{error}");
+}

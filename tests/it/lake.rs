@@ -382,3 +382,17 @@ async fn damaged_and_missing_files_are_named() {
         assert!(error.to_string().contains(&file.path), "{error}");
     }
 }
+
+#[test]
+fn tasks_can_hold_the_lake_across_threads() {
+    fn send<T: Send>(_: T) {}
+    let _never_run = |log: Log, writer: EpochWriter, draft: Draft| {
+        send(async move {
+            log.commit(draft, &same).await?;
+            log.refresh().await?;
+            sweep(&log).await?;
+            log.manifest(1).await?;
+            writer.finish().await
+        });
+    };
+}

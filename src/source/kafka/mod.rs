@@ -131,6 +131,13 @@ impl Kafka {
     }
 }
 
+impl Kafka {
+    /// Payload bytes that wait to be handed out, and a little for each record.
+    pub fn waiting_bytes(&self) -> usize {
+        self.coordinator.backlog.load(Ordering::Acquire)
+    }
+}
+
 /// Whether the topics that were named are there.
 fn check_topics(source: &str, probe: &Probe, topics: &[String], streams: &[String]) -> Result<()> {
     for topic in topics.iter().filter(|topic| !topic.starts_with('^') && !topic.contains('*')) {

@@ -12,7 +12,7 @@ use crate::batch::{NO_TIME, Seq, TableChanges};
 use crate::contract::Type;
 use crate::epoch::{Applied, DeleteMode, Incomplete, LoadAccount, LoadUnit, TableLoad};
 use crate::error::{Error, ErrorKind, Result};
-use crate::warehouse::merge::Merge;
+use crate::warehouse::merge::{Merge, StageColumn};
 use crate::warehouse::names::{INCOMPLETE, LEDGER, TABLES, TOMBSTONES};
 use crate::warehouse::shape::{KeyTexts, Shape, StageRows, incompletes};
 use crate::warehouse::{Ledger, check_ledger, held_text, place, settle};
@@ -187,7 +187,7 @@ impl Postgres {
             let first = slice.start;
             let columns = data_columns(load, changes);
             for row in slice {
-                out.begin(columns.len() + 7 + types.len());
+                out.begin(columns.len() + 1 + StageColumn::ALL.len() + types.len());
                 write_data(load, changes, &columns, row, &mut out.bytes)?;
                 let key = texts.as_ref().map(|texts| &texts[row - first]);
                 write_meta(load, &rows, row, number, key, &types, &mut out.bytes)?;
@@ -400,7 +400,7 @@ fn write_data(
     Ok(())
 }
 
-/// The columns of [`StageColumn`](crate::warehouse::merge::StageColumn), then the base's key.
+/// The columns of [`StageColumn`], then the base's key.
 fn write_meta(
     load: &TableLoad,
     rows: &StageRows<'_>,
@@ -423,6 +423,7 @@ fn write_meta(
     text(out, unchanged.as_deref());
     text(out, key.map(|key| key.own.as_str()));
     text(out, key.filter(|_| unchanged.is_some()).map(|key| key.base.as_str()));
+    text(out, unchanged.is_some().then(|| rows.base_seq(row)).as_deref());
     let (base, positions) = rows.base(row);
     for (part, column) in positions.into_iter().enumerate() {
         if unchanged.is_none() {

@@ -159,27 +159,6 @@ impl Warehouse for Postgres {
             .map_err(|e| e.doing(format!("apply epochs {}..={} of group {}", unit.after + 1, unit.through, unit.group)))
     }
 
-    fn plan(&self, contract: &Contract, mode: DeleteMode) -> Vec<String> {
-        let (table, schema, stage) = (contract.table.as_str(), &contract.output, "_dataflow_stage_0");
-        let mut out: Vec<String> = self.names.ledger().into_iter().map(|(_, statement)| statement).collect();
-        out.push(self.names.freshness(FRESHNESS));
-        out.push(self.names.create(table, schema, mode));
-        let staged = |kind| [sql::create_stage(stage, schema, kind), sql::copy(stage, schema, kind)];
-        if schema.key.is_empty() {
-            out.extend(staged(sql::StageKind::Append));
-            out.push(self.names.append(table, schema, stage));
-            return out;
-        }
-        let merge = self.names.merge(&self.topology, table, schema, mode, stage);
-        if mode != DeleteMode::History {
-            out.extend(staged(sql::StageKind::Plain));
-            out.push(merge.upsert(false));
-        }
-        out.extend(staged(sql::StageKind::Merge));
-        out.extend(merge.statements(Needs { partial: true, gone: true, marked: true }, None, true));
-        out
-    }
-
     async fn freshness(&self) -> Result<Vec<Freshness>> {
         self.freshness_of(None).await
     }
@@ -239,6 +218,29 @@ impl Postgres {
             };
         Ok(rows.into_iter().map(found).collect())
     }
+}
+
+/// The SQL of an empty warehouse, for `dataflow plan`.
+pub fn plan(schema_name: &str, topology: &str, contract: &Contract, mode: DeleteMode) -> Vec<String> {
+    let names = sql::Names::new(schema_name);
+    let (table, schema, stage) = (contract.table.as_str(), &contract.output, "_dataflow_stage_0");
+    let mut out: Vec<String> = names.ledger().into_iter().map(|(_, statement)| statement).collect();
+    out.push(names.freshness(FRESHNESS));
+    out.push(names.create(table, schema, mode));
+    let staged = |kind| [sql::create_stage(stage, schema, kind), sql::copy(stage, schema, kind)];
+    if schema.key.is_empty() {
+        out.extend(staged(sql::StageKind::Append));
+        out.push(names.append(table, schema, stage));
+        return out;
+    }
+    let merge = names.merge(topology, table, schema, mode, stage);
+    if mode != DeleteMode::History {
+        out.extend(staged(sql::StageKind::Plain));
+        out.push(merge.upsert(false));
+    }
+    out.extend(staged(sql::StageKind::Merge));
+    out.extend(merge.statements(Needs { partial: true, gone: true, marked: true }, None, true));
+    out
 }
 
 #[cfg(test)]

@@ -208,6 +208,7 @@ impl Scope<'_> {
                 cells.push(owned(unchanged));
                 cells.push(owned(texts.as_ref().map(|texts| texts[row].own.clone())));
                 cells.push(owned(texts.as_ref().filter(|_| based).map(|texts| texts[row].base.clone())));
+                cells.push(owned(based.then(|| rows.base_seq(row))));
                 let (base, positions) = rows.base(row);
                 for (part, column) in positions.into_iter().enumerate() {
                     let value = || cell(types[part], base.column(column), row);

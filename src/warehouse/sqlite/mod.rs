@@ -221,26 +221,6 @@ impl Warehouse for Sqlite {
             .map_err(|e| e.doing(format!("apply epochs {}..={} of group {}", unit.after + 1, unit.through, unit.group)))
     }
 
-    fn plan(&self, contract: &Contract, mode: DeleteMode) -> Vec<String> {
-        let schema = &contract.output;
-        let mut out = sql::ledger();
-        out.push(sql::freshness(sql::FRESHNESS_VIEW));
-        out.push(sql::create(&contract.table, schema, mode));
-        let columns = sql::stage_columns(schema);
-        if schema.key.is_empty() {
-            out.push(apply::append_statement(&contract.table, schema));
-            return out;
-        }
-        let merge = sql::merge(&self.topology, &contract.table, schema, mode);
-        if mode != DeleteMode::History {
-            out.push(merge.upsert_from("VALUES …"));
-        }
-        out.push(sql::create_stage(schema));
-        out.push(format!("INSERT INTO {} ({}) VALUES …", sql::STAGE, columns.join(", ")));
-        out.extend(merge.statements(Needs { partial: true, gone: true, marked: true }, None, true));
-        out
-    }
-
     async fn freshness(&self) -> Result<Vec<Freshness>> {
         self.freshness_of(None).await
     }
@@ -301,3 +281,25 @@ impl Sqlite {
         Ok(rows.into_iter().map(found).collect())
     }
 }
+
+/// The SQL of an empty warehouse, for `dataflow plan`.
+pub fn plan(topology: &str, contract: &Contract, mode: DeleteMode) -> Vec<String> {
+    let schema = &contract.output;
+    let mut out = sql::ledger();
+    out.push(sql::freshness(sql::FRESHNESS_VIEW));
+    out.push(sql::create(&contract.table, schema, mode));
+    let columns = sql::stage_columns(schema);
+    if schema.key.is_empty() {
+        out.push(apply::append_statement(&contract.table, schema));
+        return out;
+    }
+    let merge = sql::merge(topology, &contract.table, schema, mode);
+    if mode != DeleteMode::History {
+        out.push(merge.upsert_from("VALUES …"));
+    }
+    out.push(sql::create_stage(schema));
+    out.push(format!("INSERT INTO {} ({}) VALUES …", sql::STAGE, columns.join(", ")));
+    out.extend(merge.statements(Needs { partial: true, gone: true, marked: true }, None, true));
+    out
+}
+

@@ -99,7 +99,7 @@ impl S3Server {
 
     /// Nothing goes wrong any more. Returns how many faults were still to come.
     pub fn heal(&self) -> usize {
-        self.proxy.rules.lock().unwrap().drain(..).map(|rule| rule.times).sum()
+        self.proxy.rules.lock().unwrap().drain(..).fold(0, |left, rule| left.saturating_add(rule.times))
     }
 
     /// Where the bucket's objects are, as files.
