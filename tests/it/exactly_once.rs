@@ -4,7 +4,13 @@
 //! | file | what it breaks |
 //! |---|---|
 //! | `world.rs` | nothing: a shop's events, a lake, a warehouse, and the judge |
+//! | `feed.rs` | nothing: a shop that goes on selling |
 //! | `sweep.rs` | every failpoint: killed, failing, answer lost |
+//! | `kills.rs` | SIGKILL at random moments |
+//! | `rivals.rs` | processes against each other |
 
+mod feed;
+mod kills;
+mod rivals;
 mod sweep;
 mod world;

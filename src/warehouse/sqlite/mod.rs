@@ -200,8 +200,12 @@ fn failure(error: sqlx::Error, table: Option<&str>) -> Error {
 impl Warehouse for Sqlite {
     async fn applied(&self, group: &str) -> Result<Option<Applied>> {
         let doing = |e| failure(e, None).doing(format!("read the ledger of group {group}"));
-        let mut conn = self.pool.acquire().await.map_err(doing)?;
-        let Some(ledger) = apply::read_ledger(&mut conn, &self.topology, group).await? else { return Ok(None) };
+        let ledger = {
+            // Given back before the next query takes one: groups that each hold one and want another wait for ever.
+            let mut conn = self.pool.acquire().await.map_err(doing)?;
+            apply::read_ledger(&mut conn, &self.topology, group).await?
+        };
+        let Some(ledger) = ledger else { return Ok(None) };
         let accounts = self.freshness_of(Some(group)).await?;
         let accounts: BTreeMap<_, _> = accounts.into_iter().map(|f| (f.table, f.account)).collect();
         Ok(Some(Applied { log: ledger.log, through: ledger.through, held: ledger.held, accounts }))

@@ -7,7 +7,7 @@ use dataflow::epoch::Control;
 use dataflow::lake::{Access, Lake, Log};
 use futures::StreamExt;
 
-use super::world::{RUN_LIMIT, Stock, World, busy_shop};
+use super::world::{Partitions, RUN_LIMIT, Servers, Stock, World, busy_shop};
 use crate::support::process::Launch;
 
 /// One broken run.
@@ -52,13 +52,14 @@ const CASES: [(&str, &[&str]); 20] = [
     ("warehouse.commit.after=1*return(lost);warehouse.copy.after", &[KILL_LATER]),
 ];
 
-fn cases() -> Vec<Case> {
+fn cases() -> Vec<(usize, Case)> {
     let head_start = |place: &str| if place.starts_with("log.checkpoint") { 61 } else { 0 };
     CASES
         .iter()
         .flat_map(|(place, actions)| {
             actions.iter().map(move |action| Case { place, action, head_start: head_start(place) })
         })
+        .enumerate()
         .collect()
 }
 
@@ -89,8 +90,8 @@ async fn break_and_mend(launch: &Launch, case: Case) -> Result<(), String> {
 }
 
 /// Fills the log with entries that say nothing.
-async fn advance_log(lake: &dataflow::config::Lake, manifests: u64) {
-    let log = Log::open(Lake::open(lake).unwrap(), "once", Access::Write).await.unwrap();
+async fn advance_log(lake: &dataflow::config::Lake, topology: &str, manifests: u64) {
+    let log = Log::open(Lake::open(lake).unwrap(), topology, Access::Write).await.unwrap();
     for _ in 0..manifests {
         let nothing = Control::Resume { table: "orders".into() };
         dataflow::pipeline::quarantine::commit_control(&log, vec![nothing]).await.unwrap();
@@ -98,21 +99,15 @@ async fn advance_log(lake: &dataflow::config::Lake, manifests: u64) {
 }
 
 /// Runs all cases, a few at a time, and reports every one that fails.
-async fn sweep<F>(cases: Vec<Case>, at_once: usize, run: impl Fn(Case) -> F)
-where
-    F: Future<Output = Vec<String>>,
-{
+async fn sweep(cases: Vec<(usize, Case)>, at_once: usize, run: impl AsyncFn((usize, Case)) -> Vec<String>) {
     let begun = Instant::now();
     let count = cases.len();
     let outcomes: Vec<(Case, Vec<String>)> = futures::stream::iter(cases)
-        .map(|case| {
-            let outcome = run(case);
-            async move {
-                let started = Instant::now();
-                let found = outcome.await;
-                println!("{:>6.1} s  {}={}", started.elapsed().as_secs_f32(), case.place, case.action);
-                (case, found)
-            }
+        .map(async |(number, case)| {
+            let started = Instant::now();
+            let found = run((number, case)).await;
+            println!("{:>6.1} s  {}={}", started.elapsed().as_secs_f32(), case.place, case.action);
+            (case, found)
         })
         .buffer_unordered(at_once)
         .collect()
@@ -131,13 +126,35 @@ async fn every_failpoint_from_files_to_sqlite() {
     let generated = 1_500;
     let stock = Stock::make(11, busy_shop(generated), generated);
     let records = stock.lines().count() as u64;
-    sweep(cases(), 3, async |case| {
+    sweep(cases(), 3, async |(_, case)| {
         let world = World::embedded();
         stock.write_files(&world.events(), 12);
         if case.head_start > 0 {
             let config: dataflow::config::Lake =
                 serde_json::from_value(serde_json::json!({ "url": world.folder.path().join("lake") })).unwrap();
-            advance_log(&config, case.head_start).await;
+            advance_log(&config, "once", case.head_start).await;
+        }
+        match break_and_mend(&world.launch, case).await {
+            Ok(()) => world.judge(&stock.expected, records).await,
+            Err(why) => vec![why],
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_failpoint_from_kafka_over_s3_to_postgres() {
+    let Some(servers) = Servers::start("sweep", Partitions::Two).await else { return };
+    let generated = 2_000;
+    let options = loadtest::Options { redeliver: 0.1, ..busy_shop(generated) };
+    let stock = Stock::make(12, options, generated);
+    servers.produce(&stock.events);
+    let records = stock.events.len() as u64;
+    sweep(cases(), 3, async |(number, case)| {
+        let name = format!("case_{number}");
+        let world = servers.world(&name);
+        if case.head_start > 0 {
+            advance_log(&servers.s3.lake(&name), &name, case.head_start).await;
         }
         match break_and_mend(&world.launch, case).await {
             Ok(()) => world.judge(&stock.expected, records).await,

@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use loadtest::{Event, Expected, Options, Shop};
 use object_store::ObjectStore;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tempfile::TempDir;
 
+use crate::support::kafka::{Broker, broker};
 use crate::support::oracle::{LogReader, Oracle};
-use crate::support::process::Launch;
+use crate::support::process::{Launch, available};
+use crate::support::s3::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 
 /// How long a run may take to its end.
 pub const RUN_LIMIT: Duration = Duration::from_secs(90);
@@ -75,6 +79,114 @@ tables:
 groups: { sales: [orders, order_lines] }
 "#;
 
+/// The same tables, read from topics with another prefix, so that tests share one broker.
+pub fn tables_from(prefix: &str) -> String {
+    TABLES.replace("shop.public.", &format!("{prefix}."))
+}
+
+/// Kafka, S3 and PostgreSQL, shared by the worlds of one test.
+pub struct Servers {
+    pub broker: &'static Broker,
+    pub s3: S3Server,
+    /// A database's URL.
+    pub database: String,
+    /// What the topics' names begin with.
+    pub prefix: String,
+}
+
+/// How many partitions the keyed topics of a test have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partitions {
+    One,
+    /// Keyed topics have two; the one without keys has one, because what is delivered again must come where it was.
+    Two,
+}
+
+impl Servers {
+    /// Starts what is missing and makes the shop's topics; `None` (and a loud skip) when a component is not installed.
+    pub async fn start(prefix: &str, partitions: Partitions) -> Option<Self> {
+        if !available("kafka") || !available("postgres") {
+            return None;
+        }
+        let broker = tokio::task::spawn_blocking(broker).await.unwrap();
+        let servers = Self {
+            broker,
+            s3: S3Server::start().await,
+            database: crate::support::postgres::server().database().await + "?sslmode=disable",
+            prefix: prefix.to_owned(),
+        };
+        for table in loadtest::TABLE_NAMES {
+            let count = if partitions == Partitions::One || table == "page_views" { 1 } else { 2 };
+            servers.broker.create_topic(&format!("{prefix}.{table}"), count, &[]).await;
+        }
+        Some(servers)
+    }
+
+    /// Writes events into the topics, in order, and waits until they are there.
+    pub fn produce(&self, events: &[Event]) {
+        let producer: BaseProducer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", &self.broker.address)
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "5")
+            .set("partitioner", "murmur2_random")
+            .create()
+            .unwrap();
+        for event in events {
+            let topic = event.topic.replace("shop.public", &self.prefix);
+            let headers = event.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value.as_slice()) })
+            });
+            let mut record: BaseRecord<'_, Vec<u8>, Vec<u8>> = BaseRecord::to(&topic).headers(headers);
+            record.key = event.key.as_ref();
+            record.payload = event.value.as_ref();
+            while let Err((error, back)) = producer.send(record) {
+                assert_eq!(error.rdkafka_error_code(), Some(rdkafka::error::RDKafkaErrorCode::QueueFull), "{error}");
+                producer.poll(Duration::from_millis(10));
+                record = back;
+            }
+        }
+        producer.flush(Duration::from_secs(30)).unwrap();
+    }
+
+    /// The topology `name`, whose consumer group, lake and schema are its own. `more` goes into the Kafka source.
+    pub fn topology(&self, name: &str, more: &str) -> String {
+        self.topology_with(name, more, &self.database, EPOCHS)
+    }
+
+    /// The same with another way to the database and other settings.
+    pub fn topology_with(&self, name: &str, more: &str, database: &str, settings: &str) -> String {
+        format!(
+            "version: 1\nname: {name}\nsources:\n  shop:\n    kind: kafka\n    brokers: \"{brokers}\"\n    \
+             topics: [\"{prefix}.*\"]\n    properties: {{ session.timeout.ms: \"6000\", heartbeat.interval.ms: \"500\"{more} }}\n\
+             {tables}\nlake: {{ url: \"s3://{BUCKET}/{name}\", region: eu-west-3, endpoint: \"{endpoint}\", \
+             access_key_id: {ACCESS_KEY}, secret_access_key: {SECRET_KEY}, raw: {{ keep: plain }}, \
+             quarantine: {{ key: \"{key}\", retention: 30d }} }}\n\
+             warehouse: {{ kind: postgres, url: \"{database}\", schema: {name} }}\n{settings}",
+            brokers = self.broker.address,
+            prefix = self.prefix,
+            tables = tables_from(&self.prefix),
+            endpoint = self.s3.endpoint,
+            key = "5a".repeat(32),
+        )
+    }
+
+    /// A world of its own on the shared servers. A static member need not wait for the one that was killed.
+    pub fn world(&self, name: &str) -> World {
+        self.world_of(name, &self.topology(name, ", group.instance.id: one"))
+    }
+
+    /// The same of any topology.
+    pub fn world_of(&self, name: &str, topology: &str) -> World {
+        let folder = tempfile::tempdir().unwrap();
+        World {
+            launch: Launch::new(folder.path(), topology),
+            oracle: Oracle::postgres(self.database.clone(), name),
+            lake: LakeStore::folder(&self.s3.folder().join(name)),
+            folder,
+        }
+    }
+}
+
 /// A lake as the judge reads it.
 #[derive(Clone)]
 pub struct LakeStore {
@@ -88,6 +200,14 @@ impl LakeStore {
         std::fs::create_dir_all(path).unwrap();
         let store = object_store::local::LocalFileSystem::new_with_prefix(path).unwrap();
         Self { store: Arc::new(store), prefix: String::new() }
+    }
+
+    /// How many manifests there are.
+    pub async fn manifests(&self) -> usize {
+        let folder = object_store::path::Path::from(format!("{}/_log", self.prefix).trim_start_matches('/'));
+        let found = self.store.list_with_delimiter(Some(&folder)).await.unwrap();
+        let numbered = |name: &str| name.strip_suffix(".json").is_some_and(|n| n.parse::<u64>().is_ok());
+        found.objects.iter().filter(|object| object.location.filename().is_some_and(numbered)).count()
     }
 
     /// All manifests so far.
@@ -118,7 +238,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let topology = format!(
             "version: 1\nname: once\nsources: {{ shop: {{ kind: file, path: events, follow: {follow} }} }}\n{tables}\n\
-             lake: {{ url: lake, raw: {{ keep: plain }}, quarantine: {{ key: \"{key}\" }} }}\n\
+             lake: {{ url: lake, raw: {{ keep: plain }}, quarantine: {{ key: \"{key}\", retention: 30d }} }}\n\
              warehouse: {{ kind: sqlite, path: warehouse.db }}\n{more}",
             key = "5a".repeat(32),
         );
