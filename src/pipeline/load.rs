@@ -49,9 +49,11 @@ impl Loader {
     pub async fn run(mut self, stop: CancellationToken) -> Result<()> {
         let mut backoff = Backoff::default();
         loop {
+            // Asked before the log is read: what ingest commits last, it commits before it says stop.
+            let stopping = stop.is_cancelled();
             match self.step().await {
                 Ok(true) => backoff.reset(),
-                Ok(false) if stop.is_cancelled() => return Ok(()),
+                Ok(false) if stopping => return Ok(()),
                 Ok(false) => self.wait(&stop).await,
                 // Also while stopping: the grace period bounds it, not we.
                 Err(error) => self.handle(error, &mut backoff).await?,

@@ -8,9 +8,19 @@
 //! | `sweep.rs` | every failpoint: killed, failing, answer lost |
 //! | `kills.rs` | SIGKILL at random moments |
 //! | `rivals.rs` | processes against each other |
+//! | `away.rs` | the way to the warehouse |
+//! | `held.rs` | one table of a group: paused, parked |
+//! | `retry.rs` | order: quarantined rows come in late |
+//! | `redelivery.rs` | order: the connector delivers again |
+//! | `stores.rs` | the lake's store |
 
+mod away;
 mod feed;
+mod held;
 mod kills;
+mod redelivery;
+mod retry;
 mod rivals;
+mod stores;
 mod sweep;
 mod world;
