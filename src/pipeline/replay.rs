@@ -56,7 +56,8 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
             warehouse: Arc::clone(&warehouse),
             head: told.clone(),
             report: Arc::clone(&report),
-            ensured: BTreeMap::new(),
+            known: None,
+                ensured: BTreeMap::new(),
         };
         loader.run(stop.clone()).await?;
         if let Some(applied) = warehouse.applied(&group).await? {

@@ -204,6 +204,8 @@ impl Warehouse for Sqlite {
         let Some((log, through)) = apply::read_ledger(&mut conn, &self.topology, group).await? else {
             return Ok(None);
         };
+        // Given back first: a task that holds one connection and waits for a second one can wait for ever.
+        drop(conn);
         let accounts = self.freshness_of(Some(group)).await?;
         let accounts: BTreeMap<_, _> = accounts.into_iter().map(|f| (f.table, f.account)).collect();
         let log = log.parse().map_err(|e| {
