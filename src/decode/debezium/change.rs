@@ -18,6 +18,8 @@ use crate::error::Result;
 #[derive(Clone, Copy)]
 pub(super) struct Event<'a> {
     pub op: Op,
+    /// Whether the event said `op`; a flattened row need not.
+    pub said: bool,
     /// The row after the change; for a delete what may hold the key.
     pub row: Option<&'a str>,
     pub flat: bool,
@@ -37,6 +39,7 @@ impl<'a> Event<'a> {
     fn new(op: Op, row: Option<&'a str>, flat: bool, time: i64) -> Self {
         Self {
             op,
+            said: true,
             row,
             flat,
             seq: Seq::default(),
@@ -61,12 +64,12 @@ impl DebeziumJson {
         payload: &Payload<'_>,
         block: Option<usize>,
     ) -> Result<Outcome> {
-        let event = match event(payload, self.tables[table].fixed_key.as_ref().is_some_and(Vec::is_empty)) {
+        let event = match event(payload) {
             Ok(event) => event,
             Err(refusal) => return Ok(Outcome::Refused(Refusal { table: Some(table), ..refusal })),
         };
         self.tables[table].flattened = Some(event.flat);
-        let key = MessageKey::read(record.key(), &mut self.keys, &mut self.hints.1);
+        let key = self.key(record);
         let event = Event { seq: context.seq(record), key, block, ..event };
         self.apply(context, table, &event)
     }
@@ -77,9 +80,14 @@ impl DebeziumJson {
             Some(Some(table)) => *table,
             Some(None) => return Ok(Outcome::Unrouted),
             None if self.tables.len() == 1 => 0,
-            None => return Ok(Outcome::Control),
+            None => {
+                return Ok(Outcome::Refused(Refusal::decode(
+                    "a flattened delete does not name its table; give the source a `stream:`, or let the connector send \
+                     deletes as rows (`delete.tombstone.handling.mode=rewrite`)",
+                )));
+            }
         };
-        let key = MessageKey::read(record.key(), &mut self.keys, &mut self.hints.1);
+        let key = self.key(record);
         let seq = context.seq(record);
         let event = Event { seq, key, ..Event::new(Op::Delete, None, true, NO_TIME) };
         self.apply(context, table, &event)
@@ -106,6 +114,12 @@ impl DebeziumJson {
         {
             return Ok(Err(refusal));
         }
+        let mut event = event;
+        let added;
+        if !event.said && self.tables[table].key().is_empty() {
+            added = Event { op: Op::Create, ..*event };
+            event = &added;
+        }
         if self.is_repeat(table, event) {
             return Ok(Ok(Outcome::Redelivered));
         }
@@ -121,6 +135,9 @@ impl DebeziumJson {
         }
         match self.read_row(context, table, event) {
             Ok(()) => Ok(Ok(Outcome::Row)),
+            Err(RowError::Learn) if self.has_layout(table, event) => {
+                Ok(Err(Refusal::decode("the row has a field that its schema block does not describe")))
+            }
             Err(RowError::Learn) => self.relearn(context, table, event),
             Err(error) => Ok(Err(refusal(error))),
         }
@@ -169,9 +186,9 @@ impl DebeziumJson {
         if !same || !moves::belong_together(delete, create, (old.source, new.source)) {
             return Ok(None);
         }
-        let Ok(event) = event(&payload, false) else { return Ok(None) };
-        let old_key = Some(MessageKey::read(delete.key(), &mut self.keys, &mut self.hints.1));
-        let key = MessageKey::read(create.key(), &mut self.keys, &mut self.hints.1);
+        let Ok(event) = event(&payload) else { return Ok(None) };
+        let old_key = Some(self.key(delete));
+        let key = self.key(create);
         let event = Event { op: Op::Move, seq: context.seq(create), key, old_key, block, ..event };
         self.tables[table].flattened = Some(false);
         match self.try_apply(context, table, &event)? {
@@ -209,9 +226,10 @@ impl DebeziumJson {
         }
         if let Some(block) = event.block {
             let block = self.values.get_mut(block);
-            let wires = match &block.described {
-                Described::Envelope(wires) | Described::Row(wires) => wires,
-                Described::Control | Described::Nothing => return self.agree_plain(table, event),
+            let wires = match (&block.described, event.flat) {
+                (Described::Envelope(wires), false) | (Described::Row(wires), true) => wires,
+                (Described::Nothing, _) => return self.agree_plain(table, event),
+                _ => return Ok(Err(Refusal::decode("the schema block describes something else than the payload holds"))),
             };
             let current = block.layout.as_ref().is_some_and(|(of, epoch, _)| *of == table && *epoch == state.epoch);
             if !current {
@@ -254,6 +272,11 @@ impl DebeziumJson {
             Ok(()) => Ok(Ok(Outcome::Row)),
             Err(error) => Ok(Err(refusal(error))),
         }
+    }
+
+    fn has_layout(&self, table: usize, event: &Event<'_>) -> bool {
+        let layout = |block| self.values.get(block).layout.as_ref();
+        event.block.and_then(layout).is_some_and(|(of, ..)| *of == table)
     }
 
     /// Reads the event's row into the builders; an abandoned row when it fails.
@@ -389,7 +412,7 @@ fn fill(rows: &mut Rows, update: bool) {
     }
 }
 
-fn event<'a>(payload: &Payload<'a>, append_only: bool) -> std::result::Result<Event<'a>, Refusal> {
+fn event<'a>(payload: &Payload<'a>) -> std::result::Result<Event<'a>, Refusal> {
     let (op, row, time, flat) = match payload {
         Payload::Envelope(e) => {
             let time = e.source.map_or(NO_TIME, envelope::source_time);
@@ -398,8 +421,7 @@ fn event<'a>(payload: &Payload<'a>, append_only: bool) -> std::result::Result<Ev
             (op, row, time, false)
         }
         Payload::Flat(f) => {
-            let plain = if append_only { Op::Create } else { Op::Update };
-            let op = if f.deleted { Op::Delete } else { f.op.map_or(Ok(plain), op_of)? };
+            let op = if f.deleted { Op::Delete } else { f.op.map_or(Ok(Op::Update), op_of)? };
             (op, Some(f.row), f.time_us.unwrap_or(NO_TIME), true)
         }
         Payload::Null | Payload::Control => return Err(Refusal::decode("the value holds no change")),
@@ -412,7 +434,8 @@ fn event<'a>(payload: &Payload<'a>, append_only: bool) -> std::result::Result<Ev
         Payload::Envelope(e) => {
             Event { source: e.source, handled_ns: e.handled_ns, transaction: e.transaction, ..event }
         }
-        _ => event,
+        Payload::Flat(f) => Event { said: f.deleted || f.op.is_some(), ..event },
+        Payload::Null | Payload::Control => event,
     })
 }
 

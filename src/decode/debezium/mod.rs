@@ -47,6 +47,7 @@ use std::sync::Arc;
 
 use self::block::Blocks;
 use self::envelope::{FlatNames, Payload};
+use self::key::MessageKey;
 use self::moves::Held;
 use self::placeholder::Placeholder;
 use self::redelivery::Marks;
@@ -314,7 +315,14 @@ impl DebeziumJson {
         if state.flattened == Some(false) || no_key || append_only {
             return Ok(Outcome::Control);
         }
+        if state.flattened.is_none() && !matches!(self.key(record), MessageKey::Fields { .. }) {
+            return Ok(Outcome::Control);
+        }
         self.delete_by_key(context, record)
+    }
+
+    fn key<'r>(&mut self, record: &RawRecord<'r>) -> MessageKey<'r> {
+        MessageKey::read(record.key(), &mut self.keys, &mut self.hints.1)
     }
 
     /// Decodes records one after the other, halves of a move together; returns what must wait for the next batch.
