@@ -872,6 +872,30 @@ fn binlog_positions_recognise_re_delivery_across_files() {
     assert_eq!(batch.account.redelivered, 3);
 }
 
+#[test]
+fn decimal_keys_are_read_by_their_own_schema() {
+    let id = r#"{"type":"bytes","optional":false,"name":"org.apache.kafka.connect.data.Decimal","version":1,"parameters":{"scale":"0","connect.decimal.precision":"20"},"field":"id"}"#;
+    let key = format!(r#"{{"schema":{{"type":"struct","fields":[{id}],"optional":false}},"payload":{{"id":"AQ=="}}}}"#);
+    let value = |op: &str, after: &str| {
+        with_schema(r#""type":"string""#, op, after).replace(r#"{"type":"int32","optional":false,"field":"id"}"#, id)
+    };
+    let mut d = decoder(vec![route()]);
+    let batch = decode(&mut d, &[rec(&key, &value("d", "null")), rec(&key, &value("c", r#"{"id":"AQ==","v":"x"}"#))]);
+    assert_eq!(rows(&batch), ["d id=1 v=null", "c id=1 v=x"]);
+    assert_eq!(batch.tables[0].contract.input.columns[0].data_type.to_string(), "decimal(20,0)");
+}
+
+#[test]
+fn a_source_that_goes_back_hands_out_the_kept_half_again() {
+    let mut d = decoder(vec![route()]);
+    learned(&mut d);
+    let records = moved(1, 2, PARTIAL);
+    d.decode(&raw(10, Some(STREAM), &records[..1])).unwrap();
+    let batch = d.decode(&raw(10, Some(STREAM), &records)).unwrap();
+    assert_eq!((rows(&batch), batch.account.read), (vec!["m id=2 t=~ old=1".to_owned()], 3));
+    assert_eq!(batch.span.from, Position::offset(10));
+}
+
 mod properties {
     use proptest::prelude::*;
 

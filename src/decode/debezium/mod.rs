@@ -282,7 +282,9 @@ impl Decoder for DebeziumJson {
             account: RecordAccount::default(),
             mark: None,
         };
-        let state = self.partitions.remove(&raw.partition).unwrap_or_default();
+        let mut state = self.partitions.remove(&raw.partition).unwrap_or_default();
+        // A source that went back hands the kept records out again.
+        state.held = state.held.filter(|held| held.until == raw.span.from);
         self.marks = state.marks;
         let mut context =
             Context { partition: &raw.partition, generation: raw.generation, stream: raw.stream.as_deref() };

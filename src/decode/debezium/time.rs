@@ -193,6 +193,7 @@ pub(super) fn iso_timestamptz(text: &str) -> Result<i64, Why> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use chrono::DateTime;
     use proptest::prelude::*;

@@ -298,6 +298,7 @@ pub(super) fn uuid(text: &str) -> Result<String, Why> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use proptest::prelude::*;
 
