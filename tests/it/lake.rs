@@ -739,3 +739,23 @@ async fn what_a_newer_program_wrote_is_refused() {
     std::fs::write(&path, "{").unwrap();
     assert_eq!(log.refresh().await.unwrap_err().kind(), &ErrorKind::LogCorrupt);
 }
+
+/// A manifest of format 1 as it was written once: it must parse for ever, and mean the same.
+#[test]
+fn the_golden_manifest_of_format_1_is_read_and_written_as_it_stands() {
+    let text = include_str!("../golden/manifest-v1.json");
+    let manifest: Manifest = serde_json::from_str(text).unwrap();
+    assert_eq!((manifest.n, manifest.format, manifest.reader), (17, 1, 1));
+    assert_eq!(manifest.spans[1].mark.as_deref(), Some("lsn:77"));
+    assert_eq!(manifest.contracts[0].output.columns[1].data_type, Type::Decimal { precision: 12, scale: 2 });
+    assert_eq!(manifest.control.len(), 5);
+    assert_eq!(manifest.account.imbalance(), None);
+    let golden: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert_eq!(serde_json::to_value(&manifest).unwrap(), golden, "the stored form must not change within a format");
+    let least = r#"{"format":1,"reader":1,"log":"6e1f5a52-2c47-4d7e-9d0e-0b8f3a0c9a11","n":1,
+        "attempt":"01KAM5ZQ0W8R4T2V6X8Z0B3D5F","sealed_at":"2026-11-22T12:34:56Z"}"#;
+    assert_eq!(serde_json::from_str::<Manifest>(least).unwrap().tables, BTreeMap::new());
+}
+
+#[path = "lake_files.rs"]
+mod files;
