@@ -759,3 +759,53 @@ fn the_golden_manifest_of_format_1_is_read_and_written_as_it_stands() {
 
 #[path = "lake_files.rs"]
 mod files;
+
+/// Four writers that each own a partition, while answers are lost: every epoch lands once, in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_writers_land_every_epoch_once() {
+    let server = S3Server::start().await;
+    let lake = Lake::open(&server.lake("sales")).unwrap();
+    Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+    server.fault(Fault::AnswerLost, "PUT", "_log/0000", 7);
+    server.fault(Fault::Unavailable, "PUT", "_log/0000", 5);
+    server.fault(Fault::Unavailable, "GET", "_log/0000", 3);
+    let writers = (0..4).map(|partition| {
+        let lake = lake.clone();
+        tokio::spawn(async move {
+            let log = Log::open(lake, "sales", Access::Write).await.unwrap();
+            for i in 0..20 {
+                let spans = vec![advance(&format!("p{partition}"), i * 10, i * 10 + 10)];
+                log.commit(Draft { spans, ..Draft::new(Ulid::new(), Utc::now()) }, &same).await.unwrap();
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    assert_eq!(server.heal(), 0, "all faults happened");
+    let log = Log::open(lake, "sales", Access::Read).await.unwrap();
+    assert_eq!(log.state().n, 80);
+    for (_, standing) in log.state().progress.iter() {
+        assert_eq!(standing.position, Position::offset(200));
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_fails_is_made_up_for() {
+    let server = S3Server::start().await;
+    let lake = Lake::open(&server.lake("sales")).unwrap();
+    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+    for _ in 1..64 {
+        log.commit(Draft::new(Ulid::new(), Utc::now()), &same).await.unwrap();
+    }
+    server.fault(Fault::Denied, "PUT", "_log/checkpoint", usize::MAX);
+    assert_eq!(log.commit(Draft::new(Ulid::new(), Utc::now()), &same).await.unwrap().n, 64);
+    server.heal();
+    let checkpoint = server.folder().join("sales/_log/checkpoint/00000000000000000064.json");
+    assert!(!checkpoint.exists());
+    Log::open(lake.clone(), "sales", Access::Read).await.unwrap();
+    assert!(!checkpoint.exists(), "a reader writes nothing");
+    let resumed = Log::open(lake, "sales", Access::Write).await.unwrap();
+    assert!(checkpoint.exists());
+    assert_eq!(resumed.state(), log.state());
+}
