@@ -447,15 +447,21 @@ impl<'a> Pass<'a> {
         if self.truncate.is_some() {
             self.account.superseded += 1;
         }
-        let time = self.batch(at).source_times_us[at.row as usize];
-        self.truncate = self.truncate.max(Some((seq, time)));
+        let new = (seq, self.batch(at).source_times_us[at.row as usize]);
+        // In history mode the warehouse's versions end with the first truncate; those of the fold are ended here.
+        self.truncate = Some(match self.truncate {
+            Some(old) if self.mode == DeleteMode::History => old.min(new),
+            Some(old) => old.max(new),
+            None => new,
+        });
         for id in 0..self.states.len() as u32 {
             let state = &self.states[id as usize];
             if state.kind == Kind::Absent || state.seq >= seq {
                 continue;
             }
             if self.mode == DeleteMode::History {
-                self.states[id as usize].kind = Kind::Deleted { counted: false };
+                let ended = State { kind: Kind::Deleted { counted: false }, seq, at, ..state.clone() };
+                self.put(id, ended);
             } else {
                 self.replaced(id);
                 let key = self.states[id as usize].key;
@@ -463,9 +469,10 @@ impl<'a> Pass<'a> {
                 self.states[id as usize] = State { kind, seq: Seq::default(), at, key, sources, base: None };
             }
         }
-        let changes = self.changes;
+        // Versions that were refused stay refused in the history.
+        let changes = if self.mode == DeleteMode::History { &[] } else { self.changes };
         for markers in self.refused.values_mut() {
-            markers.retain(|at| changes[at.batch as usize].seqs[at.row as usize] >= seq);
+            markers.retain(|at| changes.get(at.batch as usize).is_none_or(|c| c.seqs[at.row as usize] >= seq));
         }
     }
 
