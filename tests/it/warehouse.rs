@@ -124,7 +124,7 @@ impl Model {
             return Some((a, b.clone()));
         }
         let base = change.old.unwrap_or(change.id);
-        let row = self.rows.get(&base).filter(|row| row.0 < change.seq)?;
+        let row = self.rows.get(&base).filter(|row| row.0 < change.seq && !row.3)?;
         let refused = self.refused.get(&base).is_some_and(|m| m.iter().any(|m| row.0 < *m && *m < change.seq));
         (!refused).then(|| (change.a.unwrap_or(row.1), change.b.clone().unwrap_or_else(|| row.2.clone())))
     }
@@ -347,9 +347,12 @@ async fn run_script(under: &Under, script: &Script, mode: DeleteMode) {
 fn scripts(cases: u32, mode: DeleteMode, open: impl AsyncFn() -> Under) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let under = runtime.block_on(open());
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
-    let result = TestRunner::new(config).run(&script(mode == DeleteMode::Soft), |script| {
-        let run = std::panic::AssertUnwindSafe(|| runtime.block_on(run_script(&under, &script, mode)));
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 300, ..Config::default() };
+    let result = TestRunner::new(config).run(&script(mode != DeleteMode::Hard), |script| {
+        let run = std::panic::AssertUnwindSafe(|| match mode {
+            DeleteMode::History => runtime.block_on(run_history(&under, &script)),
+            _ => runtime.block_on(run_script(&under, &script, mode)),
+        });
         std::panic::catch_unwind(run)
             .map_err(|e| TestCaseError::fail(e.downcast_ref::<String>().cloned().unwrap_or_default()))
     });
@@ -360,22 +363,136 @@ fn scripts(cases: u32, mode: DeleteMode, open: impl AsyncFn() -> Under) {
 
 #[test]
 fn sqlite_equals_the_model_hard() {
-    scripts(100, DeleteMode::Hard, Under::sqlite);
+    scripts(60, DeleteMode::Hard, Under::sqlite);
 }
 
 #[test]
 fn sqlite_equals_the_model_soft() {
-    scripts(100, DeleteMode::Soft, Under::sqlite);
+    scripts(60, DeleteMode::Soft, Under::sqlite);
 }
 
 #[cfg(feature = "postgres")]
 #[test]
 fn postgres_equals_the_model_hard() {
-    scripts(40, DeleteMode::Hard, Under::postgres);
+    scripts(16, DeleteMode::Hard, Under::postgres);
 }
 
 #[cfg(feature = "postgres")]
 #[test]
 fn postgres_equals_the_model_soft() {
-    scripts(40, DeleteMode::Soft, Under::postgres);
+    scripts(16, DeleteMode::Soft, Under::postgres);
+}
+
+/// What history must show, from all that ever happened to a key: versions, and what ended them.
+#[derive(Debug, Default)]
+struct Past {
+    versions: BTreeMap<(i64, u64), (i64, Option<String>)>,
+    ends: std::collections::BTreeSet<(i64, u64)>,
+    truncates: std::collections::BTreeSet<u64>,
+    refused: std::collections::BTreeSet<(i64, u64)>,
+}
+
+impl Past {
+    fn end(&self, id: i64, seq: u64) -> Option<u64> {
+        let version = self.versions.range((id, seq + 1)..=(id, u64::MAX)).next().map(|((_, end), _)| *end);
+        let end = self.ends.range((id, seq + 1)..=(id, u64::MAX)).next().map(|(_, end)| *end);
+        let truncate = self.truncates.range(seq + 1..).next().copied();
+        [version, end, truncate].into_iter().flatten().min()
+    }
+
+    fn filled(&self, change: &Change) -> Option<(i64, Option<String>)> {
+        if let (Some(a), Some(b)) = (change.a, &change.b) {
+            return Some((a, b.clone()));
+        }
+        let base = change.old.unwrap_or(change.id);
+        let ((_, seq), (a, b)) = self.versions.range((base, 0)..(base, change.seq)).next_back()?;
+        let refused = self.refused.range((base, seq + 1)..(base, change.seq)).next().is_some();
+        let ended = self.end(base, *seq).is_some_and(|end| end < change.seq);
+        (!refused && !ended).then(|| (change.a.unwrap_or(*a), change.b.clone().unwrap_or_else(|| b.clone())))
+    }
+
+    fn change(&mut self, change: &Change) {
+        let at = (change.id, change.seq);
+        match change.op {
+            Op::Truncate => drop(self.truncates.insert(change.seq)),
+            Op::Refused => drop(self.refused.insert(at)),
+            Op::Delete => drop(self.ends.insert(at)),
+            _ => {
+                let filled = self.filled(change);
+                if let Some(old) = change.old {
+                    self.ends.insert((old, change.seq));
+                }
+                match filled {
+                    _ if self.versions.contains_key(&at) => {}
+                    Some(values) => drop(self.versions.insert(at, values)),
+                    None if change.old.is_some() => drop(self.ends.insert(at)),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn rows(&self) -> Vec<Vec<Option<String>>> {
+        let row = |((id, seq), (a, b)): (&(i64, u64), &(i64, Option<String>))| {
+            let end = self.end(*id, *seq);
+            let end_seq = end.map(|end| self::seq(end).to_string());
+            let current = if end.is_none() { "1" } else { "0" };
+            vec![
+                Some(id.to_string()),
+                Some(self::seq(*seq).to_string()),
+                Some(a.to_string()),
+                b.clone(),
+                end_seq,
+                Some(current.to_owned()),
+                Some(clock(*seq)),
+                end.map(clock),
+            ]
+        };
+        self.versions.iter().map(row).collect()
+    }
+}
+
+/// The commit time of change `seq`, to the minute and second.
+fn clock(seq: u64) -> String {
+    format!("{:02}:{:02}", seq / 60, seq % 60)
+}
+
+async fn run_history(under: &Under, script: &Script) {
+    let contract = contract();
+    under.reset().await;
+    under.warehouse().ensure(&contract, DeleteMode::History).await.unwrap();
+    let mut past = Past::default();
+    let clock = match &under.reader {
+        Reader::Sqlite(_) => |column: &str| format!("strftime('%M:%S', {column})"),
+        #[cfg(feature = "postgres")]
+        Reader::Postgres(_) => |column: &str| format!("to_char({column} AT TIME ZONE 'UTC', 'MI:SS')"),
+    };
+    let query = format!(
+        "SELECT CAST(id AS text), _seq, CAST(a AS text), b, _end_seq, CASE WHEN _current THEN '1' ELSE '0' END, {}, {} \
+         FROM things ORDER BY id, _seq",
+        clock("_valid_from"),
+        clock("_valid_to")
+    );
+    for (n, cut) in script.cuts.windows(2).enumerate() {
+        let rows: Vec<Change> = script.delivered[cut[0]..cut[1]].iter().map(|i| script.changes[*i].clone()).collect();
+        let batches = rows.chunks(7).map(|rows| batch(&contract, rows)).collect();
+        let load = fold(&contract, DeleteMode::History, batches, true).unwrap();
+        let applied = under.warehouse().apply(&unit(n as u64, vec![load])).await.unwrap();
+        assert!(applied.accounts["things"].balances());
+        rows.iter().for_each(|change| past.change(change));
+        let (left, right) = (under.rows(&query).await, past.rows());
+        let differ = left.iter().zip(&right).find(|(left, right)| left != right);
+        assert!(left.len() == right.len() && differ.is_none(), "after unit {n}: {differ:?}");
+    }
+}
+
+#[test]
+fn sqlite_equals_the_model_history() {
+    scripts(60, DeleteMode::History, Under::sqlite);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_equals_the_model_history() {
+    scripts(16, DeleteMode::History, Under::postgres);
 }
