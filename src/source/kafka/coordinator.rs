@@ -24,6 +24,8 @@ const BATCH_RECORDS: usize = 10_000;
 pub(super) const BATCH_DELAY: Duration = Duration::from_millis(20);
 /// How long a revoked partition waits for its commit: below the group's default rebalance time of five minutes.
 const HAND_OVER: Duration = Duration::from_secs(120);
+/// How long a member without partitions waits for some before it has nothing to catch up with.
+const SETTLE: Duration = Duration::from_secs(10);
 /// How long an assignment tries again while the log or the brokers do not answer.
 const RESOLVE: Duration = Duration::from_secs(120);
 
@@ -91,8 +93,8 @@ struct State {
     assigned: Vec<Assigned>,
     /// The partition of the last message: messages come in runs.
     last: usize,
-    /// The group has told us what is ours.
-    assignment_seen: bool,
+    /// When the group told us what is ours.
+    assignment_seen: Option<Instant>,
     caught_up_said: bool,
     /// It was said at least once since the last assignment.
     caught_up_before: bool,
@@ -186,7 +188,7 @@ impl Coordinator {
             self.send_batch(&assigned, assigned.next, assigned.next, assigned.generation, RawRecords::default());
             state.assigned.push(assigned);
         }
-        state.assignment_seen = true;
+        state.assignment_seen = Some(Instant::now());
         state.caught_up_said = false;
         state.caught_up_before = false;
     }
@@ -467,7 +469,10 @@ impl Coordinator {
         let mut state = lock(&self.state);
         let first = !state.caught_up_before;
         let reached = |a: &Assigned| a.next >= a.goal && a.from == a.next && (first || a.ended);
-        if state.assignment_seen && !state.caught_up_said && state.assigned.iter().all(reached) {
+        // A new member is given nothing at first, until the others have handed over.
+        let settled = |seen: Instant| !state.assigned.is_empty() || seen.elapsed() >= SETTLE;
+        let assigned = state.assignment_seen.is_some_and(settled);
+        if assigned && !state.caught_up_said && state.assigned.iter().all(reached) {
             state.caught_up_said = true;
             state.caught_up_before = true;
             self.send(Event::CaughtUp { era: self.era.load(Ordering::Acquire) });
@@ -483,6 +488,8 @@ impl Coordinator {
             let mut state = lock(&self.state);
             self.era.store(era, Ordering::Release);
             state.caught_up_said = false;
+            // An end that was said before is not said again.
+            state.caught_up_before = false;
             for assigned in &mut state.assigned {
                 let standing = committed.get(&assigned.partition);
                 let next = standing.and_then(|s| s.position.as_offset()).unwrap_or(assigned.start);
@@ -633,12 +640,15 @@ impl Coordinator {
 
     // ---- Looking after
 
-    /// Whether every position can still be read.
+    /// Whether every position can still be read. Positions in topics that were made again are not looked at: they have
+    /// no meaning any more.
     pub(super) fn check_positions(&self) -> Result<()> {
-        let positions: Vec<(String, i32, u64)> =
-            lock(&self.state).assigned.iter().map(|a| (a.topic.clone(), a.number, a.next)).collect();
-        for (topic, number, next) in positions {
-            check_reachable(&topic, number, next, self.probe.watermarks(&topic, number)?)?;
+        let positions: Vec<(String, String, i32, u64)> =
+            lock(&self.state).assigned.iter().map(|a| (a.topic.clone(), a.id.clone(), a.number, a.next)).collect();
+        for (topic, id, number, next) in positions {
+            if self.probe.topic(&topic)?.is_some_and(|there| there.id == id) {
+                check_reachable(&topic, number, next, self.probe.watermarks(&topic, number)?)?;
+            }
         }
         Ok(())
     }
