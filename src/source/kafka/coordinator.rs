@@ -510,7 +510,7 @@ impl Coordinator {
             return;
         }
         let mut left = list;
-        for _ in 0..20 {
+        for _ in 0..3 {
             let wanted = left.clone();
             match consumer.seek_partitions(wanted, Duration::from_secs(10)) {
                 Ok(answer) => {
@@ -528,11 +528,19 @@ impl Coordinator {
             // A partition that was just assigned is not ready to be sought in.
             std::thread::sleep(Duration::from_millis(50));
         }
-        self.fail(
-            Error::new(ErrorKind::SourceUnavailable, format!("source {}: could not go back to the log's position", self.source))
-                .help("the source is opened again"),
-        );
-        self.dead.store(true, Ordering::Release);
+        self.assign_again(consumer, &left);
+    }
+
+    /// Gives partitions back to the client and takes them again at other offsets: works also where fetching has stopped
+    /// because the old offset was out of range.
+    fn assign_again(&self, consumer: &BaseConsumer<Context>, list: &TopicPartitionList) {
+        if list.count() == 0 {
+            return;
+        }
+        let taken = consumer.incremental_unassign(list).and_then(|()| consumer.incremental_assign(list));
+        if let Err(error) = taken {
+            self.fail(internal("go back to the log's positions", error));
+        }
     }
 
     /// Commits offsets for lag tools.
@@ -607,7 +615,7 @@ impl Coordinator {
             }
             state.caught_up_said = false;
         }
-        self.seek(consumer, list);
+        self.assign_again(consumer, &list);
     }
 
     /// A topic that has more partitions than its generation was begun with: the partitions that we have go on in the
