@@ -168,7 +168,11 @@ async fn aborted_transactions_are_not_seen_and_markers_are_passed() {
         let records: Vec<_> = records.iter().map(|(k, v)| (k.as_str(), Some(v.as_str()))).collect();
         send(&producer, "tx", 0, &records);
         producer.flush(PATIENCE).unwrap();
-        if commit { producer.commit_transaction(PATIENCE).unwrap() } else { producer.abort_transaction(PATIENCE).unwrap() }
+        if commit {
+            producer.commit_transaction(PATIENCE).unwrap()
+        } else {
+            producer.abort_transaction(PATIENCE).unwrap()
+        }
     }
     let log = Arc::new(Log::default());
     let mut member = Member::open(&settings(broker, &["tx"]), "tx", &log).await;
@@ -193,8 +197,12 @@ async fn aborted_transactions_are_not_seen_and_markers_are_passed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn holes_of_compaction_are_no_gaps() {
     let broker = broker();
-    let policy = [("cleanup.policy", "compact"), ("segment.ms", "100"), ("min.cleanable.dirty.ratio", "0.001"),
-        ("max.compaction.lag.ms", "100")];
+    let policy = [
+        ("cleanup.policy", "compact"),
+        ("segment.ms", "100"),
+        ("min.cleanable.dirty.ratio", "0.001"),
+        ("max.compaction.lag.ms", "100"),
+    ];
     broker.create_topic("compacted", 1, &policy).await;
     for n in 0..20 {
         broker.produce("compacted", 0, &[("same", Some(&format!("{n}")))]);

@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn topic_ids_are_read_from_the_log() {
-        let line = "[thrd:main]: Topic shop.public.orders changed id from AAAAAAAAAAAAAAAAAAAAAA to Gq9/xx-_SC2pnXbnXwQ4mg";
+        let line =
+            "[thrd:main]: Topic shop.public.orders changed id from AAAAAAAAAAAAAAAAAAAAAA to Gq9/xx-_SC2pnXbnXwQ4mg";
         assert_eq!(changed_id(line), Some(("shop.public.orders", "Gq9/xx-_SC2pnXbnXwQ4mg")));
         assert_eq!(changed_id("[thrd:main]: Topic x partition 3 Leader 1"), None);
     }

@@ -516,7 +516,8 @@ impl Coordinator {
                 Ok(answer) => {
                     let mut again = TopicPartitionList::new();
                     for element in answer.elements().iter().filter(|element| element.error().is_err()) {
-                        let _outcome = again.add_partition_offset(element.topic(), element.partition(), element.offset());
+                        let _outcome =
+                            again.add_partition_offset(element.topic(), element.partition(), element.offset());
                     }
                     if again.count() == 0 {
                         return;
@@ -547,7 +548,9 @@ impl Coordinator {
     pub(super) fn committable(&self, committed: &Progress) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for assigned in &lock(&self.state).assigned {
-            let Some(offset) = committed.get(&assigned.partition).and_then(|s| s.position.as_offset()) else { continue };
+            let Some(offset) = committed.get(&assigned.partition).and_then(|s| s.position.as_offset()) else {
+                continue;
+            };
             let _outcome = list.add_partition_offset(&assigned.topic, assigned.number, Offset::Offset(offset as i64));
         }
         list
@@ -599,7 +602,9 @@ impl Coordinator {
         if numbers.is_empty() {
             return;
         }
-        let Some(resolved) = self.resolve_patiently(&BTreeMap::from([(topic.to_owned(), numbers)]), true) else { return };
+        let Some(resolved) = self.resolve_patiently(&BTreeMap::from([(topic.to_owned(), numbers)]), true) else {
+            return;
+        };
         let mut list = TopicPartitionList::new();
         {
             let mut state = lock(&self.state);

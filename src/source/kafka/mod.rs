@@ -98,8 +98,11 @@ impl Kafka {
         standings: Arc<dyn Standings>,
     ) -> Result<Self> {
         if let Some(KafkaSasl::OauthBearer { .. }) = config.sasl {
-            return Err(Error::new(ErrorKind::Config, format!("source {name}: `mechanism: OAUTHBEARER` is not built in"))
-                .help("use AWS_MSK_IAM, SCRAM or PLAIN"));
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("source {name}: `mechanism: OAUTHBEARER` is not built in"),
+            )
+            .help("use AWS_MSK_IAM, SCRAM or PLAIN"));
         }
         let consumer = settings::consumer(name, config, topology, inflight)?;
         let connection = settings::connection(name, config, topology)?;

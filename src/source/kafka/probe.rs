@@ -90,7 +90,10 @@ impl Probe {
         let (low, high) = self.ask(&doing, |wait| self.client.fetch_watermarks(topic, number, wait))?;
         match (u64::try_from(low), u64::try_from(high)) {
             (Ok(low), Ok(high)) => Ok(Watermarks { low, high }),
-            _ => Err(Error::new(ErrorKind::SourceUnavailable, format!("source {}: {doing}: the broker does not know", self.source))),
+            _ => Err(Error::new(
+                ErrorKind::SourceUnavailable,
+                format!("source {}: {doing}: the broker does not know", self.source),
+            )),
         }
     }
 
@@ -134,10 +137,10 @@ pub(super) fn classify(doing: &str, code: Option<RDKafkaErrorCode>, reason: &str
         Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism) => {
             (ErrorKind::SourceRefused, "check `sasl:` of the source: mechanism, user name, password")
         }
-        Some(Code::SSL) => (ErrorKind::SourceRefused, "check `tls:` of the source: the authority, our certificate, the broker's name"),
-        Some(
-            Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed,
-        ) => (
+        Some(Code::SSL) => {
+            (ErrorKind::SourceRefused, "check `tls:` of the source: the authority, our certificate, the broker's name")
+        }
+        Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => (
             ErrorKind::SourceRefused,
             "allow this user Read and Describe on the topics and Read on the consumer group (`group:`)",
         ),

@@ -64,9 +64,12 @@ impl Reader {
         inflight: usize,
     ) -> Result<Self> {
         let refused = |error: KafkaError| {
-            Error::new(ErrorKind::Config, format!("source {}: the Kafka client refuses its settings", coordinator.source))
-                .because(error)
-                .help("see `topics:`, `properties:`, `tls:` and `sasl:` of the source")
+            Error::new(
+                ErrorKind::Config,
+                format!("source {}: the Kafka client refuses its settings", coordinator.source),
+            )
+            .because(error)
+            .help("see `topics:`, `properties:`, `tls:` and `sasl:` of the source")
         };
         let context = Context::new(config.sasl.clone(), Some(coordinator.clone()));
         let consumer = BaseConsumer::from_config_and_context(properties, context).map_err(refused)?;
