@@ -299,6 +299,7 @@ async fn a_topic_made_again_is_another_partition_also_while_it_is_read() {
     assert_eq!(member.seen.len(), 2, "{:?}", member.seen);
     let last = member.batches.last().unwrap();
     assert_eq!(member.seen[&last.partition], pairs(10..20));
+    assert_eq!(member.count(), 15, "nothing of the new topic came under the old name");
     assert_eq!(last.generation, 1);
     drop(member);
 
@@ -349,6 +350,16 @@ async fn a_second_member_gets_its_share_after_the_first_has_committed() {
     }
     second.read(20).await;
     first.read(220).await;
+    // How far behind each is becomes known from the client's statistics.
+    let begun = Instant::now();
+    while second.kafka.lag().len() < 2 || second.kafka.lag().iter().any(|lag| lag.behind > 0) {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", second.kafka.lag());
+        if let Ok(polled) = tokio::time::timeout(Duration::from_millis(100), second.kafka.next()).await
+            && let Polled::Batch(batch) = polled.unwrap()
+        {
+            second.take(batch);
+        }
+    }
     // The first leaves; the second takes over all.
     drop(first);
     for partition in 0..4 {
@@ -463,4 +474,37 @@ async fn what_cannot_work_is_said_at_once() {
     config.brokers = "127.0.0.1:1".into();
     let error = Member::try_open(&config, "refused", &log).await.err().unwrap();
     assert_eq!(*error.kind(), ErrorKind::SourceUnavailable, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broker_errors_that_pass_are_waited_for() {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("shaky", 1, 1).unwrap();
+    let producer: rdkafka::producer::BaseProducer =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+    send(&producer, "shaky", 0, &[("a", Some("1"))]);
+    producer.flush(PATIENCE).unwrap();
+    let mut config = settings(broker(), &["shaky"]);
+    config.brokers = cluster.bootstrap_servers();
+    let log = Arc::new(Log::default());
+    let mut member = Member::open(&config, "shaky", &log).await;
+    member.read(1).await;
+    // Fetches fail for a while, then the broker goes away and comes back.
+    cluster.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 5]);
+    send(&producer, "shaky", 0, &[("b", Some("2"))]);
+    producer.flush(PATIENCE).unwrap();
+    member.read(2).await;
+    cluster.broker_down(1).unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(1), member.kafka.next()).await.map_or(true, |polled| polled.is_ok()));
+    cluster.broker_up(1).unwrap();
+    send(&producer, "shaky", 0, &[("c", Some("3"))]);
+    producer.flush(PATIENCE).unwrap();
+    assert_eq!(member.read(3).await.all(), ["a=1", "b=2", "c=3"]);
+    // What we may not do is said, and ends it.
+    cluster.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 3]);
+    send(&producer, "shaky", 0, &[("d", Some("4"))]);
+    let error = member.fail().await;
+    assert_eq!(*error.kind(), ErrorKind::SourceRefused, "{error}");
 }

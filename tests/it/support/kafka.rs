@@ -70,7 +70,7 @@ impl Broker {
         let mut broker = Self { process: Mutex::new(process), dir, address, started_in: Duration::ZERO };
         broker.wait_until_it_answers(begun);
         broker.started_in = begun.elapsed();
-        eprintln!("kafka: {} ready in {:?}", broker.address, broker.started_in);
+        eprintln!("kafka: {} ready in {:?}, {:?} KiB", broker.address, broker.started_in, broker.resident_kib());
         broker
     }
 
