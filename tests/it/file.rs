@@ -276,7 +276,10 @@ async fn a_rotated_file_is_finished_before_the_new_one() {
     // A writer that keeps the renamed file open a little longer loses nothing.
     folder.append("a.jsonl.1", "{\"n\":5}\n");
     let straggler = next_batch(&mut files).await;
-    assert_eq!((lines(std::slice::from_ref(&straggler)).concat(), &straggler.partition), ("{\"n\":5}".into(), &old.partition));
+    assert_eq!(
+        (lines(std::slice::from_ref(&straggler)).concat(), &straggler.partition),
+        ("{\"n\":5}".into(), &old.partition)
+    );
 }
 
 #[tokio::test]

@@ -80,7 +80,9 @@ impl Files {
                 ErrorKind::SourceRefused,
                 format!("source {name}: `{}` names no file with anything in it", config.path),
             )
-            .help("correct `path` (a relative path begins where the process was started), or say `follow: true` to wait"));
+            .help(
+                "correct `path` (a relative path begins where the process was started), or say `follow: true` to wait",
+            ));
         }
         let lag = engine.lag();
         let last_scan = tokio::time::Instant::now();

@@ -31,13 +31,7 @@ impl Found {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        Ok(meta.is_file().then(|| Self {
-            path,
-            relative,
-            inode: meta.ino(),
-            device: meta.dev(),
-            bytes: meta.len(),
-        }))
+        Ok(meta.is_file().then(|| Self { path, relative, inode: meta.ino(), device: meta.dev(), bytes: meta.len() }))
     }
 }
 

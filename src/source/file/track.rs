@@ -405,7 +405,10 @@ impl Engine {
             let standing = committed.get(&tracked.partition);
             let place = standing.map_or(Some(Place::START), |standing| Place::parse(&standing.position.0));
             let place = place.ok_or_else(|| {
-                Error::new(ErrorKind::LogCorrupt, format!("the log's position of {} is not readable", tracked.partition))
+                Error::new(
+                    ErrorKind::LogCorrupt,
+                    format!("the log's position of {} is not readable", tracked.partition),
+                )
             })?;
             tracked.go_to(place);
         }
@@ -455,7 +458,8 @@ impl Engine {
                 "the file is damaged or not what its name says (.gz, .zst): repair it, or give it its right name"
             }
             _ => {
-                return Error::new(ErrorKind::SourceUnavailable, format!("source {}: {doing}", self.name)).because(error);
+                return Error::new(ErrorKind::SourceUnavailable, format!("source {}: {doing}", self.name))
+                    .because(error);
             }
         };
         Error::new(ErrorKind::SourceRefused, format!("source {}: {doing}", self.name)).because(error).help(help)

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::client::OAuthToken;
@@ -30,6 +31,8 @@ pub(super) struct Context {
     /// The ends of partitions, from the statistics: for the lag.
     ends: Mutex<HashMap<(String, i32), u64>>,
     last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
+    /// Callbacks served.
+    served: AtomicU64,
 }
 
 impl Context {
@@ -40,7 +43,13 @@ impl Context {
             ids: Mutex::default(),
             ends: Mutex::default(),
             last_error: Mutex::default(),
+            served: AtomicU64::new(0),
         }
+    }
+
+    /// How many callbacks were served so far.
+    pub(super) fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// The id of a topic as the client's log said it last.
@@ -71,6 +80,7 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.served.fetch_add(1, Ordering::Relaxed);
         match level {
             RDKafkaLogLevel::Debug => {
                 if let Some((topic, id)) = changed_id(message) {
@@ -88,6 +98,7 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
+        self.served.fetch_add(1, Ordering::Relaxed);
         let mut ends = lock(&self.ends);
         for (name, topic) in &statistics.topics {
             for (number, partition) in &topic.partitions {
@@ -100,6 +111,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.served.fetch_add(1, Ordering::Relaxed);
         let Some(code) = error.rdkafka_error_code() else { return };
         if code != RDKafkaErrorCode::PartitionEOF {
             *lock(&self.last_error) = Some((code, reason.to_owned()));
@@ -109,6 +121,7 @@ impl ClientContext for Context {
     }
 
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
+        self.served.fetch_add(1, Ordering::Relaxed);
         token::generate(self.sasl.as_ref())
     }
 }
@@ -135,7 +148,8 @@ mod tests {
 
     #[test]
     fn topic_ids_are_read_from_the_log() {
-        let line = "[thrd:main]: Topic shop.public.orders changed id from AAAAAAAAAAAAAAAAAAAAAA to Gq9/xx-_SC2pnXbnXwQ4mg";
+        let line =
+            "[thrd:main]: Topic shop.public.orders changed id from AAAAAAAAAAAAAAAAAAAAAA to Gq9/xx-_SC2pnXbnXwQ4mg";
         assert_eq!(changed_id(line), Some(("shop.public.orders", "Gq9/xx-_SC2pnXbnXwQ4mg")));
         assert_eq!(changed_id("[thrd:main]: Topic x partition 3 Leader 1"), None);
     }

@@ -11,7 +11,10 @@ const OURS: [(&str, &str); 13] = [
     ("enable.auto.commit", "positions come from the lake log; offsets are committed only after it"),
     ("enable.auto.offset.store", "positions come from the lake log; offsets are committed only after it"),
     ("isolation.level", "records of aborted transactions would become rows"),
-    ("auto.offset.reset", "a lost position must halt, never jump; say `start:` for partitions without an entry in the log"),
+    (
+        "auto.offset.reset",
+        "a lost position must halt, never jump; say `start:` for partitions without an entry in the log",
+    ),
     ("enable.partition.eof", "the end of a partition is how transaction markers are passed"),
     ("partition.assignment.strategy", "partitions are handed over one by one, after they were committed"),
     ("group.protocol", "the hand-over of partitions is made for the classic group protocol"),
@@ -94,8 +97,11 @@ fn security(name: &str, config: &KafkaSource, properties: &mut ClientConfig) -> 
         properties.set("security.protocol", protocol);
     }
     if let Some(tls) = &config.tls {
-        let files =
-            [("ssl.ca.location", &tls.ca), ("ssl.certificate.location", &tls.certificate), ("ssl.key.location", &tls.key)];
+        let files = [
+            ("ssl.ca.location", &tls.ca),
+            ("ssl.certificate.location", &tls.certificate),
+            ("ssl.key.location", &tls.key),
+        ];
         for (key, file) in files {
             if let Some(file) = file {
                 properties.set(key, file);
@@ -154,7 +160,7 @@ mod tests {
     fn what_exactly_once_stands_on_is_refused_with_the_reason() {
         for (property, why) in OURS {
             let config = source(&format!("{{brokers: 'b:1', topics: [t], properties: {{{property}: 'x'}}}}"));
-            let error = connection("k", &config, "t").err().expect("refused");
+            let error = connection("k", &config, "t").expect_err("refused");
             assert_eq!(*error.kind(), ErrorKind::Config);
             assert!(error.to_string().contains(why), "{error}");
         }
@@ -170,7 +176,11 @@ mod tests {
         let cases = [
             ("", None, None),
             (", tls: {ca: /ca}", Some("SSL"), None),
-            (", tls: {}, sasl: {mechanism: SCRAM-SHA-512, username: u, password: p}", Some("SASL_SSL"), Some("SCRAM-SHA-512")),
+            (
+                ", tls: {}, sasl: {mechanism: SCRAM-SHA-512, username: u, password: p}",
+                Some("SASL_SSL"),
+                Some("SCRAM-SHA-512"),
+            ),
             (", sasl: {mechanism: PLAIN, username: u, password: p}", Some("SASL_PLAINTEXT"), Some("PLAIN")),
             (", sasl: {mechanism: AWS_MSK_IAM, region: eu-west-3}", Some("SASL_SSL"), Some("OAUTHBEARER")),
         ];

@@ -109,12 +109,15 @@ mod tests {
         let now = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
         let token = signed(&credentials, "eu-west-3", now);
         let url = String::from_utf8(URL_SAFE_NO_PAD.decode(&token).expect("base64")).expect("text");
-        assert!(url.starts_with(
-            "https://kafka.eu-west-3.amazonaws.com/?Action=kafka-cluster%3AConnect&X-Amz-Algorithm=AWS4-HMAC-SHA256\
+        assert!(
+            url.starts_with(
+                "https://kafka.eu-west-3.amazonaws.com/?Action=kafka-cluster%3AConnect&X-Amz-Algorithm=AWS4-HMAC-SHA256\
              &X-Amz-Credential=AKIDEXAMPLE%2F20231114%2Feu-west-3%2Fkafka-cluster%2Faws4_request\
              &X-Amz-Date=20231114T221320Z&X-Amz-Expires=900&X-Amz-Security-Token=a%2Fb%2Bc%3D&X-Amz-SignedHeaders=host\
              &X-Amz-Signature="
-        ), "{url}");
+            ),
+            "{url}"
+        );
         let other = Credentials { secret_access_key: "other".into(), ..credentials };
         assert_ne!(token, signed(&other, "eu-west-3", now));
     }

@@ -70,7 +70,7 @@ impl Broker {
         let mut broker = Self { process: Mutex::new(process), dir, address, started_in: Duration::ZERO };
         broker.wait_until_it_answers(begun);
         broker.started_in = begun.elapsed();
-        eprintln!("kafka: {} ready in {:?}", broker.address, broker.started_in);
+        eprintln!("kafka: {} ready in {:?}, {:?} KiB", broker.address, broker.started_in, broker.resident_kib());
         broker
     }
 
@@ -113,9 +113,10 @@ impl Broker {
 
     /// Makes a topic with these settings (`("cleanup.policy", "compact")`).
     pub async fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let topic = settings
-            .iter()
-            .fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| topic.set(key, value));
+        let topic =
+            settings.iter().fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| {
+                topic.set(key, value)
+            });
         let made = self.admin().create_topics([&topic], &options()).await.unwrap();
         assert!(made.iter().all(Result::is_ok), "{made:?}");
         self.until(name, |count| count == partitions as usize);
@@ -235,11 +236,13 @@ fn options() -> AdminOptions {
 }
 
 /// Runs java in the folder `$1` until standard input ends, then removes the folder.
-const WATCH: &str = r#"dir=$1; shift; cd "$dir"; java "$@" & echo $! > pid; cat > /dev/null; kill -9 $!; wait $!; rm -rf "$dir""#;
+const WATCH: &str =
+    r#"dir=$1; shift; cd "$dir"; java "$@" & echo $! > pid; cat > /dev/null; kill -9 $!; wait $!; rm -rf "$dir""#;
 
 fn java_arguments(dir: &Path) -> Vec<String> {
-    let mut arguments =
-        ["-Xmx384m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"].map(str::to_owned).to_vec();
+    let mut arguments = ["-Xmx384m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
+        .map(str::to_owned)
+        .to_vec();
     arguments.push(format!("-Dlog4j2.configurationFile={}", dir.join("log4j2.properties").display()));
     arguments.extend(["-cp".to_owned(), jars().display().to_string()]);
     arguments
