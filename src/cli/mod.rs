@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Mistakes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::LogForm;
 
@@ -114,8 +114,18 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 impl TopologyArgs {
     /// Reads and checks the topology.
     pub fn load(&self) -> Result<Loaded> {
-        Ok(config::load(&self.topology, &self.set)?)
+        config::load(&self.topology, &self.set).map_err(|mistakes| refusal(&mistakes))
     }
+}
+
+/// All mistakes as one error, coloured where standard error is a terminal.
+fn refusal(mistakes: &Mistakes) -> Error {
+    Error::new(ErrorKind::Config, mistakes.render(std::io::stderr().is_terminal() && !no_colour()))
+}
+
+/// The user asked for no colours, as the `NO_COLOR` convention has it.
+fn no_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Where output goes, and in what form.
@@ -128,8 +138,7 @@ pub struct Output {
 impl Output {
     /// As standard output is.
     pub fn new() -> Self {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { terminal: std::io::stdout().is_terminal() && !plain }
+        Self { terminal: std::io::stdout().is_terminal() && !no_colour() }
     }
 
     /// Prints to standard output. A reader that has gone away (`| head`) is no failure.
