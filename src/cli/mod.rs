@@ -5,12 +5,14 @@
 //! | `run.rs` … `schema.rs` | one command each: its arguments and what it does |
 //! | `table_text.rs` | aligned columns, numbers and ages for people |
 //! | `live.rs` | the moving view of `run` |
+//! | `progress.rs` | a bar for long work |
 //!
 //! Exit codes: 0 done, 1 failed, 2 the user's mistake.
 
 mod check;
 mod live;
 mod plan;
+mod progress;
 mod quarantine;
 mod replay;
 mod run;
@@ -31,6 +33,7 @@ use crate::telemetry::LogForm;
 pub use check::OperatorMistake;
 pub use live::{Live, LiveForm};
 pub use plan::{PlanArgs, PlanReport, PlanStep};
+pub use progress::Progress;
 pub use quarantine::{QuarantineArgs, QuarantineCommand, RejectLine, RejectList, Selection};
 pub use replay::{ReplayArgs, ReplayReport};
 pub use run::{Role, RunArgs, Shard};

