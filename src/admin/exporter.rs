@@ -13,7 +13,7 @@ use crate::telemetry::{self, AccountStatus, StatusSnapshot, TableState};
 /// The process's metrics.
 #[derive(Clone)]
 pub struct Metrics {
-    handle: PrometheusHandle,
+    pub(super) handle: PrometheusHandle,
     /// Partitions (source and name) whose lag was exported.
     pub(super) lagging: Arc<Mutex<BTreeSet<(String, String)>>>,
 }
