@@ -53,7 +53,7 @@ pub(super) fn run(args: &CheckArgs, output: Output) -> Result<()> {
     }
 }
 
-/// What the operators say about the topology's rules and columns.
+/// What the operators say about the topology's rules and, where a contract file names the columns, about those.
 fn operator_mistakes(_loaded: &Loaded) -> Vec<OperatorMistake> {
     Vec::new()
 }
