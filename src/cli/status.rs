@@ -11,8 +11,8 @@ use crate::config::Loaded;
 use crate::epoch::{LoadAccount, TableAccount};
 use crate::error::Result;
 use crate::lake::{Access, Lake, Log};
-use crate::{pipeline, warehouse};
 use crate::telemetry::TableState;
+use crate::{pipeline, warehouse};
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]

@@ -105,6 +105,9 @@ pub async fn run(args: TableArgs, output: Output) -> Result<()> {
 }
 
 fn no_resync(table: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("resync table {table}: its source is a stream and cannot be asked for a snapshot"))
-        .help("send Debezium an `execute-snapshot` signal for the table: its rows come through the stream and converge")
+    Error::new(
+        ErrorKind::Config,
+        format!("resync table {table}: its source is a stream and cannot be asked for a snapshot"),
+    )
+    .help("send Debezium an `execute-snapshot` signal for the table: its rows come through the stream and converge")
 }

@@ -174,10 +174,12 @@ impl Ingest {
         let commit = async move {
             let started = std::time::Instant::now();
             let draft = open.seal().await?;
-            metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "upload").record(started.elapsed().as_secs_f64());
+            metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "upload")
+                .record(started.elapsed().as_secs_f64());
             let started = std::time::Instant::now();
             let manifest = log.commit(draft, &|table, input| output_schema(&chains, table, input)).await?;
-            metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "manifest").record(started.elapsed().as_secs_f64());
+            metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "manifest")
+                .record(started.elapsed().as_secs_f64());
             Ok(manifest)
         };
         // A task of its own: Parquet's last pages are compressed while the next epoch is collected.
@@ -237,9 +239,12 @@ impl Ingest {
         };
         self.state.fenced = if reason == "fenced" { self.state.fenced + 1 } else { 0 };
         if self.state.fenced >= FENCED_LIMIT {
-            return Err(Error::new(ErrorKind::SourceRefused, format!("commit an epoch, {FENCED_LIMIT} times in a row"))
-                .because(error)
-                .help("two processes read the same partitions; give each its own (--shard i/n, or one consumer group)"));
+            return Err(Error::new(
+                ErrorKind::SourceRefused,
+                format!("commit an epoch, {FENCED_LIMIT} times in a row"),
+            )
+            .because(error)
+            .help("two processes read the same partitions; give each its own (--shard i/n, or one consumer group)"));
         }
         tracing::warn!("{error}; the epoch is dropped and read again from the log");
         metrics::counter!(telemetry::RETRIES_TOTAL, "part" => "ingest", "reason" => reason).increment(1);

@@ -122,7 +122,8 @@ impl Loader {
         let started = std::time::Instant::now();
         let mut sums = applied.accounts;
         let applied = self.warehouse.apply(&load).await?;
-        metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "apply").record(started.elapsed().as_secs_f64());
+        metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "apply")
+            .record(started.elapsed().as_secs_f64());
         check_accounts(&load, &applied)?;
         self.report.applied(&load, &applied);
         for (table, account) in &applied.accounts {
@@ -145,9 +146,14 @@ impl Loader {
         if applied.through > state.n {
             return Err(Error::new(
                 ErrorKind::LogCorrupt,
-                format!("the ledger of group {} stands at epoch {}, the log ends at {}", self.group, applied.through, state.n),
+                format!(
+                    "the ledger of group {} stands at epoch {}, the log ends at {}",
+                    self.group, applied.through, state.n
+                ),
             )
-            .help("the lake has lost manifests (restored from an older copy?); restore them, or replay into a new schema"));
+            .help(
+                "the lake has lost manifests (restored from an older copy?); restore them, or replay into a new schema",
+            ));
         }
         Ok(applied)
     }

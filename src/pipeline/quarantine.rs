@@ -98,8 +98,7 @@ pub async fn retry_rejects(loaded: &Loaded, lake: &Lake, log: &Log, entries: &[O
         decoder.adopt(&contracts)?;
         decoder.reset(&origin, None);
         let span = Span { from: Position::offset(0), to: Position::offset(records.len() as u64) };
-        let raw =
-            RawBatch { partition: origin.clone(), generation, span, stream: stream.map(Into::into), records };
+        let raw = RawBatch { partition: origin.clone(), generation, span, stream: stream.map(Into::into), records };
         let batch = decoder.decode(&raw)?;
         let kept = decoder.flush(&origin)?;
         let own = Partition::new("quarantine", format!("{}/{attempt}/{part}", origin.source));

@@ -138,9 +138,8 @@ impl Transforms {
 
 /// What the operators of `table` make of `input`.
 pub fn output_schema(chains: &BTreeMap<String, Chain>, table: &str, input: &TableSchema) -> Result<TableSchema> {
-    let chain = chains
-        .get(table)
-        .ok_or_else(|| Error::new(ErrorKind::Internal, format!("table {table} has no operators")))?;
+    let chain =
+        chains.get(table).ok_or_else(|| Error::new(ErrorKind::Internal, format!("table {table} has no operators")))?;
     chain.output(input).map_err(|mistake| {
         let error = Error::new(
             ErrorKind::Table(table.to_owned()),

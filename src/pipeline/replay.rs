@@ -57,7 +57,7 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
             head: told.clone(),
             report: Arc::clone(&report),
             known: None,
-                ensured: BTreeMap::new(),
+            ensured: BTreeMap::new(),
         };
         loader.run(stop.clone()).await?;
         if let Some(applied) = warehouse.applied(&group).await? {

@@ -68,9 +68,8 @@ fn advance(
     held: BTreeMap<String, EpochNumber>,
     manifests: &[Arc<Manifest>],
 ) -> Option<UnitPlan> {
-    let (takes, through) = collect(standing, manifests, EpochNumber::MAX, |table, n| {
-        n > standing.after && !held.contains_key(table)
-    });
+    let (takes, through) =
+        collect(standing, manifests, EpochNumber::MAX, |table, n| n > standing.after && !held.contains_key(table));
     let through = through.unwrap_or(standing.after).max(standing.after);
     (through > standing.after || held != *standing.held).then_some(UnitPlan { through, held, takes })
 }

@@ -497,7 +497,9 @@ async fn broker_errors_that_pass_are_waited_for() {
     producer.flush(PATIENCE).unwrap();
     member.read(2).await;
     cluster.broker_down(1).unwrap();
-    assert!(tokio::time::timeout(Duration::from_secs(1), member.kafka.next()).await.map_or(true, |polled| polled.is_ok()));
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), member.kafka.next()).await.map_or(true, |polled| polled.is_ok())
+    );
     cluster.broker_up(1).unwrap();
     send(&producer, "shaky", 0, &[("c", Some("3"))]);
     producer.flush(PATIENCE).unwrap();
