@@ -74,8 +74,8 @@ impl DebeziumJson {
 
     /// A delete that is nothing but a key.
     pub(super) fn delete_by_key(&mut self, context: &Context<'_>, record: &RawRecord<'_>) -> Result<Outcome> {
-        let table = match context.stream.map(|stream| self.by_stream.get(stream)) {
-            Some(Some(table)) => *table,
+        let table = match context.stream.map(|_| context.table) {
+            Some(Some(table)) => table,
             Some(None) => return Ok(Outcome::Unrouted),
             None if self.tables.len() == 1 => 0,
             None => {

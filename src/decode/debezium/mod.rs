@@ -139,6 +139,8 @@ struct Context<'b> {
     partition: &'b Partition,
     generation: Generation,
     stream: Option<&'b str>,
+    /// The table that reads the stream.
+    table: Option<usize>,
 }
 
 impl Context<'_> {
@@ -181,6 +183,11 @@ impl DebeziumJson {
             partitions: HashMap::new(),
             marks: Marks::default(),
         })
+    }
+
+    fn context<'b>(&self, partition: &'b Partition, generation: Generation, stream: Option<&'b str>) -> Context<'b> {
+        let table = stream.and_then(|stream| self.by_stream.get(stream)).copied();
+        Context { partition, generation, stream, table }
     }
 
     /// Decodes records one after the other, halves of a move together; returns what must wait for the next batch.
@@ -286,8 +293,7 @@ impl Decoder for DebeziumJson {
         // A source that went back hands the kept records out again.
         state.held = state.held.filter(|held| held.until == raw.span.from);
         self.marks = state.marks;
-        let mut context =
-            Context { partition: &raw.partition, generation: raw.generation, stream: raw.stream.as_deref() };
+        let mut context = self.context(&raw.partition, raw.generation, raw.stream.as_deref());
         let mut records: Vec<RawRecord<'_>> = Vec::with_capacity(raw.records.len() + 2);
         if let Some(held) = &state.held {
             let kept = held.records();
@@ -328,7 +334,7 @@ impl Decoder for DebeziumJson {
             account: RecordAccount::default(),
             mark: None,
         };
-        let context = Context { partition, generation: held.generation, stream: held.stream.as_deref() };
+        let context = self.context(partition, held.generation, held.stream.as_deref());
         for record in held.records().iter() {
             let outcome = self.record(&context, &record)?;
             self.count(&mut batch, context.seq(&record), outcome);

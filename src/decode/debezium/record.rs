@@ -76,10 +76,10 @@ impl DebeziumJson {
     }
 
     fn refuse(&self, context: &Context<'_>, mut refusal: Refusal) -> Outcome {
-        match context.stream.map(|stream| self.by_stream.get(stream)) {
+        match context.stream.map(|_| context.table) {
             // Nobody reads that stream, so nobody misses the record.
             Some(None) => return Outcome::Unrouted,
-            Some(Some(table)) => refusal.table = refusal.table.or(Some(*table)),
+            Some(Some(table)) => refusal.table = refusal.table.or(Some(table)),
             None => {}
         }
         Outcome::Refused(refusal)
@@ -91,8 +91,8 @@ impl DebeziumJson {
         context: &Context<'_>,
         payload: &Payload<'_>,
     ) -> std::result::Result<Option<usize>, Refusal> {
-        if let Some(stream) = context.stream {
-            return Ok(self.by_stream.get(stream).copied());
+        if context.stream.is_some() {
+            return Ok(context.table);
         }
         match payload {
             Payload::Envelope(envelope) => {
@@ -134,8 +134,8 @@ impl DebeziumJson {
     }
 
     fn tombstone(&mut self, context: &Context<'_>, record: &RawRecord<'_>) -> Result<Outcome> {
-        let table = match context.stream.map(|stream| self.by_stream.get(stream)) {
-            Some(Some(table)) => *table,
+        let table = match context.stream.map(|_| context.table) {
+            Some(Some(table)) => table,
             Some(None) => return Ok(Outcome::Unrouted),
             // Nothing says which table it belongs to; behind an enveloped delete it says nothing new.
             None => return Ok(Outcome::Control),
