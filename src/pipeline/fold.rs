@@ -220,6 +220,8 @@ struct Base {
     /// The first change that stands on it; after a move: the move that left its key.
     seq: Seq,
     moved: bool,
+    /// The move that brought it to the row's own key.
+    arrived: Seq,
 }
 
 /// One pass over all changes in log order.
@@ -356,7 +358,7 @@ impl<'a> Pass<'a> {
     fn gone(&mut self, id: u32, key: KeyAt, seq: Seq, counted: bool) {
         let state = &self.states[id as usize];
         let (sources, base) = match state.kind {
-            Kind::Absent => (Sources::One(UNKNOWN), Some(Base { key, seq, moved: false })),
+            Kind::Absent => (Sources::One(UNKNOWN), Some(Base { key, seq, moved: false, arrived: seq })),
             _ => (state.sources.clone(), state.base),
         };
         self.put(id, State { kind: Kind::Deleted { counted }, seq, at: key.at, key, sources, base });
@@ -396,7 +398,7 @@ impl<'a> Pass<'a> {
             return Some((Sources::One(at), None));
         }
         let state = &self.states[id as usize];
-        let unknown = (&Sources::One(UNKNOWN), Some(Base { key, seq, moved }));
+        let unknown = (&Sources::One(UNKNOWN), Some(Base { key, seq, moved, arrived: seq }));
         let (sources, base) = match state.kind {
             Kind::Absent => unknown,
             // What came late stands on what the warehouse has from before it.
@@ -409,7 +411,9 @@ impl<'a> Pass<'a> {
             .map(|column| if batch.is_unchanged(column, at.row as usize) { sources.of(column) } else { at })
             .collect();
         let base = match base {
-            Some(base) if moved && !base.moved => Some(Base { seq, moved, ..base }),
+            Some(base) if moved => {
+                Some(Base { seq: if base.moved { base.seq } else { seq }, moved, arrived: seq, ..base })
+            }
             base => base,
         };
         Some((Sources::Each(each), base))
@@ -650,7 +654,8 @@ fn base_keys(
         columns.push(array);
     }
     let seqs: StringArray = bases.iter().map(|base| base.map(|base| base.seq.to_string())).collect();
-    fields.push(Field::new("_seq", DataType::Utf8, true));
-    columns.push(Arc::new(seqs));
+    let arrived: StringArray = bases.iter().map(|base| base.map(|base| base.arrived.to_string())).collect();
+    fields.extend(["_seq", "_arrived"].map(|name| Field::new(name, DataType::Utf8, true)));
+    columns.extend([Arc::new(seqs) as ArrayRef, Arc::new(arrived)]);
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map(Some).map_err(fail)
 }

@@ -43,11 +43,13 @@ pub(crate) enum StageColumn {
     BaseKey,
     /// The first change that stands on the base, or the move that left its key.
     BaseSeq,
+    /// The move that brought it to the row's own key.
+    Arrived,
 }
 
 impl StageColumn {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Row, Self::Op, Self::Time, Self::Unchanged, Self::Key, Self::BaseKey, Self::BaseSeq];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Row, Self::Op, Self::Time, Self::Unchanged, Self::Key, Self::BaseKey, Self::BaseSeq, Self::Arrived];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -58,6 +60,7 @@ impl StageColumn {
             Self::Key => "_df_key",
             Self::BaseKey => "_df_base_key",
             Self::BaseSeq => "_df_base_seq",
+            Self::Arrived => "_df_arrived",
         }
     }
 }
@@ -199,7 +202,7 @@ impl Merge<'_> {
         let sets = parts.map(|(i, name)| format!("{} = s.{}", base_column(i), quote(name))).collect::<Vec<_>>();
         format!(
             "UPDATE {stage} AS s SET {} FROM {target} AS t WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL \
-             AND {moved} AND {own} AND t.{SEQ} >= s._df_base_seq",
+             AND {moved} AND {own} AND t.{SEQ} >= s._df_arrived",
             sets.join(", ")
         )
     }
