@@ -195,6 +195,50 @@ async fn aborted_transactions_are_not_seen_and_markers_are_passed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn topics_whose_ends_hold_no_record_are_caught_up_with_also_after_a_rewind() {
+    let broker = broker();
+    let producer = broker.transactional("ends-1");
+    for (topic, aborted) in [("ends.a", 3), ("ends.b", 5)] {
+        broker.create_topic(topic, 1, &[]).await;
+        produce(broker, topic, 0, 0..100);
+        producer.begin_transaction().unwrap();
+        let records = numbered(0..aborted);
+        let records: Vec<_> = records.iter().map(|(k, v)| (k.as_str(), Some(v.as_str()))).collect();
+        send(&producer, topic, 0, &records);
+        producer.flush(PATIENCE).unwrap();
+        producer.abort_transaction(PATIENCE).unwrap();
+    }
+    let log = Arc::new(Log::default());
+    let config = settings(broker, &["ends.*"]);
+    let mut member = Member::open(&config, "ends", &log).await;
+    member.catch_up().await;
+    assert_eq!(member.count(), 200);
+    let at = |log: &Log| log.progress().iter().map(|(_, s)| s.position.as_offset().unwrap()).collect::<Vec<_>>();
+    assert_eq!(at(&log), [104, 106]);
+    drop(member);
+
+    // From just before the ends, where nothing is left but what was aborted; then back, and from there again.
+    let short = Arc::new(Log::default());
+    for (partition, mut standing) in log.progress().iter().map(|(p, s)| (p.clone(), s.clone())) {
+        standing.position = dataflow::progress::Position::offset(100);
+        short.set(partition, standing);
+    }
+    let from_100 = short.progress();
+    let mut member = Member::open(&config, "ends", &short).await;
+    member.catch_up().await;
+    assert_eq!((member.count(), at(&short)), (0, vec![104, 106]));
+    for (partition, standing) in from_100.iter() {
+        short.set(partition.clone(), dataflow::progress::Standing {
+            position: dataflow::progress::Position::offset(40),
+            ..standing.clone()
+        });
+    }
+    member.kafka.rewind(&short.progress()).await.unwrap();
+    member.catch_up().await;
+    assert_eq!((member.count(), at(&short)), (120, vec![104, 106]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn holes_of_compaction_are_no_gaps() {
     let broker = broker();
     let policy = [
