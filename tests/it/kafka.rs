@@ -552,3 +552,47 @@ async fn broker_errors_that_pass_are_waited_for() {
     let error = member.fail().await;
     assert_eq!(*error.kind(), ErrorKind::SourceRefused, "{error}");
 }
+
+/// A token endpoint that grants a token without a signature, which the broker takes in its development mode.
+async fn token_endpoint() -> String {
+    use base64::Engine as _;
+    let encode = |text: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    let grant = move || {
+        let now = chrono::Utc::now().timestamp();
+        let claims = format!(r#"{{"sub":"reader","iat":{now},"exp":{}}}"#, now + 600);
+        let token = format!("{}.{}.", encode(r#"{"alg":"none"}"#.into()), encode(claims));
+        format!(r#"{{"access_token":"{token}","token_type":"bearer","expires_in":600}}"#)
+    };
+    let router = axum::Router::new().route("/token", axum::routing::post(async move || grant()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn we_say_who_we_are_by_every_mechanism() {
+    use dataflow::config::KafkaSasl;
+    let broker = broker();
+    broker.create_topic("private", 1, &[]).await;
+    produce(broker, "private", 0, 0..3);
+    let mut config = settings(broker, &["private"]);
+    config.brokers = broker.sasl_address.clone();
+    let (username, password) = ("reader".to_owned(), "secret".to_owned());
+    let token_url = token_endpoint().await;
+    let mechanisms = [
+        KafkaSasl::Plain { username: username.clone(), password: password.clone() },
+        KafkaSasl::ScramSha512 { username: username.clone(), password },
+        KafkaSasl::OauthBearer { token_url, client_id: username.clone(), client_secret: "s".into(), scope: None },
+    ];
+    for (n, mechanism) in mechanisms.into_iter().enumerate() {
+        config.sasl = Some(mechanism);
+        let log = Arc::new(Log::default());
+        let mut member = Member::open(&config, &format!("private{n}"), &log).await;
+        assert_eq!(member.catch_up().await.all(), pairs(0..3), "{:?}", config.sasl);
+    }
+    config.sasl = Some(KafkaSasl::Plain { username, password: "wrong".into() });
+    let error = Member::try_open(&config, "private", &Arc::new(Log::default())).await.err().unwrap();
+    assert_eq!(*error.kind(), ErrorKind::SourceRefused, "{error}");
+    assert!(error.to_string().contains("check `sasl:`") && !error.to_string().contains("wrong"), "{error}");
+}
