@@ -195,6 +195,50 @@ async fn aborted_transactions_are_not_seen_and_markers_are_passed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn topics_whose_ends_hold_no_record_are_caught_up_with_also_after_a_rewind() {
+    let broker = broker();
+    let producer = broker.transactional("ends-1");
+    for (topic, aborted) in [("ends.a", 3), ("ends.b", 5)] {
+        broker.create_topic(topic, 1, &[]).await;
+        produce(broker, topic, 0, 0..100);
+        producer.begin_transaction().unwrap();
+        let records = numbered(0..aborted);
+        let records: Vec<_> = records.iter().map(|(k, v)| (k.as_str(), Some(v.as_str()))).collect();
+        send(&producer, topic, 0, &records);
+        producer.flush(PATIENCE).unwrap();
+        producer.abort_transaction(PATIENCE).unwrap();
+    }
+    let log = Arc::new(Log::default());
+    let config = settings(broker, &["ends.*"]);
+    let mut member = Member::open(&config, "ends", &log).await;
+    member.catch_up().await;
+    assert_eq!(member.count(), 200);
+    let at = |log: &Log| log.progress().iter().map(|(_, s)| s.position.as_offset().unwrap()).collect::<Vec<_>>();
+    assert_eq!(at(&log), [104, 106]);
+    drop(member);
+
+    // From just before the ends, where nothing is left but what was aborted; then back, and from there again.
+    let short = Arc::new(Log::default());
+    for (partition, mut standing) in log.progress().iter().map(|(p, s)| (p.clone(), s.clone())) {
+        standing.position = dataflow::progress::Position::offset(100);
+        short.set(partition, standing);
+    }
+    let from_100 = short.progress();
+    let mut member = Member::open(&config, "ends", &short).await;
+    member.catch_up().await;
+    assert_eq!((member.count(), at(&short)), (0, vec![104, 106]));
+    for (partition, standing) in from_100.iter() {
+        short.set(partition.clone(), dataflow::progress::Standing {
+            position: dataflow::progress::Position::offset(40),
+            ..standing.clone()
+        });
+    }
+    member.kafka.rewind(&short.progress()).await.unwrap();
+    member.catch_up().await;
+    assert_eq!((member.count(), at(&short)), (120, vec![104, 106]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn holes_of_compaction_are_no_gaps() {
     let broker = broker();
     let policy = [
@@ -509,4 +553,48 @@ async fn broker_errors_that_pass_are_waited_for() {
     send(&producer, "shaky", 0, &[("d", Some("4"))]);
     let error = member.fail().await;
     assert_eq!(*error.kind(), ErrorKind::SourceRefused, "{error}");
+}
+
+/// A token endpoint that grants a token without a signature, which the broker takes in its development mode.
+async fn token_endpoint() -> String {
+    use base64::Engine as _;
+    let encode = |text: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    let grant = move || {
+        let now = chrono::Utc::now().timestamp();
+        let claims = format!(r#"{{"sub":"reader","iat":{now},"exp":{}}}"#, now + 600);
+        let token = format!("{}.{}.", encode(r#"{"alg":"none"}"#.into()), encode(claims));
+        format!(r#"{{"access_token":"{token}","token_type":"bearer","expires_in":600}}"#)
+    };
+    let router = axum::Router::new().route("/token", axum::routing::post(async move || grant()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn we_say_who_we_are_by_every_mechanism() {
+    use dataflow::config::KafkaSasl;
+    let broker = broker();
+    broker.create_topic("private", 1, &[]).await;
+    produce(broker, "private", 0, 0..3);
+    let mut config = settings(broker, &["private"]);
+    config.brokers = broker.sasl_address.clone();
+    let (username, password) = ("reader".to_owned(), "secret".to_owned());
+    let token_url = token_endpoint().await;
+    let mechanisms = [
+        KafkaSasl::Plain { username: username.clone(), password: password.clone() },
+        KafkaSasl::ScramSha512 { username: username.clone(), password },
+        KafkaSasl::OauthBearer { token_url, client_id: username.clone(), client_secret: "s".into(), scope: None },
+    ];
+    for (n, mechanism) in mechanisms.into_iter().enumerate() {
+        config.sasl = Some(mechanism);
+        let log = Arc::new(Log::default());
+        let mut member = Member::open(&config, &format!("private{n}"), &log).await;
+        assert_eq!(member.catch_up().await.all(), pairs(0..3), "{:?}", config.sasl);
+    }
+    config.sasl = Some(KafkaSasl::Plain { username, password: "wrong".into() });
+    let error = Member::try_open(&config, "private", &Arc::new(Log::default())).await.err().unwrap();
+    assert_eq!(*error.kind(), ErrorKind::SourceRefused, "{error}");
+    assert!(error.to_string().contains("check `sasl:`") && !error.to_string().contains("wrong"), "{error}");
 }

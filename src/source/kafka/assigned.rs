@@ -31,6 +31,8 @@ pub(super) struct Assigned {
     pub(super) goal: u64,
     /// The end was reached and nothing came since.
     pub(super) ended: bool,
+    /// A record came since reading began or was set back: before that the client's position may be one of old.
+    pub(super) settled: bool,
     pub(super) records: RawRecords,
     pub(super) since: Option<Instant>,
 }

@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
+use tokio::runtime::Handle;
 
 use super::coordinator::Coordinator;
 use super::token;
@@ -25,6 +26,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What a client tells besides records.
 pub(super) struct Context {
     sasl: Option<KafkaSasl>,
+    runtime: Handle,
     coordinator: Option<Arc<Coordinator>>,
     /// The newest id of every topic that was named in the log.
     ids: Mutex<HashMap<String, String>>,
@@ -36,9 +38,11 @@ pub(super) struct Context {
 }
 
 impl Context {
+    /// Must be called inside a runtime, which asks for tokens.
     pub(super) fn new(sasl: Option<KafkaSasl>, coordinator: Option<Arc<Coordinator>>) -> Self {
         Self {
             sasl,
+            runtime: Handle::current(),
             coordinator,
             ids: Mutex::default(),
             ends: Mutex::default(),
@@ -122,7 +126,9 @@ impl ClientContext for Context {
 
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
         self.served.fetch_add(1, Ordering::Relaxed);
-        token::generate(self.sasl.as_ref())
+        token::generate(self.sasl.as_ref(), &self.runtime).inspect_err(|error| {
+            tracing::warn!(%error, "no token for SASL OAUTHBEARER; the client asks again");
+        })
     }
 }
 

@@ -208,6 +208,7 @@ impl Coordinator {
             split: generation.is_none().then_some((next, 0)),
             goal: marks.high,
             ended: false,
+            settled: false,
             records: RawRecords::default(),
             since: None,
         })
@@ -294,6 +295,7 @@ impl Coordinator {
             return;
         }
         assigned.ended = false;
+        assigned.settled = true;
         if assigned.generation_at(offset) != assigned.generation {
             let at = assigned.split.map_or(offset, |(at, _)| at);
             assigned.next = at.max(assigned.next);
@@ -370,19 +372,17 @@ impl Coordinator {
 
     /// A partition with that number has no more for now: passes transaction markers, which are no records.
     pub(super) fn at_end(&self, consumer: &BaseConsumer<Context>, number: i32) {
+        let end_offset = lock(&self.state).end_offset.take();
+        let named = self.ended_topic(number, end_offset);
         let positions = consumer.position().ok();
-        let mut state = lock(&self.state);
-        let end_offset = state.end_offset.take();
-        // The event does not name its topic; with one candidate it need not.
-        let alone = state.assigned.iter().filter(|a| a.number == number).count() == 1;
-        for assigned in state.assigned.iter_mut().filter(|a| a.number == number) {
-            let position = positions.as_ref().and_then(|list| {
+        for assigned in lock(&self.state).assigned.iter_mut().filter(|a| a.number == number) {
+            let position = positions.as_ref().filter(|_| assigned.settled).and_then(|list| {
                 match list.find_partition(&assigned.topic, assigned.number)?.offset() {
                     Offset::Offset(offset) => u64::try_from(offset).ok(),
                     _ => None,
                 }
             });
-            let reached = position.max(end_offset.filter(|_| alone));
+            let reached = position.max(end_offset.filter(|_| named.as_ref() == Some(&assigned.topic)));
             assigned.ended = true;
             if let Some(reached) = reached.filter(|reached| *reached > assigned.next) {
                 if assigned.generation_at(reached) != assigned.generation {
@@ -397,6 +397,28 @@ impl Coordinator {
                 *since = since.checked_sub(BATCH_DELAY).unwrap_or(*since);
             }
         }
+    }
+
+    /// The topic whose partition ended at `end`, which the event does not name: the only one with that partition, or the
+    /// only one that ends there.
+    fn ended_topic(&self, number: i32, end: Option<u64>) -> Option<String> {
+        let end = end?;
+        let candidates: Vec<(String, u64, bool)> = {
+            let state = lock(&self.state);
+            let ours = state.assigned.iter().filter(|a| a.number == number);
+            ours.map(|a| (a.topic.clone(), a.next, a.settled)).collect()
+        };
+        if let [(only, _, _)] = candidates.as_slice() {
+            return Some(only.clone());
+        }
+        // Where a record came, the client's position tells; the brokers are asked for what is left.
+        if !candidates.iter().any(|(_, next, settled)| !settled && *next < end) {
+            return None;
+        }
+        let ends_there = |topic: &String| self.probe.watermarks(topic, number).is_ok_and(|marks| marks.high == end);
+        let mut there = candidates.into_iter().map(|(topic, _, _)| topic).filter(ends_there);
+        let first = there.next();
+        first.filter(|_| there.next().is_none())
     }
 
     /// Says that everything that was there has been handed out, once after every batch that reaches the end.
@@ -433,6 +455,7 @@ impl Coordinator {
                 assigned.records = RawRecords::default();
                 assigned.since = None;
                 assigned.ended = false;
+                assigned.settled = false;
                 assigned.generation = assigned.generation_at(next).max(standing.map_or(0, |s| s.generation));
                 let _outcome = list.add_partition_offset(&assigned.topic, assigned.number, Offset::Offset(next as i64));
             }

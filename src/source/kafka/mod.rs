@@ -61,7 +61,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::{Lag, Polled, Source};
-use crate::config::{KafkaSasl, KafkaSource};
+use crate::config::KafkaSource;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Partition, Progress, Standings};
 use coordinator::{Coordinator, Event, weight};
@@ -101,13 +101,6 @@ impl Kafka {
         inflight: usize,
         standings: Arc<dyn Standings>,
     ) -> Result<Self> {
-        if let Some(KafkaSasl::OauthBearer { .. }) = config.sasl {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("source {name}: `mechanism: OAUTHBEARER` is not built in"),
-            )
-            .help("use AWS_MSK_IAM, SCRAM or PLAIN"));
-        }
         let consumer = settings::consumer(name, config, topology, inflight)?;
         let connection = settings::connection(name, config, topology)?;
         let (source, sasl) = (name.to_owned(), config.sasl.clone());

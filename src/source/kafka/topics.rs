@@ -49,7 +49,8 @@ impl Coordinator {
                 Ok(Some(topic)) if topic.id != id => self.begin_again(consumer, &name),
                 Ok(Some(topic)) => self.grow(&topic),
                 // The client says by itself that a topic or the brokers are gone.
-                Ok(None) | Err(_) => {}
+                Ok(None) => {}
+                Err(_) => return,
             }
         }
     }
