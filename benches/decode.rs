@@ -26,6 +26,10 @@ use dataflow::progress::{Partition, Position, Span};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+/// The process's allocator, for both.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const RECORDS: u64 = 20_000;
 const STREAM: &str = "shop.public.orders";
 

@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 if [ -n "${KEEP:-}" ]; then rate=${RATE:-200} seconds=3600; else rate=${RATE:-2000} seconds=20; fi
 topology=topologies/quickstart.yaml
 place=data/quickstart
-target=${CARGO_TARGET_DIR:-target}/quick
+profile=${PROFILE:-quick}
+target=${CARGO_TARGET_DIR:-target}/${profile/%dev/debug}
 page=http://127.0.0.1:9464/
 : "${MASK_KEY:=quickstart-only-not-a-secret-0123456789abcdef}"
 export MASK_KEY
@@ -16,7 +17,7 @@ export MASK_KEY
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 say "Building (embedded connectors only; the first time takes some minutes)"
-cargo build --profile quick --no-default-features -p dataflow -p loadtest --bin dataflow --bin loadtest
+cargo build --profile "$profile" --no-default-features -p dataflow -p loadtest --bin dataflow --bin loadtest
 dataflow=$target/dataflow
 loadtest=$target/loadtest
 

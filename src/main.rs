@@ -34,7 +34,7 @@ fn print(error: &Error) {
     let text = error.to_string();
     // Mistakes in files begin with their place, and say `error:` themselves.
     let lead = match (error.kind(), std::io::stderr().is_terminal()) {
-        (ErrorKind::Config, _) if text.contains(": error: ") => "",
+        (ErrorKind::Config, _) if text.contains("error:") => "",
         (_, true) => "\x1b[1;31merror:\x1b[0m ",
         (_, false) => "error: ",
     };

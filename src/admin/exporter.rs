@@ -1,5 +1,7 @@
 //! `/metrics`: counters and histograms from where they happen, gauges from the status at the moment of the scrape.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::gauge;
@@ -11,7 +13,9 @@ use crate::telemetry::{self, AccountStatus, StatusSnapshot, TableState};
 /// The process's metrics.
 #[derive(Clone)]
 pub struct Metrics {
-    handle: PrometheusHandle,
+    pub(super) handle: PrometheusHandle,
+    /// Partitions (source and name) whose lag was exported.
+    pub(super) lagging: Arc<Mutex<BTreeSet<(String, String)>>>,
 }
 
 /// Installs the recorder that every metric of the process goes to. Once per process.
@@ -20,14 +24,30 @@ pub fn install_metrics() -> Result<Metrics> {
     let builder = PrometheusBuilder::new().set_buckets(&telemetry::LATENCY_BUCKETS_SECONDS).map_err(failed)?;
     let handle = builder.install_recorder().map_err(failed)?;
     telemetry::describe();
-    Ok(Metrics { handle })
+    Ok(Metrics { handle, lagging: Arc::default() })
 }
 
 impl Metrics {
     /// The exposition, with every age as of now.
     pub fn render(&self, snapshot: &StatusSnapshot) -> String {
         set_gauges(snapshot);
+        self.set_lag(snapshot);
         self.handle.render()
+    }
+
+    fn set_lag(&self, snapshot: &StatusSnapshot) {
+        let mut now = BTreeSet::new();
+        for source in &snapshot.sources {
+            for partition in &source.partitions {
+                let Some(behind) = partition.behind else { continue };
+                lag(&source.name, &partition.name).set(behind as f64);
+                now.insert((source.name.clone(), partition.name.clone()));
+            }
+        }
+        let mut lagging = self.lagging.lock().unwrap_or_else(PoisonError::into_inner);
+        // What went to another process is behind there, not here.
+        lagging.difference(&now).for_each(|(source, partition)| lag(source, partition).set(0.0));
+        *lagging = now;
     }
 
     /// Moves histogram samples to where they take no more room. Never ends.
@@ -40,21 +60,21 @@ impl Metrics {
     }
 }
 
+fn lag(source: &str, partition: &str) -> metrics::Gauge {
+    gauge!(telemetry::SOURCE_LAG_RECORDS, "source" => source.to_owned(), "partition" => partition.to_owned())
+}
+
 fn set_gauges(snapshot: &StatusSnapshot) {
-    let (version, log) = (snapshot.version.clone(), snapshot.log.clone());
-    gauge!(telemetry::BUILD_INFO, "version" => version, "log" => log).set(1.0);
+    if !snapshot.log.is_empty() {
+        let (version, log) = (snapshot.version.clone(), snapshot.log.clone());
+        gauge!(telemetry::BUILD_INFO, "version" => version, "log" => log).set(1.0);
+    }
     gauge!(telemetry::UPTIME_SECONDS).set(snapshot.uptime_s as f64);
     gauge!(telemetry::LOG_EPOCH).set(snapshot.epoch as f64);
     gauge!(telemetry::INFLIGHT_BYTES).set(snapshot.inflight_bytes as f64);
     for source in &snapshot.sources {
         if let Some(seconds) = source.behind_s {
             gauge!(telemetry::SOURCE_BEHIND_SECONDS, "source" => source.name.clone()).set(seconds);
-        }
-        for partition in &source.partitions {
-            if let Some(behind) = partition.behind {
-                let labels = [("source", source.name.clone()), ("partition", partition.name.clone())];
-                gauge!(telemetry::SOURCE_LAG_RECORDS, &labels).set(behind as f64);
-            }
         }
     }
     for group in &snapshot.groups {

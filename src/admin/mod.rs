@@ -228,6 +228,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_partition_that_went_away_leaves_no_lag_behind() {
+        let status = status();
+        let partition = PartitionStatus { name: "away/0".into(), position: "7".into(), behind: Some(9) };
+        let source = SourceStatus { name: "shop".into(), partitions: vec![partition], ..SourceStatus::default() };
+        status.update(|s| s.sources = vec![source]);
+        let line = "dataflow_source_lag_records{source=\"shop\",partition=\"away/0\"}";
+        // Metrics of its own: other tests of this process render other snapshots.
+        let metrics = Metrics { lagging: Arc::default(), ..metrics() };
+        assert!(metrics.render(&status.snapshot()).contains(&format!("{line} 9")));
+        status.update(|s| s.sources[0].partitions.clear());
+        assert!(metrics.render(&status.snapshot()).contains(&format!("{line} 0")));
+    }
+
+    #[tokio::test]
     async fn the_page_loads_nothing_from_elsewhere_and_the_snapshot_is_json() {
         with_server(status(), async |addr| {
             let answer = reqwest::get(format!("http://{addr}/")).await.expect("the page");

@@ -51,7 +51,7 @@ pub(super) fn run(args: &CheckArgs, output: Output) -> Result<()> {
             }
             Err(silent(&mistakes))
         }
-        Err(mistakes) => Err(mistakes.into()),
+        Err(mistakes) => Err(super::refusal(&mistakes)),
     }
 }
 

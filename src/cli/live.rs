@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::table_text::{Cell, Paint, age, columns, number, rate};
+use super::table_text::{Cell, Paint, age, columns, number, rate, visible};
 use crate::telemetry::{Screen, StatusSnapshot, TableState, TableStatus};
 
 /// How the view looks.
@@ -117,11 +117,11 @@ fn picture(snapshot: &StatusSnapshot, page: Option<&str>, paint: Paint) -> Strin
         out.push_str(&paint.dim(&format!("source {}: {behind} behind\n", source.name)));
     }
     for problem in snapshot.problems.iter().rev().take(MAX_PROBLEMS) {
-        let first_line = problem.why.lines().next().unwrap_or_default();
+        let first_line = visible(problem.why.lines().next().unwrap_or_default());
         out.push_str(&format!("{} {}: {first_line}\n", paint.red("!"), problem.what));
     }
     if let Some(why) = &snapshot.account.imbalance {
-        out.push_str(&format!("{}\n", paint.red(&format!("the account is not balanced: {why}"))));
+        out.push_str(&format!("{}\n", paint.red(&format!("the account is not balanced: {}", visible(why)))));
     }
     out
 }

@@ -5,12 +5,14 @@
 //! | `run.rs` … `schema.rs` | one command each: its arguments and what it does |
 //! | `table_text.rs` | aligned columns, numbers and ages for people |
 //! | `live.rs` | the moving view of `run` |
+//! | `progress.rs` | a bar for long work |
 //!
 //! Exit codes: 0 done, 1 failed, 2 the user's mistake.
 
 mod check;
 mod live;
 mod plan;
+mod progress;
 mod quarantine;
 mod replay;
 mod run;
@@ -24,13 +26,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Mistakes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::LogForm;
 
 pub use check::OperatorMistake;
 pub use live::{Live, LiveForm};
 pub use plan::{PlanArgs, PlanReport, PlanStep};
+pub use progress::Progress;
 pub use quarantine::{QuarantineArgs, QuarantineCommand, RejectLine, RejectList, Selection};
 pub use replay::{ReplayArgs, ReplayReport};
 pub use run::{Role, RunArgs, Shard};
@@ -114,8 +117,18 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 impl TopologyArgs {
     /// Reads and checks the topology.
     pub fn load(&self) -> Result<Loaded> {
-        Ok(config::load(&self.topology, &self.set)?)
+        config::load(&self.topology, &self.set).map_err(|mistakes| refusal(&mistakes))
     }
+}
+
+/// All mistakes as one error, coloured where standard error is a terminal.
+fn refusal(mistakes: &Mistakes) -> Error {
+    Error::new(ErrorKind::Config, mistakes.render(std::io::stderr().is_terminal() && !no_colour()))
+}
+
+/// The user asked for no colours, as the `NO_COLOR` convention has it.
+fn no_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Where output goes, and in what form.
@@ -128,8 +141,7 @@ pub struct Output {
 impl Output {
     /// As standard output is.
     pub fn new() -> Self {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { terminal: std::io::stdout().is_terminal() && !plain }
+        Self { terminal: std::io::stdout().is_terminal() && !no_colour() }
     }
 
     /// Prints to standard output. A reader that has gone away (`| head`) is no failure.

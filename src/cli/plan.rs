@@ -104,8 +104,7 @@ async fn report(loaded: &Loaded) -> Result<PlanReport> {
         };
         for statement in warehouse::plan(&topology.warehouse, &topology.name, &contract, table.deletes) {
             let what = statement.split_whitespace().take(2).collect::<Vec<_>>().join(" ").to_lowercase();
-            let step =
-                PlanStep { place: "warehouse".into(), table: Some(name.clone()), what, text: statement };
+            let step = PlanStep { place: "warehouse".into(), table: Some(name.clone()), what, text: statement };
             report.steps.push(step);
         }
     }

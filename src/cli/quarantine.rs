@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::table_text::{Cell, Paint, columns, number};
+use super::table_text::{Cell, Paint, columns, number, visible};
 use super::{Output, TopologyArgs};
 use crate::config::Loaded;
 use crate::error::{Error, ErrorKind, Result};
@@ -175,8 +175,10 @@ impl RejectLine {
 
     fn full_text(&self, paint: Paint) -> String {
         let mut out = format!("{}\n", paint.bold(&format!("{}/{}", self.epoch, self.row)));
-        let mut line =
-            |name: &str, text: &str| out.push_str(&format!("  {} {text}\n", paint.dim(&format!("{name:9}"))));
+        let mut line = |name: &str, text: &str| {
+            let name = paint.dim(&format!("{name:9}"));
+            out.push_str(&format!("  {name} {}\n", visible(text)));
+        };
         line("table", self.table.as_deref().unwrap_or("not known"));
         line("rule", &self.rule);
         line("reason", &self.reason);

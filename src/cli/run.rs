@@ -1,5 +1,6 @@
 //! `dataflow run`: keeps the warehouse fresh until told to stop.
 
+use std::io::IsTerminal;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -75,9 +76,13 @@ impl FromStr for Shard {
 }
 
 impl RunArgs {
-    /// How the live view looks here; `None` for none.
-    pub fn live_form(&self, output: Output) -> Option<LiveForm> {
-        match (self.quiet, output.terminal, self.live) {
+    /// How the live view looks here; `None` for none. It is painted on standard error, so that is what must be a terminal.
+    pub fn live_form(&self) -> Option<LiveForm> {
+        self.live_form_at(std::io::stderr().is_terminal())
+    }
+
+    fn live_form_at(&self, terminal: bool) -> Option<LiveForm> {
+        match (self.quiet, terminal, self.live) {
             (true, ..) | (_, false, false) => None,
             (_, true, _) => Some(LiveForm::Terminal),
             (_, false, true) => Some(LiveForm::JsonLines),
@@ -89,7 +94,7 @@ impl RunArgs {
 const LATE_AFTER_SECONDS: u64 = 300;
 
 /// Runs the pipeline, the status page and the live view beside it, until the pipeline ends.
-pub async fn run(args: RunArgs, output: Output) -> Result<()> {
+pub async fn run(args: RunArgs, _output: Output) -> Result<()> {
     let loaded = args.topology.load()?;
     check::operators(&loaded)?;
     let status = Arc::new(Status::new(&loaded.topology.name, LATE_AFTER_SECONDS));
@@ -97,7 +102,7 @@ pub async fn run(args: RunArgs, output: Output) -> Result<()> {
     let bound = admin::bind(&loaded.topology.admin.listen).await?;
     let page = format!("http://{}/", bound.addr());
     tracing::info!(page, topology = loaded.topology.name, "starting");
-    let live = args.live_form(output).map(|form| Live::new(form, Some(page)));
+    let live = args.live_form().map(|form| Live::new(form, Some(page)));
     let options = Options {
         role: args.role.into(),
         until_caught_up: args.until_caught_up,
@@ -161,6 +166,40 @@ impl From<Role> for pipeline::Role {
             Role::Ingest => Self::Ingest,
             Role::Load => Self::Load,
             Role::All => Self::All,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    #[test]
+    fn the_live_view_follows_the_terminal_and_the_flags() {
+        let form = |flags: &[&str], terminal| {
+            let words = ["run", "t.yaml"].into_iter().chain(flags.iter().copied());
+            Arguments::parse_from(words).run.live_form_at(terminal)
+        };
+        assert_eq!(form(&[], true), Some(LiveForm::Terminal));
+        assert_eq!(form(&[], false), None);
+        assert_eq!(form(&["--live"], false), Some(LiveForm::JsonLines));
+        assert_eq!(form(&["--quiet"], true), None);
+        assert!(Arguments::try_parse_from(["run", "t.yaml", "--live", "--quiet"]).is_err());
+    }
+
+    #[test]
+    fn shards_count_from_one() {
+        assert_eq!("2/4".parse(), Ok(Shard { index: 2, count: 4 }));
+        for wrong in ["0/4", "5/4", "2", "a/b", "1/0"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
         }
     }
 }

@@ -54,7 +54,7 @@ pub struct TableReport {
     /// Why it does not run.
     pub why: Option<String>,
     /// Changes that the warehouse has taken since the log began.
-    pub rows: Option<u64>,
+    pub changes: Option<u64>,
     /// The newest epoch in the log with changes of it.
     pub epoch_log: u64,
     /// The epoch that its group's ledger stands at.
@@ -86,7 +86,7 @@ impl StatusReport {
         let log = if self.log.is_empty() { "no log yet".to_owned() } else { format!("log {}", self.log) };
         let mut out = format!("{}  {}\n\n", paint.bold(&self.name), paint.dim(&format!("{log}, epoch {}", self.epoch)));
         let headings =
-            ["table", "group", "state", ">rows", ">freshness", ">log", ">warehouse", ">lag", ">rejects", "why"];
+            ["table", "group", "state", ">changes", ">freshness", ">log", ">warehouse", ">lag", ">rejects", "why"];
         let rows: Vec<Vec<Cell>> = self.tables.iter().map(TableReport::row).collect();
         out.push_str(&columns(paint, &headings, &rows));
         out.push_str(&self.account.text(paint));
@@ -106,7 +106,7 @@ impl TableReport {
             self.table.as_str().into(),
             self.group.as_str().into(),
             state,
-            self.rows.map_or("-".into(), number).into(),
+            self.changes.map_or("-".into(), number).into(),
             self.freshness_s.map_or("-".into(), age).into(),
             self.epoch_log.to_string().into(),
             self.epoch_warehouse.to_string().into(),
@@ -248,7 +248,7 @@ async fn gather(loaded: &Loaded) -> Result<StatusReport> {
                     (None, None) => TableState::Waiting,
                 },
                 why: stopped.map(|stopped| stopped.why.clone()),
-                rows: fresh.map(|f| f.rows),
+                changes: fresh.map(|f| f.rows),
                 epoch_log: totals.map_or(0, |totals| totals.epoch),
                 epoch_warehouse: through,
                 freshness_s: newest.map(|us| (chrono::Utc::now().timestamp_micros() - us) as f64 / 1e6),
@@ -282,7 +282,7 @@ mod tests {
             group: "sales".into(),
             state: TableState::Parked,
             why: Some("column `amount` became text".into()),
-            rows: Some(1234),
+            changes: Some(1234),
             epoch_log: 7,
             epoch_warehouse: 6,
             freshness_s: Some(75.0),
@@ -308,8 +308,8 @@ mod tests {
         let expected = "\
 shop  log 0f, epoch 7
 
-table   group  state    rows  freshness  log  warehouse  lag  rejects  why
-orders  sales  parked  1 234   1 m 15 s    7          6    5       11  column `amount` became text
+table   group  state   changes  freshness  log  warehouse  lag  rejects  why
+orders  sales  parked    1 234   1 m 15 s    7          6    5       11  column `amount` became text
 
 source   read      rows  merged  control  redelivered  rejected  unrouted
 files   1 002  =  1 000       0        2            0         0         0

@@ -65,14 +65,19 @@ pub struct Cell {
 impl Cell {
     /// A cell in a colour.
     pub fn painted(text: impl Into<String>, colour: Colour) -> Self {
-        Self { text: text.into(), colour: Some(colour) }
+        Self { text: visible(&text.into()), colour: Some(colour) }
     }
 }
 
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
-        Self { text: text.into(), colour: None }
+        Self { text: visible(&text.into()), colour: None }
     }
+}
+
+/// Text from outside without what would move a terminal's cursor, change its colours or break a line.
+pub fn visible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Rows below a heading. A heading that begins with `>` makes its column flush right.
@@ -154,6 +159,12 @@ mod tests {
         assert_eq!(text, "table         rows  state\norders          12  late\norder_lines  1 234\n");
         let coloured = columns(Paint::new(true), &["table", ">rows", "state"], &rows);
         assert!(coloured.contains("   12  \x1b[31mlate\x1b[0m"));
+    }
+
+    #[test]
+    fn text_from_outside_cannot_steer_the_terminal() {
+        let text = columns(Paint::plain(), &["why"], &[vec!["a\x1b[2Jb\nc".into()]]);
+        assert_eq!(text, "why\na\u{fffd}[2Jb\u{fffd}c\n");
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub fn load(path: &Path, overrides: &[(String, String)]) -> Result<Loaded, Mista
 pub fn load_with(path: &Path, overrides: &[(String, String)], env: Environment<'_>) -> Result<Loaded, Mistakes> {
     let (mut root, mut sheet, mut mistakes) = read(path, &path.display().to_string())?;
     for (target, value) in overrides {
-        mistakes.extend(reference::set(&mut root, target, value, &mut sheet).err());
+        mistakes.extend(reference::set(&mut root, target, value, &mut sheet).err().map(|mistake| *mistake));
     }
     let folder = path.parent().unwrap_or(Path::new(""));
     mistakes.extend(reference::resolve(&mut root, folder, env, &mut sheet));

@@ -16,7 +16,7 @@ pub(super) fn check(found: &mut Findings<'_>, path: &str, mask: &Mask) {
             found.key(path, "`partial` needs `keep_first` or `keep_last`", help);
         }
         MaskMethod::TruncateDate if mask.to.is_none() => {
-            found.key(path, "`truncate_date` needs `to`", "`to: month` or `to: year`");
+            found.key(&format!("{path}.to"), "`truncate_date` needs `to`", "`to: month` or `to: year`");
         }
         _ => {}
     }
@@ -24,7 +24,10 @@ pub(super) fn check(found: &mut Findings<'_>, path: &str, mask: &Mask) {
 
 fn hmac(found: &mut Findings<'_>, path: &str, mask: &Mask) {
     match mask.key.as_deref() {
-        None => found.key(path, "`hmac` needs a `key`", "a secret of at least 32 bytes, as `${NAME}` or `file:…`"),
+        None => {
+            let help = "a secret of at least 32 bytes, as `${NAME}` or `file:…`";
+            found.key(&format!("{path}.key"), "`hmac` needs a `key`", help);
+        }
         Some(key) if key.len() < MIN_KEY_BYTES => {
             let message = format!("the key has {} bytes; at least {MIN_KEY_BYTES} are needed", key.len());
             found.value(&format!("{path}.key"), message, "`openssl rand -hex 32` makes a good one");
@@ -33,7 +36,7 @@ fn hmac(found: &mut Findings<'_>, path: &str, mask: &Mask) {
     }
     if mask.domain.as_deref().is_none_or(str::is_empty) {
         let help = "equal values get equal pseudonyms inside a domain only, e.g. `domain: customer`";
-        found.key(path, "`hmac` needs a `domain`", help);
+        found.key(&format!("{path}.domain"), "`hmac` needs a `domain`", help);
     }
 }
 

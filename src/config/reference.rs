@@ -101,10 +101,11 @@ fn variable<'t>(inside: &'t str, env: Environment<'_>) -> Result<(String, &'t st
 }
 
 /// Puts `value` at `path`, which may be new. The value is YAML, so lists and mappings work.
-pub(super) fn set(root: &mut Node, path: &str, value: &str, sheet: &mut Sheet) -> Result<(), Mistake> {
+pub(super) fn set(root: &mut Node, path: &str, value: &str, sheet: &mut Sheet) -> Result<(), Box<Mistake>> {
     let here = At::default();
-    let refuse =
-        |sheet: &Sheet, message: String, help: &str| Err(sheet.mistake(here, path, message, Some(help.into())));
+    let refuse = |sheet: &Sheet, message: String, help: &str| {
+        Err(Box::new(sheet.mistake(here, path, message, Some(help.into()))))
+    };
     let mut new = match document::parse(value) {
         Ok((node, mistakes)) if mistakes.is_empty() => node,
         _ => return refuse(sheet, "the value is not YAML".into(), "quote it: --set 'path=\"value\"'"),

@@ -59,8 +59,9 @@ pub struct TableLoad {
     /// upserts, `Delete` is a delete, and `Move` is the key that a move has *left*: a delete too, which is not counted
     /// because the move counts with the row of its new key. A row with `unchanged` columns, or with `old_keys` that are
     /// not null, needs a base: the warehouse's row under `old_keys`, or under the row's own key where those are null.
-    /// Here `old_keys` has one more column, `_seq` (text): the first change that stands on the base, which must be older
-    /// (where the row's own key holds something at least as new, that change was applied before and came again). In
+    /// Here `old_keys` has two more columns of text: `_seq`, the first change that stands on the base or the move that
+    /// left its key (a base under another key must be older), and `_arrived`, the move that brought it to the row's own
+    /// key (where that key holds something at least as new, the move was applied before and came again). In
     /// soft mode deletes are such rows too, with nothing to keep when there is no base. `Refused` markers come in
     /// addition, any number per key. History tables: every version and every end, in order. No key: every row.
     pub rows: Vec<TableChanges>,

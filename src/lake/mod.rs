@@ -16,6 +16,7 @@
 //! <lake>/_log/log.json                          identity: UUID, topology, format
 //! <lake>/_log/00000000000000000001.json         manifests
 //! <lake>/_log/checkpoint/00000000000000000064.json
+//! <lake>/_log/probe/<ulid>                      tries the store out, and is deleted at once
 //! <lake>/processed/<table>/dt=2026-11-22/hour=14/<attempt>.parquet
 //! <lake>/quarantine/dt=2026-11-22/<attempt>.parquet
 //! <lake>/raw/dt=2026-11-22/hour=14/<attempt>.parquet
@@ -34,7 +35,7 @@ mod sweep;
 mod table_writer;
 
 pub use epoch_writer::{EpochWriter, SealedFiles};
-pub use log::{Access, Draft, DraftTable, Log, LogState, Stopped, TableTotals};
+pub use log::{Access, Derive, Draft, DraftTable, Log, LogState, Stopped, TableTotals};
 pub use quarantine::{Payload, StoredReject};
 pub use sweep::{SweepReport, sweep, sweep_everything};
 

@@ -22,8 +22,9 @@ use crate::epoch::DataFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Partition;
 
-/// Entries that are collected before they are encoded.
+/// Entries that are collected before they are encoded, or bytes of them.
 const SLICE_ROWS: usize = 4096;
+const SLICE_BYTES: usize = 4 << 20;
 
 /// The columns of a quarantine file. `payload_*` hold nonce, ciphertext and tag.
 fn layout() -> SchemaRef {
@@ -149,7 +150,7 @@ impl QuarantineWriter {
         self.push_payload(&partition, record)?;
         *self.by_table.entry(reject.table.clone().unwrap_or_default()).or_default() += 1;
         self.columns.rows += 1;
-        if self.columns.rows >= SLICE_ROWS { self.flush() } else { Ok(()) }
+        if self.columns.rows >= SLICE_ROWS || self.columns.bytes >= SLICE_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn push_payload(&mut self, partition: &str, record: Option<RawRecord<'_>>) -> Result<()> {

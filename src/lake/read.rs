@@ -23,7 +23,7 @@ const BATCH_ROWS: u64 = 1 << 20;
 
 impl Lake {
     /// The changes of a file in order, their rows in `contract`'s output columns. A column that the file does not have
-    /// is null in whole rows and unchanged in updates; a narrower type is widened. A new element begins where the
+    /// is null: the source did not have it when the row was written; a narrower type is widened. A new element begins where the
     /// partition changes.
     pub async fn read_changes(&self, file: &DataFile, contract: &Arc<Contract>) -> Result<Vec<TableChanges>> {
         let body = self.fetch(file).await?;
@@ -120,7 +120,7 @@ impl Whole {
         let times = column(file, batch, SOURCE_TIME)?.as_primitive_opt::<TimestampMicrosecondType>();
         let times = times.ok_or_else(|| unreadable(file, "_source_time is no timestamp"))?;
         let source_times_us = times.iter().map(|time| time.unwrap_or(NO_TIME)).collect();
-        let (rows, unchanged) = map_columns(file, batch, &contract.output, &ops, bits)?;
+        let (rows, unchanged) = map_columns(file, batch, &contract.output, bits)?;
         let old_keys = if ops.contains(&Op::Move) { Some(old_keys(file, batch, &contract.output)?) } else { None };
         Ok(Self { rows, ops, seqs, source_times_us, unchanged, old_keys })
     }
@@ -151,7 +151,6 @@ fn map_columns(
     file: &DataFile,
     batch: &RecordBatch,
     output: &TableSchema,
-    ops: &[Op],
     bits: &arrow::array::StringArray,
 ) -> Result<Mapped> {
     let partial = bits.null_count() < bits.len();
@@ -166,8 +165,8 @@ fn map_columns(
             }
             Err(_) => {
                 columns.push(new_null_array(&data_type, batch.num_rows()));
-                let updates = BooleanBuffer::from_iter(ops.iter().map(|op| matches!(op, Op::Update | Op::Move)));
-                unchanged.push(Some(updates).filter(|bits| bits.count_set_bits() > 0));
+                // The source had no such column then: the row is whole without it.
+                unchanged.push(None);
             }
         }
     }

@@ -25,7 +25,7 @@ const ATTEMPTS: u32 = 5;
 /// The first pause between attempts; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Where the local store prepares files before they get their name.
-const STAGING: &str = "_tmp";
+pub(super) const STAGING: &str = "_tmp";
 
 /// The answer to a create.
 #[derive(Debug)]

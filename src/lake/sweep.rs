@@ -13,7 +13,8 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use object_store::ObjectMeta;
 use ulid::Ulid;
 
-use super::store::{Store, place, vanished};
+use super::log::PROBES;
+use super::store::{STAGING, Store, place, vanished};
 use super::{Access, Lake, Log};
 use crate::epoch::Manifest;
 use crate::error::{Error, ErrorKind, Result};
@@ -102,7 +103,7 @@ async fn expire(
 
 /// What the store's clock says: when it saw an object that is made now.
 async fn store_now(store: &Store) -> Result<DateTime<Utc>> {
-    let path = format!("_log/clock-{}", Ulid::new());
+    let path = format!("{PROBES}/{}", Ulid::new());
     store.create_own("log.clock", &path, bytes::Bytes::from_static(b"now")).await?;
     let found: Option<ObjectMeta> = store.get(&path).await?.map(|(_, meta)| meta);
     store.delete(&path).await?;
@@ -115,7 +116,7 @@ async fn candidates(
     now: DateTime<Utc>,
     oldest: Option<DateTime<Utc>>,
 ) -> Result<BTreeMap<String, ObjectMeta>> {
-    let mut folders = vec!["_tmp".to_owned()];
+    let mut folders = vec![STAGING.to_owned(), PROBES.to_owned()];
     for zone in ["quarantine", "raw"] {
         folders.extend(days(store, zone, oldest).await?);
     }

@@ -209,9 +209,19 @@ struct State {
     at: At,
     key: KeyAt,
     sources: Sources,
-    /// The key under which the warehouse must hold the row that this one stands on, and the first change that does: the
-    /// base is older than that.
-    base: Option<(KeyAt, Seq)>,
+    base: Option<Base>,
+}
+
+/// The row of the warehouse that a row stands on.
+#[derive(Debug, Clone, Copy)]
+struct Base {
+    /// Its key.
+    key: KeyAt,
+    /// The first change that stands on it; after a move: the move that left its key.
+    seq: Seq,
+    moved: bool,
+    /// The move that brought it to the row's own key.
+    arrived: Seq,
 }
 
 /// One pass over all changes in log order.
@@ -348,7 +358,7 @@ impl<'a> Pass<'a> {
     fn gone(&mut self, id: u32, key: KeyAt, seq: Seq, counted: bool) {
         let state = &self.states[id as usize];
         let (sources, base) = match state.kind {
-            Kind::Absent => (Sources::One(UNKNOWN), Some((key, seq))),
+            Kind::Absent => (Sources::One(UNKNOWN), Some(Base { key, seq, moved: false, arrived: seq })),
             _ => (state.sources.clone(), state.base),
         };
         self.put(id, State { kind: Kind::Deleted { counted }, seq, at: key.at, key, sources, base });
@@ -358,7 +368,7 @@ impl<'a> Pass<'a> {
     fn upsert(&mut self, id: u32, key: KeyAt, seq: Seq, from: Option<(u32, KeyAt)>) -> Result<()> {
         let from = from.filter(|(old, _)| *old != id);
         let (base_id, base_key) = from.unwrap_or((id, key));
-        let stands_on = self.stands_on(base_id, base_key, key.at, seq);
+        let stands_on = self.stands_on(base_id, base_key, key.at, seq, from.is_some());
         if let Some((old, old_key)) = from {
             self.delete(old, old_key, seq, false);
         }
@@ -381,25 +391,31 @@ impl<'a> Pass<'a> {
     }
 
     /// Where the columns of the row `at` come from; `None` when what it stands on was deleted or refused.
-    fn stands_on(&self, id: u32, key: KeyAt, at: At, seq: Seq) -> Option<(Sources, Option<(KeyAt, Seq)>)> {
+    fn stands_on(&self, id: u32, key: KeyAt, at: At, seq: Seq, moved: bool) -> Option<(Sources, Option<Base>)> {
         let batch = self.batch(at);
         let columns = self.contract.output.columns.len();
         if !(0..columns).any(|column| batch.is_unchanged(column, at.row as usize)) {
             return Some((Sources::One(at), None));
         }
         let state = &self.states[id as usize];
-        let unknown = (&Sources::One(UNKNOWN), Some((key, seq)));
+        let unknown = (&Sources::One(UNKNOWN), Some(Base { key, seq, moved, arrived: seq }));
         let (sources, base) = match state.kind {
             Kind::Absent => unknown,
             // What came late stands on what the warehouse has from before it.
             _ if state.seq >= seq => unknown,
-            Kind::Deleted { .. } if self.mode != DeleteMode::Soft => return None,
+            Kind::Deleted { .. } => return None,
             _ if self.refused_between(id, state.seq, seq) => return None,
             _ => (&state.sources, state.base),
         };
         let each = (0..columns)
             .map(|column| if batch.is_unchanged(column, at.row as usize) { sources.of(column) } else { at })
             .collect();
+        let base = match base {
+            Some(base) if moved => {
+                Some(Base { seq: if base.moved { base.seq } else { seq }, moved, arrived: seq, ..base })
+            }
+            base => base,
+        };
         Some((Sources::Each(each), base))
     }
 
@@ -435,15 +451,21 @@ impl<'a> Pass<'a> {
         if self.truncate.is_some() {
             self.account.superseded += 1;
         }
-        let time = self.batch(at).source_times_us[at.row as usize];
-        self.truncate = self.truncate.max(Some((seq, time)));
+        let new = (seq, self.batch(at).source_times_us[at.row as usize]);
+        // In history mode the warehouse's versions end with the first truncate; those of the fold are ended here.
+        self.truncate = Some(match self.truncate {
+            Some(old) if self.mode == DeleteMode::History => old.min(new),
+            Some(old) => old.max(new),
+            None => new,
+        });
         for id in 0..self.states.len() as u32 {
             let state = &self.states[id as usize];
             if state.kind == Kind::Absent || state.seq >= seq {
                 continue;
             }
             if self.mode == DeleteMode::History {
-                self.states[id as usize].kind = Kind::Deleted { counted: false };
+                let ended = State { kind: Kind::Deleted { counted: false }, seq, at, ..state.clone() };
+                self.put(id, ended);
             } else {
                 self.replaced(id);
                 let key = self.states[id as usize].key;
@@ -451,9 +473,10 @@ impl<'a> Pass<'a> {
                 self.states[id as usize] = State { kind, seq: Seq::default(), at, key, sources, base: None };
             }
         }
-        let changes = self.changes;
+        // Versions that were refused stay refused in the history.
+        let changes = if self.mode == DeleteMode::History { &[] } else { self.changes };
         for markers in self.refused.values_mut() {
-            markers.retain(|at| changes[at.batch as usize].seqs[at.row as usize] >= seq);
+            markers.retain(|at| changes.get(at.batch as usize).is_none_or(|c| c.seqs[at.row as usize] >= seq));
         }
     }
 
@@ -614,12 +637,12 @@ fn base_keys(
 ) -> Result<Option<RecordBatch>> {
     let carries = |s: &State| s.kind == Kind::Row || (mode == DeleteMode::Soft && s.kind != Kind::Absent);
     let needs = |s: &State| s.base.filter(|_| carries(s));
-    let bases: Vec<Option<(KeyAt, Seq)>> = states.iter().map(needs).collect();
+    let bases: Vec<Option<Base>> = states.iter().map(needs).collect();
     if bases.iter().all(Option::is_none) {
         return Ok(None);
     }
     let fail = |e| internal("gather the keys of bases", &contract.table, e);
-    let keys: Vec<Option<KeyAt>> = bases.iter().map(|base| base.map(|(key, _)| key)).collect();
+    let keys: Vec<Option<KeyAt>> = bases.iter().map(|base| base.map(|base| base.key)).collect();
     let indices = key_indices(changes.len(), &keys);
     let mut columns = Vec::with_capacity(key.len());
     let mut fields = Vec::with_capacity(key.len());
@@ -630,8 +653,9 @@ fn base_keys(
         fields.push(Field::new(&contract.output.columns[column].name, array.data_type().clone(), true));
         columns.push(array);
     }
-    let seqs: StringArray = bases.iter().map(|base| base.map(|(_, seq)| seq.to_string())).collect();
-    fields.push(Field::new("_seq", DataType::Utf8, true));
-    columns.push(Arc::new(seqs));
+    let seqs: StringArray = bases.iter().map(|base| base.map(|base| base.seq.to_string())).collect();
+    let arrived: StringArray = bases.iter().map(|base| base.map(|base| base.arrived.to_string())).collect();
+    fields.extend(["_seq", "_arrived"].map(|name| Field::new(name, DataType::Utf8, true)));
+    columns.extend([Arc::new(seqs) as ArrayRef, Arc::new(arrived)]);
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map(Some).map_err(fail)
 }

@@ -43,7 +43,7 @@ pub struct Ingest {
     /// How to reach each reader.
     pub readers: BTreeMap<Arc<str>, mpsc::UnboundedSender<Order>>,
     /// Tells the loaders which epoch is the newest.
-    pub head: watch::Sender<EpochNumber>,
+    pub head: Arc<watch::Sender<EpochNumber>>,
     pub report: Arc<Report>,
     /// Stop when every source has said that it is caught up.
     pub until_caught_up: bool,

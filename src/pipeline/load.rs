@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +23,6 @@ use crate::pipeline::unit::{self, Standing, UnitPlan};
 use crate::telemetry;
 use crate::warehouse::Warehouse;
 
-/// How often a loader without an ingest beside it looks at the log.
-const POLL: Duration = Duration::from_secs(1);
 /// The most manifests that one plan looks at.
 const MANIFESTS_PER_PLAN: u64 = 256;
 
@@ -37,9 +34,11 @@ pub struct Loader {
     pub lake: Lake,
     pub log: Arc<Log>,
     pub warehouse: Arc<dyn Warehouse>,
-    /// The newest epoch, told by ingest in this process.
+    /// The newest epoch that this process knows of.
     pub head: watch::Receiver<EpochNumber>,
     pub report: Arc<Report>,
+    /// The ledger as it was left by this loader; `None` = it must be read.
+    pub known: Option<Applied>,
     /// The contract that the live table was last made to fit.
     pub ensured: BTreeMap<String, Arc<Contract>>,
 }
@@ -64,11 +63,8 @@ impl Loader {
     async fn wait(&mut self, stop: &CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
-            changed = self.head.changed() => if changed.is_err() {
-                // No ingest in this process (any more): look at the log by the clock.
-                tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(POLL) => {} }
-            },
-            () = tokio::time::sleep(POLL) => {}
+            // Whoever tells has gone only when the process stops.
+            changed = self.head.changed() => if changed.is_err() { stop.cancelled().await },
         }
     }
 
@@ -98,8 +94,13 @@ impl Loader {
 
     /// Applies one unit; `false` when there was nothing to do.
     async fn step(&mut self) -> Result<bool> {
-        let state = self.log.refresh().await?;
-        let applied = self.ledger(&state).await?;
+        self.head.borrow_and_update();
+        let state = self.log.state();
+        // Taken out: after a failure the ledger is read again.
+        let applied = match self.known.take() {
+            Some(applied) => applied,
+            None => self.ledger(&state).await?,
+        };
         self.report.ledger(&self.group, &applied, &state);
         let stopped: BTreeSet<String> = state.stopped.keys().cloned().collect();
         let standing = Standing {
@@ -111,6 +112,7 @@ impl Loader {
         };
         let manifests = self.manifests(unit::first_needed(&standing), state.n).await?;
         let Some(plan) = unit::plan(&standing, &manifests) else {
+            self.known = Some(applied);
             return Ok(false);
         };
         let started = std::time::Instant::now();
@@ -120,11 +122,16 @@ impl Loader {
             self.ensure(&table.contract).await?;
         }
         let started = std::time::Instant::now();
+        let mut sums = applied.accounts;
         let applied = self.warehouse.apply(&load).await?;
         metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "apply")
             .record(started.elapsed().as_secs_f64());
         check_accounts(&load, &applied)?;
         self.report.applied(&load, &applied);
+        for (table, account) in &applied.accounts {
+            sums.entry(table.clone()).or_default().add(account);
+        }
+        self.known = Some(Applied { accounts: sums, ..applied });
         Ok(true)
     }
 

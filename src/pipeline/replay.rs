@@ -56,6 +56,7 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
             warehouse: Arc::clone(&warehouse),
             head: told.clone(),
             report: Arc::clone(&report),
+            known: None,
             ensured: BTreeMap::new(),
         };
         loader.run(stop.clone()).await?;

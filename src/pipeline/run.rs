@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Loaded;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::lake::{Access, Lake, Log};
 use crate::pipeline::build::{self, Parts};
 use crate::pipeline::ingest::{Ingest, IngestState};
@@ -24,6 +25,9 @@ use crate::warehouse::Warehouse;
 
 /// Batches (of about 1 MiB) between the readers and ingest.
 const HANDOVERS: usize = 4;
+
+/// How often a process looks for what others have committed.
+const LOOK_AT_LOG: Duration = Duration::from_secs(1);
 
 /// Which half of the system this process is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,13 +59,14 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
     let log = Arc::new(Log::open(lake.clone(), &topology.name, Access::Write).await?);
     let report = Arc::new(Report::new(status, &topology));
     report.log(&log.state());
-    let (head, _) = watch::channel(log.state().n);
+    let head = Arc::new(watch::channel(log.state().n).0);
     let mut process =
         Process { tasks: JoinSet::new(), stop: stop.child_token(), loaders_stop: CancellationToken::new() };
     if options.role != Role::Ingest {
         let warehouse = crate::warehouse::open(&topology.warehouse, &topology.name).await?;
         let shared = Shared { topology: &topology, lake: &lake, log: &log, report: &report };
         process.start_loaders(&shared, &warehouse, &head);
+        process.tasks.spawn(watch_log(Arc::clone(&log), Arc::clone(&head), process.loaders_stop.clone()));
         for fresh in warehouse.freshness().await? {
             report.fresh(&fresh.table, fresh.max_source_time_us);
         }
@@ -91,6 +96,23 @@ struct Shared<'a> {
     report: &'a Arc<Report>,
 }
 
+/// Sees what other processes commit (ingest pods, a person who pauses a table): one read a look for the whole process.
+async fn watch_log(log: Arc<Log>, head: Arc<watch::Sender<u64>>, stop: CancellationToken) -> Result<()> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(LOOK_AT_LOG) => {}
+        }
+        match log.refresh().await {
+            Ok(state) => {
+                head.send_if_modified(|known| std::mem::replace(known, state.n) != state.n);
+            }
+            Err(error) if error.disposition() == Disposition::Retry => tracing::warn!("{error}; trying again"),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 struct Process {
     tasks: JoinSet<Result<()>>,
     /// Readers and ingest end.
@@ -111,6 +133,7 @@ impl Process {
                 warehouse: Arc::clone(warehouse),
                 head: head.subscribe(),
                 report: Arc::clone(shared.report),
+                known: None,
                 ensured: BTreeMap::new(),
             };
             self.tasks.spawn(loader.run(self.loaders_stop.clone()));
@@ -122,7 +145,7 @@ impl Process {
         loaded: &Loaded,
         options: &Options,
         shared: &Shared<'_>,
-        head: watch::Sender<u64>,
+        head: Arc<watch::Sender<u64>>,
     ) -> Result<()> {
         let standings: Arc<dyn Standings> = Arc::clone(shared.log) as Arc<dyn Standings>;
         let parts = build::parts(loaded, &standings).await?;

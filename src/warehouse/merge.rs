@@ -41,13 +41,15 @@ pub(crate) enum StageColumn {
     Key,
     /// The base's key as text; null unless tombstones matter.
     BaseKey,
-    /// The first change that stands on the base.
+    /// The first change that stands on the base, or the move that left its key.
     BaseSeq,
+    /// The move that brought it to the row's own key.
+    Arrived,
 }
 
 impl StageColumn {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Row, Self::Op, Self::Time, Self::Unchanged, Self::Key, Self::BaseKey, Self::BaseSeq];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Row, Self::Op, Self::Time, Self::Unchanged, Self::Key, Self::BaseKey, Self::BaseSeq, Self::Arrived];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -58,6 +60,7 @@ impl StageColumn {
             Self::Key => "_df_key",
             Self::BaseKey => "_df_base_key",
             Self::BaseSeq => "_df_base_seq",
+            Self::Arrived => "_df_arrived",
         }
     }
 }
@@ -183,7 +186,12 @@ impl Merge<'_> {
             DeleteMode::History => format!(
                 "{on_base} AND b.{SEQ} < s._df_base_seq AND (b.{END_SEQ} IS NULL OR b.{END_SEQ} >= s._df_base_seq)"
             ),
-            _ => format!("{on_base} AND (b.{SEQ} < s._df_base_seq OR ({own}))"),
+            DeleteMode::Hard => format!("{on_base} AND (b.{SEQ} < s._df_base_seq OR ({own}))"),
+            // A deleted row is no base, but it can be deleted again.
+            DeleteMode::Soft => format!(
+                "{on_base} AND (b.{SEQ} < s._df_base_seq OR ({own})) \
+                 AND (b.{DELETED} IS NOT TRUE OR s._df_op IN ('d', 'm'))"
+            ),
         }
     }
 
@@ -194,7 +202,7 @@ impl Merge<'_> {
         let sets = parts.map(|(i, name)| format!("{} = s.{}", base_column(i), quote(name))).collect::<Vec<_>>();
         format!(
             "UPDATE {stage} AS s SET {} FROM {target} AS t WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL \
-             AND {moved} AND {own} AND t.{SEQ} >= s._df_base_seq",
+             AND {moved} AND {own} AND t.{SEQ} >= s._df_arrived",
             sets.join(", ")
         )
     }
@@ -224,6 +232,7 @@ impl Merge<'_> {
         }
         let values = self.schema.columns.iter().zip(&self.types).enumerate();
         let values = values.filter(|(_, (column, _))| !self.schema.key.contains(&column.name));
+        let again = if self.mode == DeleteMode::Soft { format!(" OR b.{DELETED} IS TRUE") } else { String::new() };
         let sets: Vec<String> = values
             .map(|(i, (column, sql_type))| {
                 let name = quote(&column.name);
@@ -231,7 +240,8 @@ impl Merge<'_> {
                     Dialect::Postgres => format!("CAST(b.{name} AS {sql_type})"),
                     Dialect::Sqlite => format!("b.{name}"),
                 };
-                format!("{name} = CASE WHEN substr(s._df_unchanged, {}, 1) = '1' THEN {old} ELSE s.{name} END", i + 1)
+                let bit = format!("substr(s._df_unchanged, {}, 1) = '1'", i + 1);
+                format!("{name} = CASE WHEN {bit}{again} THEN {old} ELSE s.{name} END")
             })
             .collect();
         if !sets.is_empty() {

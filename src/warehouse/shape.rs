@@ -86,13 +86,15 @@ impl<'a> StageRows<'a> {
         (self.has_old_key(row) || bits.contains('1')).then_some(bits)
     }
 
-    /// The first change that stands on the base.
-    pub(crate) fn base_seq(&self, row: usize) -> String {
-        let given = self.changes.old_keys.as_ref().filter(|old| old.num_columns() > self.key.len());
-        match given.map(|old| old.column(self.key.len()).as_string::<i32>()) {
-            Some(seqs) if seqs.is_valid(row) => seqs.value(row).to_owned(),
-            _ => self.changes.seqs[row].to_string(),
-        }
+    /// The first change that stands on the base (or the move that left its key), and the move that brought it here.
+    pub(crate) fn base_seqs(&self, row: usize) -> [String; 2] {
+        [0, 1].map(|more| {
+            let given = self.changes.old_keys.as_ref().and_then(|old| old.columns().get(self.key.len() + more));
+            match given.map(|seqs| seqs.as_string::<i32>()) {
+                Some(seqs) if seqs.is_valid(row) => seqs.value(row).to_owned(),
+                _ => self.changes.seqs[row].to_string(),
+            }
+        })
     }
 
     /// The base's key columns: of old keys, or own.

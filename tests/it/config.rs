@@ -449,3 +449,220 @@ fn every_mistake_is_found_at_its_place() {
         assert_eq!(folder.mistakes(&BASE.replacen(find, replace, 1), &[]), *expected, "{replace}");
     }
 }
+
+const MASKED: &str = "      - mask: { columns: [email], with: hmac, domain: customer, key: \"${MASK_KEY}\" }\n";
+
+#[test]
+fn masked_columns_force_a_word_about_the_raw_zone() {
+    let folder = Folder::new();
+    let compute = "      - compute: { net: \"amount - discount\" }\n";
+    let masked = BASE.replacen(compute, MASKED, 1);
+    assert_eq!(folder.mistakes(&masked, &[]), Vec::<String>::new());
+    let say = "write `raw: { keep: none }`, or `raw: { keep: encrypted, key: …, retention: 7d }`";
+    let unsaid = masked.replacen("  raw: { keep: none }\n", "", 1);
+    let expected = "17:1 `orders` masks columns, but it is not said what the raw zone keeps of them";
+    assert_eq!(folder.mistakes(&unsaid, &[]), [format!("{expected} | {say}")]);
+    let plain = masked.replacen("keep: none", "keep: plain", 1);
+    assert_eq!(folder.mistakes(&plain, &[]), [format!("19:16 `plain` would keep what `orders` masks | {say}")]);
+    let encrypted = masked.replacen("keep: none", "keep: encrypted, key: \"${RAW_KEY}\", retention: 7d", 1);
+    assert_eq!(folder.mistakes(&encrypted, &[]), Vec::<String>::new());
+}
+
+#[test]
+fn contract_files_are_checked_in_their_own_places() {
+    let folder = Folder::new();
+    folder.file(
+        "orders.yaml",
+        "version: 1\ncolumns:\n  - { name: id, type: bigint }\n  - { name: amount, type: decimel(12) }\n  - { nam: x, type: text }\nkey: [id]\n",
+    );
+    let lines = "version: 3\ncolumns:\n  - { name: id, type: bigint }\n  - { name: id, type: text }\nkey: [ip]\n";
+    folder.file("lines.yaml", lines);
+    let text = BASE.replacen("shop.public.orders\n", "shop.public.orders\n    contract: orders.yaml\n", 1).replacen(
+        "shop.public.order_lines\n",
+        "shop.public.order_lines\n    contract: lines.yaml\n    key: [sku]\n",
+        1,
+    );
+    let types = dataflow::contract::TYPE_NAMES.join(", ");
+    let expected = [
+        "18:11 the contract has no column `sku` | columns are: `id`, `id`".to_owned(),
+        "lines.yaml:1:10 version 3 is not known | this program reads version 1".to_owned(),
+        "lines.yaml:4:13 there are two columns `id`".to_owned(),
+        "lines.yaml:5:7 the contract has no column `ip` | did you mean `id`?".to_owned(),
+        format!("orders.yaml:4:27 unknown type `decimel(12)` | did you mean `decimal`? known are {types}"),
+        "orders.yaml:5:7 unknown field `nam` | did you mean `name`?".to_owned(),
+    ];
+    let mut found = folder.mistakes(&text, &[]);
+    found.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn set_replaces_adds_and_is_checked_like_the_file() {
+    let folder = Folder::new();
+    let set = [
+        ("tables.orders.operators[0].validate.otherwise", "tag"),
+        ("sources.shop.properties.\"fetch.min.bytes\"", "5"),
+        ("groups", "{}"),
+        ("limits.grace", "5s"),
+    ];
+    let topology = folder.load(BASE, &set).unwrap().topology;
+    assert!(topology.groups.is_empty());
+    assert_eq!(topology.limits.grace.to_string(), "5s");
+    let config::Source::Kafka(kafka) = &topology.sources["shop"] else { panic!("a Kafka source") };
+    assert_eq!(kafka.properties["fetch.min.bytes"], "5");
+    let wrong = [
+        ("tables.orders.operators[0].validate.otherwise", "tags"),
+        ("tables.orders.operators[9].drop", "[a]"),
+        ("epoch.evry", "5s"),
+        ("name..x", "y"),
+        ("version", "[1"),
+    ];
+    let said = folder.mistakes(BASE, &wrong);
+    let expected = [
+        "0:0 unknown field `evry` | did you mean `every`?",
+        "0:0 this is not a path | write e.g. `epoch.every` or `tables.orders.operators[0].mask.key`",
+        "0:0 `tags` is not known here | did you mean `tag`? known are: `keep_last`, `remove`, `tag`, `halt`",
+        "0:0 there is no `[9]` here: this is a list | look at the path again",
+        "0:0 the value is not YAML | quote it: --set 'path=\"value\"'",
+    ];
+    assert_eq!(said, expected);
+    assert!(folder.load(BASE, &wrong).unwrap_err().to_string().starts_with("--set epoch.evry: error: "));
+}
+
+#[test]
+fn references_are_resolved_from_environment_and_files() {
+    let folder = Folder::new();
+    folder.file("brokers.txt", "one:9092,two:9092\n");
+    let text = BASE.replacen("broker-1:9092", "\"file:brokers.txt\"", 1).replacen(
+        "./data/lake",
+        "\"./${PLACE:-somewhere}/lake\"",
+        1,
+    );
+    let topology = folder.load(&text, &[]).unwrap().topology;
+    let config::Source::Kafka(kafka) = &topology.sources["shop"] else { panic!("a Kafka source") };
+    assert_eq!(kafka.brokers, "one:9092,two:9092");
+    assert_eq!(topology.lake.url, "./somewhere/lake");
+}
+
+/// A topology full of secrets, written in every way, in which something is wrong beside every one of them.
+const SECRETS: &str = r#"version: 2
+name: sales
+sources:
+  shop:
+    kind: kafka
+    brokers: b:9092
+    topics: ["shop.public.*"]
+    sasl: { mechanism: PLAIN, username: me, password: inline-pa55word }
+    properties: { ssl.key.password: inline-ssl-pass, group.id: x }
+    bogus: "file:token.txt"
+tables:
+  orders:
+    from: shop.public.orders
+    deletes: "${PG_URL}"
+    operators:
+      - mask: { columns: [email], with: hmac, key: "${MASK_KEY}", oops: 1 }
+      - mask: { columns: [phone], with: redact, key: inline-mask-key-inline-mask-key- }
+lake:
+  url: ./data/lake
+  raw: { keep: encrypted, key: "${BAD_KEY}", retention: "${BAD_KEY}" }
+  quarantine: { key: inline-hex-key, retention: 0s }
+warehouse: { kind: postgres, url: "postgres://me:inline-db-pass@h/d?password=inline-db-pass", schema: "" }
+"#;
+
+const UNSAYABLE: [&str; 9] = [
+    "inline-pa55word",
+    "inline-ssl-pass",
+    "token-in-a-file",
+    "pa55word@db",
+    "k3y-of-32-bytes",
+    "inline-mask-key",
+    "not-so-secret-value",
+    "inline-hex-key",
+    "inline-db-pass",
+];
+
+#[test]
+fn secrets_are_never_said() {
+    let folder = Folder::new();
+    folder.file("token.txt", "token-in-a-file");
+    let set = [("sources.shop.sasl.password", "inline-pa55word"), ("lake.raw.key", "inline-hex-key")];
+    for set in [&[][..], &set[..]] {
+        let mistakes = folder.load(SECRETS, set).unwrap_err();
+        assert!(mistakes.0.len() >= 12, "{mistakes}");
+        let said = format!("{mistakes}{}{mistakes:?}", serde_json::to_string(&mistakes.0).unwrap());
+        for secret in UNSAYABLE {
+            assert!(!said.contains(secret), "{secret} in {said}");
+        }
+    }
+}
+
+#[test]
+fn a_loaded_topology_prints_and_serializes_without_secrets() {
+    let folder = Folder::new();
+    let text = BASE
+        .replacen(
+            "topics:",
+            "sasl: { mechanism: SCRAM-SHA-256, username: me, password: inline-pa55word }\n    topics:",
+            1,
+        )
+        .replacen("      - compute: { net: \"amount - discount\" }\n", MASKED, 1)
+        .replacen("keep: none }", "keep: encrypted, key: \"${RAW_KEY}\", retention: 7d }", 1)
+        .replacen(
+            "kind: sqlite, path: ./data/warehouse.db",
+            "kind: postgres, url: \"${PG_URL}?sslpassword=inline-db-pass\"",
+            1,
+        );
+    let loaded = folder.load(&text, &[]).unwrap();
+    let said = format!("{loaded:?} {:?} {}", loaded.topology, serde_json::to_string(&loaded.topology).unwrap());
+    for secret in UNSAYABLE.into_iter().chain(["0f0f0f0f", "pa55word"]) {
+        assert!(!said.contains(secret), "{secret} in {said}");
+    }
+    assert!(said.contains("postgres://me:***@db/sales"), "{said}");
+}
+
+#[test]
+fn the_topologies_of_this_repository_are_right() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let env = |name: &str| {
+        Some(match name {
+            "KAFKA_BROKERS" => "broker-1:9092".to_owned(),
+            "LAKE_URL" => "s3://acme-lake/sales".to_owned(),
+            "WAREHOUSE_URL" => "postgres://warehouse/sales".to_owned(),
+            "MASK_KEY" | "RAW_KEY" => "0f".repeat(32),
+            _ => return None,
+        })
+    };
+    let mut seen = 0;
+    for entry in std::fs::read_dir(root.join("topologies")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "yaml") {
+            let loaded = config::load_with(&path, &[], &env).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+            assert!(!loaded.topology.tables.is_empty());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2);
+}
+
+#[test]
+fn committed_schemas_are_those_of_the_types() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schemas");
+    for (file, schema) in
+        [("topology.schema.json", config::topology_schema()), ("contract.schema.json", config::contract_schema())]
+    {
+        let committed: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(root.join(file)).unwrap()).unwrap();
+        assert_eq!(committed, schema, "run `dataflow schema` again and commit {file}");
+    }
+}
+
+#[test]
+fn no_input_makes_the_reader_panic() {
+    let folder = Folder::new();
+    // Every prefix of a right topology is either right or explained.
+    for end in (0..BASE.len()).step_by(5).filter(|end| BASE.is_char_boundary(*end)) {
+        if let Err(mistakes) = folder.load(&BASE[..end], &[]) {
+            assert!(!mistakes.0.is_empty(), "{}", &BASE[..end]);
+        }
+    }
+}

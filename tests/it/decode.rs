@@ -810,6 +810,92 @@ fn contracts_of_the_log_are_taken_over_and_only_grow() {
     assert!(d.adopt(&[log(6, other_key)]).is_err());
 }
 
+#[test]
+fn a_key_that_no_row_has_is_refused() {
+    let mut d = decoder(vec![TableRoute { key: Some(vec!["nope".into()]), ..route() }]);
+    let records = [
+        rec(r#"{"id":1}"#, &with_schema(r#""type":"string""#, "c", r#"{"id":1,"v":"a"}"#)),
+        rec(r#"{"id":1}"#, &envelope("c", "null", r#"{"id":1,"v":"a"}"#)),
+    ];
+    let batch = decode(&mut d, &records);
+    assert_eq!(batch.account.rejected, 2);
+    assert!(batch.rejects.iter().all(|r| r.reason.contains("`nope`") && r.rule == "contract"));
+}
+
+#[test]
+fn flattened_rows_with_a_custom_prefix_and_without_operations() {
+    let settings = Debezium {
+        flattened_prefix: "cdc.".into(),
+        flattened_deleted_field: "is_gone".into(),
+        unavailable_value_placeholder: "hex:6e6f".into(),
+    };
+    let mut d = DebeziumJson::new("shop", &settings, vec![route()]).unwrap();
+    let key = r#"{"id":1}"#;
+    let batch = decode(
+        &mut d,
+        &[
+            rec(key, r#"{"id":1,"__mine":"x","v":"a","cdc.op":"c","cdc.source_ts_ms":5,"is_gone":"false"}"#),
+            rec(key, r#"{"id":1,"__mine":"y","v":"no","cdc.op":"u","is_gone":"false"}"#),
+            rec(key, r#"{"id":1,"__mine":"y","v":"b"}"#),
+            rec(key, r#"{"id":1,"__mine":null,"v":null,"cdc.op":"d","is_gone":"true"}"#),
+        ],
+    );
+    assert_eq!(
+        rows(&batch),
+        ["c id=1 __mine=x v=a", "u id=1 __mine=y v=~", "u id=1 __mine=y v=b", "d id=1 __mine=null v=null"]
+    );
+    assert_eq!(batch.tables[0].source_times_us, [5_000, NO_TIME, NO_TIME, NO_TIME]);
+    // Without a key and without operations every row is a new one.
+    let mut d = decoder(vec![route()]);
+    assert_eq!(rows(&decode(&mut d, &[keyless(r#"{"n":1}"#), keyless(r#"{"n":1}"#)])), ["c n=1", "c n=1"]);
+}
+
+#[test]
+fn binlog_positions_recognise_re_delivery_across_files() {
+    let at = |file: &str, pos: u32, row: u32, ms: u64, n: u32| {
+        keyless(&format!(
+            r#"{{"before":null,"after":{{"n":{n}}},"source":{{"connector":"mysql","name":"shop","ts_ms":{ms},"db":"shop","table":"orders","file":"{file}","pos":{pos},"row":{row}}},"op":"c","ts_ms":1}}"#
+        ))
+    };
+    let records = [
+        at("bin.999999", 100, 0, 1_000, 1),
+        at("bin.999999", 100, 1, 1_000, 2),
+        at("bin.1000000", 4, 0, 2_000, 3),
+        at("bin.999999", 100, 1, 1_000, 2),
+        at("bin.1000000", 4, 0, 2_000, 3),
+        // A fail-over: lower positions, newer times.
+        at("other.000007", 4, 0, 9_000, 4),
+        at("other.000007", 4, 0, 9_000, 4),
+    ];
+    let batch = decode(&mut decoder(vec![route()]), &records);
+    assert_eq!(rows(&batch), ["c n=1", "c n=2", "c n=3", "c n=4"]);
+    assert_eq!(batch.account.redelivered, 3);
+}
+
+#[test]
+fn decimal_keys_are_read_by_their_own_schema() {
+    let id = r#"{"type":"bytes","optional":false,"name":"org.apache.kafka.connect.data.Decimal","version":1,"parameters":{"scale":"0","connect.decimal.precision":"20"},"field":"id"}"#;
+    let key = format!(r#"{{"schema":{{"type":"struct","fields":[{id}],"optional":false}},"payload":{{"id":"AQ=="}}}}"#);
+    let value = |op: &str, after: &str| {
+        with_schema(r#""type":"string""#, op, after).replace(r#"{"type":"int32","optional":false,"field":"id"}"#, id)
+    };
+    let mut d = decoder(vec![route()]);
+    let batch = decode(&mut d, &[rec(&key, &value("d", "null")), rec(&key, &value("c", r#"{"id":"AQ==","v":"x"}"#))]);
+    assert_eq!(rows(&batch), ["d id=1 v=null", "c id=1 v=x"]);
+    assert_eq!(batch.tables[0].contract.input.columns[0].data_type.to_string(), "decimal(20,0)");
+}
+
+#[test]
+fn a_source_that_goes_back_hands_out_the_kept_half_again() {
+    let mut d = decoder(vec![route()]);
+    learned(&mut d);
+    let records = moved(1, 2, PARTIAL);
+    d.decode(&raw(10, Some(STREAM), &records[..1])).unwrap();
+    let batch = d.decode(&raw(10, Some(STREAM), &records)).unwrap();
+    assert_eq!((rows(&batch), batch.account.read), (vec!["m id=2 t=~ old=1".to_owned()], 3));
+    assert_eq!(batch.span.from, Position::offset(10));
+}
+
 mod properties {
     use proptest::prelude::*;
 

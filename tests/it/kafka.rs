@@ -168,7 +168,11 @@ async fn aborted_transactions_are_not_seen_and_markers_are_passed() {
         let records: Vec<_> = records.iter().map(|(k, v)| (k.as_str(), Some(v.as_str()))).collect();
         send(&producer, "tx", 0, &records);
         producer.flush(PATIENCE).unwrap();
-        if commit { producer.commit_transaction(PATIENCE).unwrap() } else { producer.abort_transaction(PATIENCE).unwrap() }
+        if commit {
+            producer.commit_transaction(PATIENCE).unwrap()
+        } else {
+            producer.abort_transaction(PATIENCE).unwrap()
+        }
     }
     let log = Arc::new(Log::default());
     let mut member = Member::open(&settings(broker, &["tx"]), "tx", &log).await;
@@ -191,10 +195,58 @@ async fn aborted_transactions_are_not_seen_and_markers_are_passed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn topics_whose_ends_hold_no_record_are_caught_up_with_also_after_a_rewind() {
+    let broker = broker();
+    let producer = broker.transactional("ends-1");
+    for (topic, aborted) in [("ends.a", 3), ("ends.b", 5)] {
+        broker.create_topic(topic, 1, &[]).await;
+        produce(broker, topic, 0, 0..100);
+        producer.begin_transaction().unwrap();
+        let records = numbered(0..aborted);
+        let records: Vec<_> = records.iter().map(|(k, v)| (k.as_str(), Some(v.as_str()))).collect();
+        send(&producer, topic, 0, &records);
+        producer.flush(PATIENCE).unwrap();
+        producer.abort_transaction(PATIENCE).unwrap();
+    }
+    let log = Arc::new(Log::default());
+    let config = settings(broker, &["ends.*"]);
+    let mut member = Member::open(&config, "ends", &log).await;
+    member.catch_up().await;
+    assert_eq!(member.count(), 200);
+    let at = |log: &Log| log.progress().iter().map(|(_, s)| s.position.as_offset().unwrap()).collect::<Vec<_>>();
+    assert_eq!(at(&log), [104, 106]);
+    drop(member);
+
+    // From just before the ends, where nothing is left but what was aborted; then back, and from there again.
+    let short = Arc::new(Log::default());
+    for (partition, mut standing) in log.progress().iter().map(|(p, s)| (p.clone(), s.clone())) {
+        standing.position = dataflow::progress::Position::offset(100);
+        short.set(partition, standing);
+    }
+    let from_100 = short.progress();
+    let mut member = Member::open(&config, "ends", &short).await;
+    member.catch_up().await;
+    assert_eq!((member.count(), at(&short)), (0, vec![104, 106]));
+    for (partition, standing) in from_100.iter() {
+        short.set(partition.clone(), dataflow::progress::Standing {
+            position: dataflow::progress::Position::offset(40),
+            ..standing.clone()
+        });
+    }
+    member.kafka.rewind(&short.progress()).await.unwrap();
+    member.catch_up().await;
+    assert_eq!((member.count(), at(&short)), (120, vec![104, 106]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn holes_of_compaction_are_no_gaps() {
     let broker = broker();
-    let policy = [("cleanup.policy", "compact"), ("segment.ms", "100"), ("min.cleanable.dirty.ratio", "0.001"),
-        ("max.compaction.lag.ms", "100")];
+    let policy = [
+        ("cleanup.policy", "compact"),
+        ("segment.ms", "100"),
+        ("min.cleanable.dirty.ratio", "0.001"),
+        ("max.compaction.lag.ms", "100"),
+    ];
     broker.create_topic("compacted", 1, &policy).await;
     for n in 0..20 {
         broker.produce("compacted", 0, &[("same", Some(&format!("{n}")))]);
@@ -291,6 +343,7 @@ async fn a_topic_made_again_is_another_partition_also_while_it_is_read() {
     assert_eq!(member.seen.len(), 2, "{:?}", member.seen);
     let last = member.batches.last().unwrap();
     assert_eq!(member.seen[&last.partition], pairs(10..20));
+    assert_eq!(member.count(), 15, "nothing of the new topic came under the old name");
     assert_eq!(last.generation, 1);
     drop(member);
 
@@ -341,6 +394,16 @@ async fn a_second_member_gets_its_share_after_the_first_has_committed() {
     }
     second.read(20).await;
     first.read(220).await;
+    // How far behind each is becomes known from the client's statistics.
+    let begun = Instant::now();
+    while second.kafka.lag().len() < 2 || second.kafka.lag().iter().any(|lag| lag.behind > 0) {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", second.kafka.lag());
+        if let Ok(polled) = tokio::time::timeout(Duration::from_millis(100), second.kafka.next()).await
+            && let Polled::Batch(batch) = polled.unwrap()
+        {
+            second.take(batch);
+        }
+    }
     // The first leaves; the second takes over all.
     drop(first);
     for partition in 0..4 {
@@ -354,27 +417,36 @@ async fn a_second_member_gets_its_share_after_the_first_has_committed() {
 async fn rewinding_hands_out_again_from_the_log() {
     let broker = broker();
     broker.create_topic("rewind", 2, &[]).await;
-    produce(broker, "rewind", 0, 0..1000);
-    produce(broker, "rewind", 1, 1000..2000);
+    let value = "x".repeat(10_000);
+    let keys: Vec<_> = (0..800).map(|n| format!("k{n}")).collect();
+    let records: Vec<_> = keys.iter().map(|key| (key.as_str(), Some(value.as_str()))).collect();
+    broker.produce("rewind", 0, &records);
+    broker.produce("rewind", 1, &records);
     let log = Arc::new(Log::default());
     let mut member = Member::open(&settings(broker, &["rewind"]), "rewind", &log).await;
-    for round in 0..5 {
-        // Some of it is read and given up.
-        let mut dropped = 0;
-        while dropped < 100 * round {
-            if let Polled::Batch(batch) = member.next().await.unwrap() {
-                dropped += batch.records.len();
+    for _ in 0..4 {
+        // One batch with records is committed, one is read and given up.
+        for commit in [true, false] {
+            let batch = loop {
+                match member.next().await.unwrap() {
+                    Polled::Batch(batch) if !batch.records.is_empty() => break batch,
+                    _ => {}
+                }
+            };
+            if commit {
+                member.take(batch);
             }
         }
         member.kafka.rewind(&log.progress()).await.unwrap();
-        if let Polled::Batch(batch) = member.next().await.unwrap() {
-            member.take(batch);
-        }
     }
+    assert!(member.count() < 1600, "nothing is left to test");
+    // Two in a row: only the last counts.
     member.kafka.rewind(&Progress::default()).await.unwrap();
     member.kafka.rewind(&log.progress()).await.unwrap();
     member.catch_up().await;
-    assert_eq!(member.all(), pairs(0..2000));
+    for seen in member.seen.values() {
+        assert_eq!(seen.iter().map(|r| r.split('=').next().unwrap()).collect::<Vec<_>>(), keys);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -446,4 +518,83 @@ async fn what_cannot_work_is_said_at_once() {
     config.brokers = "127.0.0.1:1".into();
     let error = Member::try_open(&config, "refused", &log).await.err().unwrap();
     assert_eq!(*error.kind(), ErrorKind::SourceUnavailable, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broker_errors_that_pass_are_waited_for() {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("shaky", 1, 1).unwrap();
+    let producer: rdkafka::producer::BaseProducer =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+    send(&producer, "shaky", 0, &[("a", Some("1"))]);
+    producer.flush(PATIENCE).unwrap();
+    let mut config = settings(broker(), &["shaky"]);
+    config.brokers = cluster.bootstrap_servers();
+    let log = Arc::new(Log::default());
+    let mut member = Member::open(&config, "shaky", &log).await;
+    member.read(1).await;
+    // Fetches fail for a while, then the broker goes away and comes back.
+    cluster.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 5]);
+    send(&producer, "shaky", 0, &[("b", Some("2"))]);
+    producer.flush(PATIENCE).unwrap();
+    member.read(2).await;
+    cluster.broker_down(1).unwrap();
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), member.kafka.next()).await.map_or(true, |polled| polled.is_ok())
+    );
+    cluster.broker_up(1).unwrap();
+    send(&producer, "shaky", 0, &[("c", Some("3"))]);
+    producer.flush(PATIENCE).unwrap();
+    assert_eq!(member.read(3).await.all(), ["a=1", "b=2", "c=3"]);
+    // What we may not do is said, and ends it.
+    cluster.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 3]);
+    send(&producer, "shaky", 0, &[("d", Some("4"))]);
+    let error = member.fail().await;
+    assert_eq!(*error.kind(), ErrorKind::SourceRefused, "{error}");
+}
+
+/// A token endpoint that grants a token without a signature, which the broker takes in its development mode.
+async fn token_endpoint() -> String {
+    use base64::Engine as _;
+    let encode = |text: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    let grant = move || {
+        let now = chrono::Utc::now().timestamp();
+        let claims = format!(r#"{{"sub":"reader","iat":{now},"exp":{}}}"#, now + 600);
+        let token = format!("{}.{}.", encode(r#"{"alg":"none"}"#.into()), encode(claims));
+        format!(r#"{{"access_token":"{token}","token_type":"bearer","expires_in":600}}"#)
+    };
+    let router = axum::Router::new().route("/token", axum::routing::post(async move || grant()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn we_say_who_we_are_by_every_mechanism() {
+    use dataflow::config::KafkaSasl;
+    let broker = broker();
+    broker.create_topic("private", 1, &[]).await;
+    produce(broker, "private", 0, 0..3);
+    let mut config = settings(broker, &["private"]);
+    config.brokers = broker.sasl_address.clone();
+    let (username, password) = ("reader".to_owned(), "secret".to_owned());
+    let token_url = token_endpoint().await;
+    let mechanisms = [
+        KafkaSasl::Plain { username: username.clone(), password: password.clone() },
+        KafkaSasl::ScramSha512 { username: username.clone(), password },
+        KafkaSasl::OauthBearer { token_url, client_id: username.clone(), client_secret: "s".into(), scope: None },
+    ];
+    for (n, mechanism) in mechanisms.into_iter().enumerate() {
+        config.sasl = Some(mechanism);
+        let log = Arc::new(Log::default());
+        let mut member = Member::open(&config, &format!("private{n}"), &log).await;
+        assert_eq!(member.catch_up().await.all(), pairs(0..3), "{:?}", config.sasl);
+    }
+    config.sasl = Some(KafkaSasl::Plain { username, password: "wrong".into() });
+    let error = Member::try_open(&config, "private", &Arc::new(Log::default())).await.err().unwrap();
+    assert_eq!(*error.kind(), ErrorKind::SourceRefused, "{error}");
+    assert!(error.to_string().contains("check `sasl:`") && !error.to_string().contains("wrong"), "{error}");
 }

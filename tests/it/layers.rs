@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use regex::Regex;
 
@@ -21,12 +22,17 @@ const LAYERS: [&[&str]; 9] = [
 const FILE_LINES: usize = 600;
 const FUNCTION_LINES: usize = 70;
 
-/// Where tasks, threads and channels may be made, and why.
-const MAY_SPAWN: [(&str, &str); 4] = [
-    ("src/pipeline/", "the only place that owns tasks and channels"),
-    ("src/source/kafka/", "librdkafka's consumer is polled from a thread of its own"),
-    ("src/source/file/", "files are read and decompressed on a thread of its own"),
-    ("loadtest/", "another program"),
+/// Where tasks, threads and channels may be made: the place, what may stand there (`""`: anything), and why.
+const MAY_SPAWN: [(&str, &str, &str); 5] = [
+    ("src/pipeline/", "", "the only place that owns tasks and channels"),
+    ("src/source/kafka/", "", "librdkafka's consumer is polled from a thread of its own"),
+    ("src/source/file/", "", "files are read and decompressed on a thread of its own"),
+    (
+        "src/lake/",
+        "task::spawn_blocking",
+        "disk and Parquet work leaves the runtime's threads, and is awaited in place",
+    ),
+    ("loadtest/", "", "another program"),
 ];
 
 /// Where the database client may be used.
@@ -71,7 +77,9 @@ fn rust_files(folders: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-fn sources() -> Vec<Source> {
+static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(read_sources);
+
+fn read_sources() -> Vec<Source> {
     rust_files(&["src", "loadtest/src"])
         .into_iter()
         .map(|path| Source {
@@ -190,13 +198,11 @@ fn functions(code: &str) -> Vec<Function> {
         .collect()
 }
 
-fn mentions(sources: &[Source], pattern: &str, allowed: impl Fn(&str) -> bool) -> Vec<String> {
+/// Every place that matches `pattern`, unless `allowed(path, match)`.
+fn mentions(pattern: &str, allowed: impl Fn(&str, &str) -> bool) -> Vec<String> {
     let pattern = Regex::new(pattern).unwrap();
-    sources
-        .iter()
-        .filter(|source| !allowed(&source.path))
-        .flat_map(|source| pattern.find_iter(&source.code).map(|m| format!("{}: {}", source.path, m.as_str())))
-        .collect()
+    let found = SOURCES.iter().flat_map(|source| pattern.find_iter(&source.code).map(|m| (&source.path, m.as_str())));
+    found.filter(|(path, what)| !allowed(path, what)).map(|(path, what)| format!("{path}: {what}")).collect()
 }
 
 #[track_caller]
@@ -207,7 +213,7 @@ fn assert_none(mistakes: &[String], rule: &str) {
 #[test]
 fn modules_import_only_layers_below() {
     let mut mistakes = Vec::new();
-    for source in sources().iter().filter(|s| s.path.starts_with("src/")) {
+    for source in SOURCES.iter().filter(|s| s.path.starts_with("src/")) {
         let module = module_of(&source.path);
         if module == "lib" || module == "main" {
             continue;
@@ -233,7 +239,7 @@ fn main_stands_on_the_command_line_alone() {
 #[test]
 fn files_and_functions_stay_small() {
     let mut mistakes = Vec::new();
-    for source in sources() {
+    for source in SOURCES.iter() {
         let lines = source.code.lines().count();
         if lines > FILE_LINES {
             mistakes.push(format!("{}: {lines} lines without tests, {FILE_LINES} are allowed", source.path));
@@ -252,28 +258,30 @@ fn only_the_pipeline_spawns() {
         r"\b(?:tokio|task|thread)::(?:spawn|spawn_blocking|spawn_local|Builder)\b|\bJoinSet::new|\bTaskTracker::new",
         r"|\b(?:mpsc|oneshot|watch|broadcast)::(?:unbounded_)?(?:sync_)?channel\b|\bunbounded_channel\("
     );
-    let mistakes = mentions(&sources(), pattern, |path| MAY_SPAWN.iter().any(|(place, _)| path.starts_with(place)));
+    let allowed = |path: &str, found: &str| {
+        MAY_SPAWN.iter().any(|(place, what, _)| path.starts_with(place) && (what.is_empty() || *what == found))
+    };
+    let mistakes = mentions(pattern, allowed);
     assert_none(&mistakes, "tasks, threads and channels are made in pipeline alone (or in MAY_SPAWN, with a reason)");
 }
 
 #[test]
 fn sql_stays_in_the_warehouses() {
-    let mistakes =
-        mentions(&sources(), r"\bsqlx::\w+", |path| MAY_SPEAK_SQL.iter().any(|place| path.starts_with(place)));
+    let mistakes = mentions(r"\bsqlx::\w+", |path, _| MAY_SPEAK_SQL.iter().any(|place| path.starts_with(place)));
     assert_none(&mistakes, "only warehouse speaks SQL to a database");
 }
 
 #[test]
 fn what_must_repeat_reads_no_clock() {
     let pattern = r"\b(?:Instant|SystemTime|Utc|Local)::now\b";
-    let mistakes = mentions(&sources(), pattern, |path| !CLOCKLESS.iter().any(|place| path.starts_with(place)));
+    let mistakes = mentions(pattern, |path, _| !CLOCKLESS.iter().any(|place| path.starts_with(place)));
     assert_none(&mistakes, "no clock in operators, decoders, contracts, manifests and fold");
 }
 
 #[test]
 fn nothing_is_put_off() {
     // Spelled apart, so that this file does not find itself.
-    let pattern = Regex::new(concat!(r"\bTO", r"DO\b|\bFIX", r"ME\b|\bX", r"XX\b")).unwrap();
+    let pattern = Regex::new(concat!(r"(?-u)\bTO", r"DO\b|\bFIX", r"ME\b|\bX", r"XX\b")).unwrap();
     let mistakes: Vec<String> = rust_files(&["src", "loadtest", "tests", "benches"])
         .iter()
         .filter(|path| pattern.is_match(&std::fs::read_to_string(path).unwrap()))

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, Schema};
-use dataflow::batch::{Op, Seq, TableChanges};
+use dataflow::batch::{NO_TIME, Op, Seq, TableChanges};
 use dataflow::contract::{Column, Contract, TableSchema, Type};
 use dataflow::epoch::{DeleteMode, LoadAccount, LoadUnit, TableLoad};
+use dataflow::error::ErrorKind;
 use dataflow::pipeline::fold::fold;
 use dataflow::progress::Partition;
 use dataflow::warehouse::Warehouse;
@@ -124,7 +125,7 @@ impl Model {
             return Some((a, b.clone()));
         }
         let base = change.old.unwrap_or(change.id);
-        let row = self.rows.get(&base).filter(|row| row.0 < change.seq)?;
+        let row = self.rows.get(&base).filter(|row| row.0 < change.seq && !row.3)?;
         let refused = self.refused.get(&base).is_some_and(|m| m.iter().any(|m| row.0 < *m && *m < change.seq));
         (!refused).then(|| (change.a.unwrap_or(row.1), change.b.clone().unwrap_or_else(|| row.2.clone())))
     }
@@ -369,9 +370,12 @@ async fn run_script(under: &Under, script: &Script, mode: DeleteMode) {
 fn scripts(cases: u32, mode: DeleteMode, open: impl AsyncFn() -> Under) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let under = runtime.block_on(open());
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
-    let result = TestRunner::new(config).run(&script(mode == DeleteMode::Soft), |script| {
-        let run = std::panic::AssertUnwindSafe(|| runtime.block_on(run_script(&under, &script, mode)));
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
+    let result = TestRunner::new(config).run(&script(mode != DeleteMode::Hard), |script| {
+        let run = std::panic::AssertUnwindSafe(|| match mode {
+            DeleteMode::History => runtime.block_on(run_history(&under, &script)),
+            _ => runtime.block_on(run_script(&under, &script, mode)),
+        });
         std::panic::catch_unwind(run)
             .map_err(|e| TestCaseError::fail(e.downcast_ref::<String>().cloned().unwrap_or_default()))
     });
@@ -382,22 +386,685 @@ fn scripts(cases: u32, mode: DeleteMode, open: impl AsyncFn() -> Under) {
 
 #[test]
 fn sqlite_equals_the_model_hard() {
-    scripts(100, DeleteMode::Hard, Under::sqlite);
+    scripts(60, DeleteMode::Hard, Under::sqlite);
 }
 
 #[test]
 fn sqlite_equals_the_model_soft() {
-    scripts(100, DeleteMode::Soft, Under::sqlite);
+    scripts(60, DeleteMode::Soft, Under::sqlite);
 }
 
 #[cfg(feature = "postgres")]
 #[test]
 fn postgres_equals_the_model_hard() {
-    scripts(40, DeleteMode::Hard, Under::postgres);
+    scripts(16, DeleteMode::Hard, Under::postgres);
 }
 
 #[cfg(feature = "postgres")]
 #[test]
 fn postgres_equals_the_model_soft() {
-    scripts(40, DeleteMode::Soft, Under::postgres);
+    scripts(16, DeleteMode::Soft, Under::postgres);
+}
+
+/// What history must show, from all that ever happened to a key: versions, and what ended them.
+#[derive(Debug, Default)]
+struct Past {
+    versions: BTreeMap<(i64, u64), (i64, Option<String>)>,
+    ends: std::collections::BTreeSet<(i64, u64)>,
+    truncates: std::collections::BTreeSet<u64>,
+    refused: std::collections::BTreeSet<(i64, u64)>,
+}
+
+impl Past {
+    fn end(&self, id: i64, seq: u64) -> Option<u64> {
+        let version = self.versions.range((id, seq + 1)..=(id, u64::MAX)).next().map(|((_, end), _)| *end);
+        let end = self.ends.range((id, seq + 1)..=(id, u64::MAX)).next().map(|(_, end)| *end);
+        let truncate = self.truncates.range(seq + 1..).next().copied();
+        [version, end, truncate].into_iter().flatten().min()
+    }
+
+    fn filled(&self, change: &Change) -> Option<(i64, Option<String>)> {
+        if let (Some(a), Some(b)) = (change.a, &change.b) {
+            return Some((a, b.clone()));
+        }
+        let base = change.old.unwrap_or(change.id);
+        let ((_, seq), (a, b)) = self.versions.range((base, 0)..(base, change.seq)).next_back()?;
+        let refused = self.refused.range((base, seq + 1)..(base, change.seq)).next().is_some();
+        let ended = self.end(base, *seq).is_some_and(|end| end < change.seq);
+        (!refused && !ended).then(|| (change.a.unwrap_or(*a), change.b.clone().unwrap_or_else(|| b.clone())))
+    }
+
+    fn change(&mut self, change: &Change) {
+        let at = (change.id, change.seq);
+        match change.op {
+            Op::Truncate => drop(self.truncates.insert(change.seq)),
+            Op::Refused => drop(self.refused.insert(at)),
+            Op::Delete => drop(self.ends.insert(at)),
+            _ => {
+                let filled = self.filled(change);
+                if let Some(old) = change.old {
+                    self.ends.insert((old, change.seq));
+                }
+                match filled {
+                    _ if self.versions.contains_key(&at) => {}
+                    Some(values) => drop(self.versions.insert(at, values)),
+                    None if change.old.is_some() => drop(self.ends.insert(at)),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn rows(&self) -> Vec<Vec<Option<String>>> {
+        let row = |((id, seq), (a, b)): (&(i64, u64), &(i64, Option<String>))| {
+            let end = self.end(*id, *seq);
+            let end_seq = end.map(|end| self::seq(end).to_string());
+            let current = if end.is_none() { "1" } else { "0" };
+            vec![
+                Some(id.to_string()),
+                Some(self::seq(*seq).to_string()),
+                Some(a.to_string()),
+                b.clone(),
+                end_seq,
+                Some(current.to_owned()),
+                Some(clock(*seq)),
+                end.map(clock),
+            ]
+        };
+        self.versions.iter().map(row).collect()
+    }
+}
+
+/// The commit time of change `seq`, to the minute and second.
+fn clock(seq: u64) -> String {
+    format!("{:02}:{:02}", seq / 60, seq % 60)
+}
+
+async fn run_history(under: &Under, script: &Script) {
+    let contract = contract();
+    under.reset().await;
+    under.warehouse().ensure(&contract, DeleteMode::History).await.unwrap();
+    let mut past = Past::default();
+    let clock = match &under.reader {
+        Reader::Sqlite(_) => |column: &str| format!("strftime('%M:%S', {column})"),
+        #[cfg(feature = "postgres")]
+        Reader::Postgres(_) => |column: &str| format!("to_char({column} AT TIME ZONE 'UTC', 'MI:SS')"),
+    };
+    let query = format!(
+        "SELECT CAST(id AS text), _seq, CAST(a AS text), b, _end_seq, CASE WHEN _current THEN '1' ELSE '0' END, {}, {} \
+         FROM things ORDER BY things.id, _seq",
+        clock("_valid_from"),
+        clock("_valid_to")
+    );
+    for (n, cut) in script.cuts.windows(2).enumerate() {
+        let rows: Vec<Change> = script.delivered[cut[0]..cut[1]].iter().map(|i| script.changes[*i].clone()).collect();
+        let batches = rows.chunks(7).map(|rows| batch(&contract, rows)).collect();
+        let load = fold(&contract, DeleteMode::History, batches, true).unwrap();
+        let applied = under.warehouse().apply(&unit(n as u64, vec![load])).await.unwrap();
+        assert!(applied.accounts["things"].balances());
+        rows.iter().for_each(|change| past.change(change));
+        let (left, right) = (under.rows(&query).await, past.rows());
+        let differ = left.iter().zip(&right).find(|(left, right)| left != right);
+        assert!(left.len() == right.len() && differ.is_none(), "after unit {n}: {differ:?}");
+    }
+}
+
+#[test]
+fn sqlite_equals_the_model_history() {
+    scripts(60, DeleteMode::History, Under::sqlite);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_equals_the_model_history() {
+    scripts(16, DeleteMode::History, Under::postgres);
+}
+
+// Every scenario runs on both warehouses.
+
+mod on_sqlite {
+    use super::Under;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_type_is_kept_exactly() {
+        super::every_type_is_kept_exactly(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nul_in_text() {
+        super::nul_in_text(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keys_move_and_swap() {
+        super::keys_move_and_swap(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn incomplete_rows_are_kept_apart() {
+        super::incomplete_rows_are_kept_apart(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tombstones_outlive_rows() {
+        super::tombstones_outlive_rows(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn two_loaders_race() {
+        super::two_loaders_race(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_log_is_refused() {
+        super::another_log_is_refused(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tables_grow() {
+        super::tables_grow(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn own_columns_stay() {
+        super::own_columns_stay(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn incompatible_columns_are_refused() {
+        super::incompatible_columns_are_refused(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn append_only_tables() {
+        super::append_only_tables(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn readers_are_not_blocked() {
+        super::readers_are_not_blocked(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_taken_view_name() {
+        super::a_taken_view_name(Under::sqlite().await).await;
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod on_postgres {
+    use super::Under;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_type_is_kept_exactly() {
+        super::every_type_is_kept_exactly(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nul_in_text() {
+        super::nul_in_text(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keys_move_and_swap() {
+        super::keys_move_and_swap(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn incomplete_rows_are_kept_apart() {
+        super::incomplete_rows_are_kept_apart(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tombstones_outlive_rows() {
+        super::tombstones_outlive_rows(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn two_loaders_race() {
+        super::two_loaders_race(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_log_is_refused() {
+        super::another_log_is_refused(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tables_grow() {
+        super::tables_grow(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn own_columns_stay() {
+        super::own_columns_stay(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn incompatible_columns_are_refused() {
+        super::incompatible_columns_are_refused(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn append_only_tables() {
+        super::append_only_tables(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn readers_are_not_blocked() {
+        super::readers_are_not_blocked(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_taken_view_name() {
+        super::a_taken_view_name(Under::postgres().await).await;
+    }
+}
+
+impl Under {
+    fn is_sqlite(&self) -> bool {
+        matches!(self.reader, Reader::Sqlite(_))
+    }
+
+    async fn load(&self, n: u64, mode: DeleteMode, keep: bool, rows: &[Change]) -> LoadAccount {
+        let contract = contract();
+        let load = fold(&contract, mode, vec![batch(&contract, rows)], keep).unwrap();
+        let applied = self.warehouse().apply(&unit(n, vec![load])).await.unwrap();
+        assert!(applied.accounts["things"].balances());
+        applied.accounts["things"]
+    }
+}
+
+fn put(seq: u64, id: i64, a: i64, b: &str) -> Change {
+    Change { op: Op::Create, seq, id, old: None, a: Some(a), b: Some(Some(b.into())) }
+}
+
+fn moved(seq: u64, old: i64, id: i64) -> Change {
+    Change { op: Op::Move, seq, id, old: Some(old), a: None, b: None }
+}
+
+fn gone(seq: u64, id: i64) -> Change {
+    Change { op: Op::Delete, seq, id, old: None, a: None, b: None }
+}
+
+fn partial(seq: u64, id: i64, a: i64) -> Change {
+    Change { op: Op::Update, seq, id, old: None, a: Some(a), b: None }
+}
+
+/// A contract of the table `t` with these columns; the first is the key unless `key` is false.
+fn table(columns: &[(&str, Type)], key: bool) -> Arc<Contract> {
+    let schema = TableSchema {
+        columns: columns.iter().map(|(name, data_type)| Column::new(*name, *data_type)).collect(),
+        key: if key { vec![columns[0].0.to_owned()] } else { Vec::new() },
+    };
+    Arc::new(Contract { table: "t".into(), version: 1, input: schema.clone(), output: schema })
+}
+
+fn created(contract: &Arc<Contract>, first: u64, columns: Vec<ArrayRef>) -> TableChanges {
+    let rows = RecordBatch::try_new(contract.output.arrow(), columns).unwrap();
+    let count = rows.num_rows();
+    TableChanges {
+        contract: Arc::clone(contract),
+        partition: Partition::new("shop", "t/0"),
+        ops: vec![Op::Create; count],
+        seqs: (first..first + count as u64).map(seq).collect(),
+        source_times_us: vec![NO_TIME; count],
+        unchanged: vec![None; rows.num_columns()],
+        old_keys: None,
+        rows,
+    }
+}
+
+async fn try_load(under: &Under, n: u64, changes: TableChanges) -> dataflow::error::Result<LoadAccount> {
+    let contract = Arc::clone(&changes.contract);
+    let load = fold(&contract, DeleteMode::Hard, vec![changes], false)?;
+    Ok(under.warehouse().apply(&unit(n, vec![load])).await?.accounts["t"])
+}
+
+async fn every_type_is_kept_exactly(under: Under) {
+    let decimal = |precision, scale| Type::Decimal { precision, scale };
+    let columns = [
+        ("id", Type::Int),
+        ("yes", Type::Boolean),
+        ("small", Type::SmallInt),
+        ("big", Type::BigInt),
+        ("f4", Type::Real),
+        ("f8", Type::Double),
+        ("dec", decimal(38, 10)),
+        ("wide", decimal(76, 0)),
+        ("num", Type::Numeric),
+        ("day", Type::Date),
+        ("clock", Type::Time),
+        ("span", Type::Duration),
+        ("ts", Type::Timestamp),
+        ("tstz", Type::TimestampTz),
+        ("word", Type::TEXT),
+        ("short", Type::Text { max_bytes: Some(8) }),
+        ("raw", Type::Binary),
+        ("doc", Type::Json),
+        ("uid", Type::Uuid),
+        ("or\"der", Type::TEXT),
+    ];
+    let contract = table(&columns, true);
+    let cast = |texts: [Option<&str>; 4], data_type: Type| -> ArrayRef {
+        arrow::compute::cast(&(Arc::new(StringArray::from(texts.to_vec())) as ArrayRef), &data_type.arrow()).unwrap()
+    };
+    let max38 = "9999999999999999999999999999.9999999999";
+    let max76 = "9".repeat(76);
+    let us = |values: [Option<i64>; 4]| TimestampMicrosecondArray::from(values.to_vec());
+    // 2000 years of microseconds: far, but inside what everybody prints.
+    let far = 63_113_904_000_000_000;
+    let times = [Some(0), Some(-1), Some(far), None];
+    let values: Vec<ArrayRef> = vec![
+        Arc::new(arrow::array::Int32Array::from(vec![1, 2, i32::MIN, 4])),
+        Arc::new(arrow::array::BooleanArray::from(vec![Some(true), Some(false), None, None])),
+        Arc::new(arrow::array::Int16Array::from(vec![Some(i16::MIN), Some(i16::MAX), Some(0), None])),
+        Arc::new(Int64Array::from(vec![Some(i64::MIN), Some(i64::MAX), Some(0), None])),
+        Arc::new(arrow::array::Float32Array::from(vec![Some(f32::NAN), Some(f32::INFINITY), Some(0.1), None])),
+        Arc::new(arrow::array::Float64Array::from(vec![Some(f64::NAN), Some(f64::NEG_INFINITY), Some(0.1), None])),
+        cast([Some(max38), Some("-0.0000000001"), Some("0"), None], decimal(38, 10)),
+        cast([Some(&max76), Some(&format!("-{max76}")), Some("10000"), None], decimal(76, 0)),
+        Arc::new(StringArray::from(vec![Some("-12345678901234567890.0123450"), Some("NaN"), Some("0.0001"), None])),
+        Arc::new(arrow::array::Date32Array::from(vec![Some(0), Some(-735_160), Some(2_932_896), None])),
+        Arc::new(arrow::array::Time64MicrosecondArray::from(vec![
+            Some(0),
+            Some(86_399_999_999),
+            Some(86_400_000_000),
+            None,
+        ])),
+        Arc::new(Int64Array::from(vec![Some(0), Some(-90_061_000_001), Some(3_600_000_000_000), None])),
+        Arc::new(us(times)),
+        Arc::new(us(times).with_timezone("UTC")),
+        Arc::new(StringArray::from(vec![Some(""), Some("it's \"quoted\" \\N \t\n"), Some("日本 🎉"), None])),
+        Arc::new(StringArray::from(vec![Some(""), Some("12345678"), Some("日本"), None])),
+        Arc::new(arrow::array::BinaryArray::from(vec![Some(&b""[..]), Some(b"\0\xff"), Some(b"abc"), None])),
+        Arc::new(StringArray::from(vec![
+            Some("{\"b\":1,  \"a\":[1.0,null]}"),
+            Some("null"),
+            Some("\"\\u0000\""),
+            None,
+        ])),
+        Arc::new(StringArray::from(vec![
+            Some("00000000-0000-0000-0000-000000000000"),
+            Some("ffffffff-ffff-ffff-ffff-ffffffffffff"),
+            Some("123e4567-e89b-12d3-a456-426614174000"),
+            None,
+        ])),
+        Arc::new(StringArray::from(vec![Some("x"), None, Some(""), None])),
+    ];
+    under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap();
+    let account = try_load(&under, 0, created(&contract, 1, values)).await.unwrap();
+    assert_eq!(account, LoadAccount { loaded: 4, applied: 4, ..LoadAccount::default() });
+    let text = |name: &str| {
+        let quoted = format!("\"{}\"", name.replace('"', "\"\""));
+        let binary = if under.is_sqlite() { "hex(raw)" } else { "upper(encode(raw, 'hex'))" };
+        if name == "raw" {
+            format!("CASE WHEN raw IS NOT NULL THEN {binary} END")
+        } else {
+            format!("CAST({quoted} AS text)")
+        }
+    };
+    let mut shown = Vec::new();
+    for (name, _) in &columns[1..] {
+        let rows = under.rows(&format!("SELECT {} FROM t ORDER BY _seq", text(name))).await;
+        let values: Vec<String> = rows.into_iter().map(|r| r[0].clone().unwrap_or_else(|| "∅".into())).collect();
+        shown.push(format!("{name}: {}", values.join(" | ")));
+    }
+    let shown = shown.join("\n");
+    if under.is_sqlite() {
+        insta::assert_snapshot!(shown, @"");
+    } else {
+        insta::assert_snapshot!(shown, @"");
+    }
+}
+
+async fn nul_in_text(under: Under) {
+    let contract = table(&[("id", Type::Int), ("word", Type::TEXT)], true);
+    under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap();
+    let id: ArrayRef = Arc::new(arrow::array::Int32Array::from(vec![1]));
+    let word: ArrayRef = Arc::new(StringArray::from(vec!["a\0b"]));
+    let result = try_load(&under, 0, created(&contract, 1, vec![id, word])).await;
+    if under.is_sqlite() {
+        assert_eq!(result.unwrap().applied, 1);
+        assert_eq!(under.rows("SELECT hex(word) FROM t").await, [[Some("610062".to_owned())]]);
+        return;
+    }
+    let error = result.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Table("t".into()));
+    assert!(error.to_string().contains("t.word") && error.to_string().contains("NUL"), "{error}");
+    // Nothing of the unit is there, and the connection is fit for the next one.
+    assert_eq!(under.warehouse().applied("g").await.unwrap(), None);
+    let id: ArrayRef = Arc::new(arrow::array::Int32Array::from(vec![1]));
+    let word: ArrayRef = Arc::new(StringArray::from(vec!["ab"]));
+    assert_eq!(try_load(&under, 0, created(&contract, 1, vec![id, word])).await.unwrap().applied, 1);
+}
+
+async fn keys_move_and_swap(under: Under) {
+    let mode = DeleteMode::Hard;
+    under.warehouse().ensure(&contract(), mode).await.unwrap();
+    under.load(0, mode, false, &[put(1, 1, 10, "one"), put(2, 2, 20, "two")]).await;
+    // Through a third key, partial rows only: bases must be read before anything is deleted or overwritten.
+    let account = under.load(1, mode, false, &[moved(3, 1, 9), moved(4, 2, 1), moved(5, 9, 2)]).await;
+    assert_eq!(account, LoadAccount { loaded: 3, applied: 2, superseded: 1, incomplete: 0 });
+    let two_and_one = [(1, (4, 20, Some("two".into()), false)), (2, (5, 10, Some("one".into()), false))];
+    assert_eq!(under.things(false).await, BTreeMap::from(two_and_one));
+}
+
+async fn incomplete_rows_are_kept_apart(under: Under) {
+    let mode = DeleteMode::Hard;
+    under.warehouse().ensure(&contract(), mode).await.unwrap();
+    let account =
+        under.load(0, mode, false, &[put(1, 1, 10, "one"), partial(2, 7, 70), gone(3, 1), partial(4, 1, 11)]).await;
+    assert_eq!(account, LoadAccount { loaded: 4, applied: 1, superseded: 1, incomplete: 2 });
+    assert_eq!(under.things(false).await, BTreeMap::new());
+    let mut found = under.warehouse().incompletes("g", 0).await.unwrap();
+    found.sort_by(|a, b| a.seq.cmp(&b.seq));
+    let keys: Vec<&str> = found.iter().map(|row| row.key.as_str()).collect();
+    assert_eq!(keys, ["{\"id\":7}", "{\"id\":1}"]);
+    assert_eq!(found[0].missing, ["b"]);
+    assert_eq!(found[0].partition, "shop:things/0");
+    assert_eq!(under.warehouse().incompletes("g", 1).await.unwrap(), []);
+    let fresh = under.warehouse().freshness().await.unwrap();
+    assert_eq!((fresh[0].rows, fresh[0].epoch, fresh[0].max_source_time_us), (1, 1, Some(4_000_000)));
+    let view = under.rows("SELECT \"table\", CAST(rows AS text), CAST(epoch AS text) FROM freshness").await;
+    assert_eq!(view, [[Some("things".to_owned()), Some("1".to_owned()), Some("1".to_owned())]]);
+}
+
+async fn tombstones_outlive_rows(under: Under) {
+    let mode = DeleteMode::Hard;
+    under.warehouse().ensure(&contract(), mode).await.unwrap();
+    under.load(0, mode, true, &[put(1, 1, 10, "one"), put(2, 2, 20, "two")]).await;
+    under.load(1, mode, true, &[gone(5, 1)]).await;
+    let late = under.load(2, mode, true, &[put(3, 1, 10, "late"), put(1, 2, 0, "older")]).await;
+    assert_eq!((late.applied, late.superseded), (0, 2));
+    assert_eq!(under.things(false).await.keys().collect::<Vec<_>>(), [&2]);
+    let newer = under.load(3, mode, true, &[put(6, 1, 11, "again")]).await;
+    assert_eq!(newer.applied, 1);
+    assert_eq!(under.rows("SELECT key FROM _dataflow_tombstones").await.len(), 0);
+    under.load(4, mode, true, &[gone(7, 1)]).await;
+    assert_eq!(under.rows("SELECT key FROM _dataflow_tombstones").await.len(), 1);
+    under.load(5, mode, false, &[put(8, 3, 0, "")]).await;
+    assert_eq!(under.rows("SELECT key FROM _dataflow_tombstones").await.len(), 0);
+}
+
+async fn two_loaders_race(under: Under) {
+    let mode = DeleteMode::Hard;
+    under.warehouse().ensure(&contract(), mode).await.unwrap();
+    let other = dataflow::warehouse::open(&under.config, "t").await.unwrap();
+    for n in 0..5 {
+        let load = |a| {
+            let contract = contract();
+            let rows = [put(n + 1, 1, a, "x"), put(n + 1, 2 + n as i64, a, "y")];
+            unit(n, vec![fold(&contract, mode, vec![batch(&contract, &rows)], false).unwrap()])
+        };
+        let (first, second) = (load(1), load(1));
+        let (first, second) = tokio::join!(under.warehouse().apply(&first), other.apply(&second));
+        let (won, lost) = if first.is_ok() { (first, second) } else { (second, first) };
+        assert_eq!(won.unwrap().accounts["things"].applied, 2);
+        assert_eq!(*lost.unwrap_err().kind(), ErrorKind::LedgerMoved);
+    }
+    let applied = under.warehouse().applied("g").await.unwrap().unwrap();
+    assert_eq!((applied.through, applied.accounts["things"].applied), (5, 10));
+}
+
+async fn another_log_is_refused(under: Under) {
+    under.warehouse().ensure(&contract(), DeleteMode::Hard).await.unwrap();
+    under.load(0, DeleteMode::Hard, false, &[put(1, 1, 1, "")]).await;
+    let foreign = LoadUnit { log: Uuid::max(), ..unit(1, Vec::new()) };
+    let error = under.warehouse().apply(&foreign).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::LedgerForeign);
+    assert!(error.help_text().is_some());
+    let early = under.warehouse().apply(&unit(7, Vec::new())).await.unwrap_err();
+    assert_eq!(*early.kind(), ErrorKind::LedgerMoved);
+}
+
+async fn tables_grow(under: Under) {
+    let first = table(&[("id", Type::Int), ("n", Type::Int), ("s", Type::Text { max_bytes: Some(3) })], true);
+    let decimal = Type::Decimal { precision: 12, scale: 2 };
+    let second = table(&[("id", Type::BigInt), ("n", decimal), ("s", Type::TEXT), ("new", Type::Boolean)], true);
+    let ints = |values: Vec<i32>| -> ArrayRef { Arc::new(arrow::array::Int32Array::from(values)) };
+    under.warehouse().ensure(&first, DeleteMode::Hard).await.unwrap();
+    let abc: ArrayRef = Arc::new(StringArray::from(vec!["abc"]));
+    try_load(&under, 0, created(&first, 1, vec![ints(vec![1]), ints(vec![7]), abc])).await.unwrap();
+    for _ in 0..2 {
+        under.warehouse().ensure(&second, DeleteMode::Hard).await.unwrap();
+    }
+    let big: ArrayRef = Arc::new(Int64Array::from(vec![i64::MAX]));
+    let money = arrow::array::Decimal128Array::from(vec![123_456_789_012]).with_precision_and_scale(12, 2).unwrap();
+    let long: ArrayRef = Arc::new(StringArray::from(vec!["longer than three"]));
+    let new: ArrayRef = Arc::new(arrow::array::BooleanArray::from(vec![true]));
+    try_load(&under, 1, created(&second, 2, vec![big, Arc::new(money), long, new])).await.unwrap();
+    let rows = under.rows("SELECT CAST(id AS text), CAST(n AS text), s FROM t ORDER BY _seq").await;
+    let seven = if under.is_sqlite() { "7" } else { "7.00" };
+    let text = |text: &str| Some(text.to_owned());
+    let expected = [
+        [text("1"), text(seven), text("abc")],
+        [text("9223372036854775807"), text("1234567890.12"), text("longer than three")],
+    ];
+    assert_eq!(rows, expected);
+    // An older contract (a loader that has not seen the new one yet) changes nothing.
+    under.warehouse().ensure(&first, DeleteMode::Hard).await.unwrap();
+}
+
+async fn own_columns_stay(under: Under) {
+    under.execute("CREATE TABLE t (note text DEFAULT 'mine', id bigint, extra integer)").await;
+    under.execute("INSERT INTO t (id, extra) VALUES (1, 5)").await;
+    let contract = table(&[("id", Type::Int), ("word", Type::TEXT)], true);
+    under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap();
+    let ids: ArrayRef = Arc::new(arrow::array::Int32Array::from(vec![2, 3]));
+    let words: ArrayRef = Arc::new(StringArray::from(vec!["b", "c"]));
+    try_load(&under, 0, created(&contract, 1, vec![ids, words])).await.unwrap();
+    let rows = under.rows("SELECT note, CAST(id AS text), CAST(extra AS text), word FROM t ORDER BY t.id").await;
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(rows[0], [text("mine"), text("1"), text("5"), None]);
+    assert_eq!(rows[2], [text("mine"), text("3"), None, text("c")]);
+    // A key that is not unique cannot be merged into, and the message says so.
+    under.execute("CREATE TABLE things (id bigint, a bigint, b text); INSERT INTO things (id) VALUES (1), (1)").await;
+    let error = under.warehouse().ensure(&self::contract(), DeleteMode::Hard).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Table("things".into()));
+    assert!(error.help_text().unwrap().contains("unique"));
+}
+
+async fn incompatible_columns_are_refused(under: Under) {
+    under.execute("CREATE TABLE t (id integer PRIMARY KEY, word integer)").await;
+    let contract = table(&[("id", Type::Int), ("word", Type::Binary)], true);
+    let error = match under.is_sqlite() {
+        // SQLite keeps bytes in any column, but no whole numbers as floats.
+        true => {
+            under.execute("CREATE TABLE things (id integer PRIMARY KEY, a real, b text)").await;
+            under.warehouse().ensure(&self::contract(), DeleteMode::Hard).await.unwrap_err()
+        }
+        false => under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap_err(),
+    };
+    assert!(matches!(error.kind(), ErrorKind::Table(_)), "{error}");
+    assert!(error.help_text().is_some());
+}
+
+async fn append_only_tables(under: Under) {
+    let contract = table(&[("a", Type::Int), ("b", Type::TEXT)], false);
+    under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap();
+    let columns = || -> Vec<ArrayRef> {
+        let same: ArrayRef = Arc::new(StringArray::from(vec!["same", "same"]));
+        vec![Arc::new(arrow::array::Int32Array::from(vec![1, 1])), same]
+    };
+    let account = try_load(&under, 0, created(&contract, 1, columns())).await.unwrap();
+    assert_eq!(account, LoadAccount { loaded: 2, applied: 2, ..LoadAccount::default() });
+    try_load(&under, 1, created(&contract, 3, columns())).await.unwrap();
+    let rows = under.rows("SELECT _seq, _partition FROM t ORDER BY _seq").await;
+    assert_eq!(rows.len(), 4);
+    assert_eq!(rows[3], [Some(seq(4).to_string()), Some("shop:t/0".to_owned())]);
+}
+
+async fn readers_are_not_blocked(under: Under) {
+    let mode = DeleteMode::Hard;
+    under.warehouse().ensure(&contract(), mode).await.unwrap();
+    under.load(0, mode, false, &[put(1, 1, 1, "before")]).await;
+    // A reader in the middle of its transaction sees what it saw, and the load does not wait for it.
+    match &under.reader {
+        Reader::Sqlite(pool) => {
+            let mut reader = pool.begin().await.unwrap();
+            let count = "SELECT count(*) FROM things";
+            assert_eq!(sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *reader).await.unwrap(), 1);
+            under.load(1, mode, false, &[put(2, 2, 2, "after")]).await;
+            assert_eq!(sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *reader).await.unwrap(), 1);
+        }
+        #[cfg(feature = "postgres")]
+        Reader::Postgres(pool) => {
+            let mut reader = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+            let count = "SELECT count(*) FROM things";
+            assert_eq!(sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *reader).await.unwrap(), 1);
+            under.load(1, mode, false, &[put(2, 2, 2, "after")]).await;
+            assert_eq!(sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *reader).await.unwrap(), 1);
+        }
+    }
+    assert_eq!(under.things(false).await.len(), 2);
+}
+
+async fn a_taken_view_name(under: Under) {
+    under.execute("DROP VIEW freshness").await;
+    under.execute("CREATE TABLE freshness (mine integer)").await;
+    for _ in 0..2 {
+        dataflow::warehouse::open(&under.config, "t").await.unwrap();
+    }
+    assert_eq!(under.rows("SELECT \"table\" FROM dataflow_freshness").await.len(), 0);
+}
+
+/// The process that loses the answer to its commit: failpoints belong to a whole process, so it is one of its own.
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by the_ledger_tells_what_a_lost_answer_did"]
+async fn loses_answers() {
+    dataflow::failpoint::setup();
+    let mut all = vec![Under::sqlite().await];
+    #[cfg(feature = "postgres")]
+    all.push(Under::postgres().await);
+    for under in all {
+        under.warehouse().ensure(&contract(), DeleteMode::Hard).await.unwrap();
+        let load = fold(&contract(), DeleteMode::Hard, vec![batch(&contract(), &[put(1, 1, 1, "")])], false).unwrap();
+        let error = under.warehouse().apply(&unit(0, vec![load])).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::WarehouseUnavailable);
+        let through = under.warehouse().applied("g").await.unwrap().map(|applied| applied.through);
+        println!("through={} rows={}", through.unwrap_or(0), under.things(false).await.len());
+    }
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn the_ledger_tells_what_a_lost_answer_did() {
+    let run = |failpoint: &str| {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "warehouse::loses_answers", "--ignored", "--nocapture"])
+            .env("FAILPOINTS", failpoint)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text.lines().filter(|line| line.starts_with("through=")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let warehouses = if cfg!(feature = "postgres") { 2 } else { 1 };
+    assert_eq!(run("warehouse.commit.after=return(lost)"), vec!["through=1 rows=1"; warehouses]);
+    for place in ["copy.before", "copy.after", "ledger.before", "ledger.after", "commit.before"] {
+        let found = run(&format!("warehouse.{place}=return(error)"));
+        assert_eq!(found, vec!["through=0 rows=0"; warehouses], "{place}");
+    }
 }

@@ -77,7 +77,7 @@ impl Blocks {
             let token = cursor.value()?;
             match (name.raw, token) {
                 ("schema", Token::Object(_) | Token::Null) if schema.is_none() => schema = Some(cursor.slice(from)),
-                ("payload", _) if payload.is_none() => payload = Some(from),
+                ("payload", Token::Object(_) | Token::Null) if payload.is_none() => payload = Some(from),
                 _ => return None,
             }
             if !cursor.more(b'}')? {

@@ -1,15 +1,13 @@
 //! One event becomes one row of its table, or a refusal.
 
-use super::builder::Problem;
 use super::envelope::{self, Payload, Source};
-use super::key::{self, MessageKey};
+use super::key::MessageKey;
 use super::moves;
 use super::redelivery::{self, Identity};
-use super::row::{self, Layout, Reading, RowError, Target};
+use super::row::{Layout, Reading, RowError};
 use super::rows::Rows;
-use super::scan::Token;
 use super::schema::{Described, WireColumn};
-use super::wire::Wire;
+use super::write::{fill, refusal, write_row};
 use super::{Context, DebeziumJson, Outcome, Refusal};
 use crate::batch::{NO_TIME, Op, RawRecord, Seq};
 use crate::error::Result;
@@ -18,6 +16,8 @@ use crate::error::Result;
 #[derive(Clone, Copy)]
 pub(super) struct Event<'a> {
     pub op: Op,
+    /// Whether the event said `op`; a flattened row need not.
+    pub said: bool,
     /// The row after the change; for a delete what may hold the key.
     pub row: Option<&'a str>,
     pub flat: bool,
@@ -37,6 +37,7 @@ impl<'a> Event<'a> {
     fn new(op: Op, row: Option<&'a str>, flat: bool, time: i64) -> Self {
         Self {
             op,
+            said: true,
             row,
             flat,
             seq: Seq::default(),
@@ -61,25 +62,30 @@ impl DebeziumJson {
         payload: &Payload<'_>,
         block: Option<usize>,
     ) -> Result<Outcome> {
-        let event = match event(payload, self.tables[table].fixed_key.as_ref().is_some_and(Vec::is_empty)) {
+        let event = match event(payload) {
             Ok(event) => event,
             Err(refusal) => return Ok(Outcome::Refused(Refusal { table: Some(table), ..refusal })),
         };
         self.tables[table].flattened = Some(event.flat);
-        let key = MessageKey::read(record.key(), &mut self.keys, &mut self.hints.1);
+        let key = self.key(record);
         let event = Event { seq: context.seq(record), key, block, ..event };
         self.apply(context, table, &event)
     }
 
     /// A delete that is nothing but a key.
     pub(super) fn delete_by_key(&mut self, context: &Context<'_>, record: &RawRecord<'_>) -> Result<Outcome> {
-        let table = match context.stream.map(|stream| self.by_stream.get(stream)) {
-            Some(Some(table)) => *table,
+        let table = match context.stream.map(|_| context.table) {
+            Some(Some(table)) => table,
             Some(None) => return Ok(Outcome::Unrouted),
             None if self.tables.len() == 1 => 0,
-            None => return Ok(Outcome::Control),
+            None => {
+                return Ok(Outcome::Refused(Refusal::decode(
+                    "a flattened delete does not name its table; give the source a `stream:`, or let the connector send \
+                     deletes as rows (`delete.tombstone.handling.mode=rewrite`)",
+                )));
+            }
         };
-        let key = MessageKey::read(record.key(), &mut self.keys, &mut self.hints.1);
+        let key = self.key(record);
         let seq = context.seq(record);
         let event = Event { seq, key, ..Event::new(Op::Delete, None, true, NO_TIME) };
         self.apply(context, table, &event)
@@ -106,6 +112,12 @@ impl DebeziumJson {
         {
             return Ok(Err(refusal));
         }
+        let mut event = event;
+        let added;
+        if !event.said && self.tables[table].key().is_empty() {
+            added = Event { op: Op::Create, ..*event };
+            event = &added;
+        }
         if self.is_repeat(table, event) {
             return Ok(Ok(Outcome::Redelivered));
         }
@@ -121,6 +133,9 @@ impl DebeziumJson {
         }
         match self.read_row(context, table, event) {
             Ok(()) => Ok(Ok(Outcome::Row)),
+            Err(RowError::Learn) if self.has_layout(table, event) => {
+                Ok(Err(Refusal::decode("the row has a field that its schema block does not describe")))
+            }
             Err(RowError::Learn) => self.relearn(context, table, event),
             Err(error) => Ok(Err(refusal(error))),
         }
@@ -169,9 +184,9 @@ impl DebeziumJson {
         if !same || !moves::belong_together(delete, create, (old.source, new.source)) {
             return Ok(None);
         }
-        let Ok(event) = event(&payload, false) else { return Ok(None) };
-        let old_key = Some(MessageKey::read(delete.key(), &mut self.keys, &mut self.hints.1));
-        let key = MessageKey::read(create.key(), &mut self.keys, &mut self.hints.1);
+        let Ok(event) = event(&payload) else { return Ok(None) };
+        let old_key = Some(self.key(delete));
+        let key = self.key(create);
         let event = Event { op: Op::Move, seq: context.seq(create), key, old_key, block, ..event };
         self.tables[table].flattened = Some(false);
         match self.try_apply(context, table, &event)? {
@@ -209,17 +224,24 @@ impl DebeziumJson {
         }
         if let Some(block) = event.block {
             let block = self.values.get_mut(block);
-            let wires = match &block.described {
-                Described::Envelope(wires) | Described::Row(wires) => wires,
-                Described::Control | Described::Nothing => return self.agree_plain(table, event),
+            let wires = match (&block.described, event.flat) {
+                (Described::Envelope(wires), false) | (Described::Row(wires), true) => wires,
+                (Described::Nothing, _) => return self.agree_plain(table, event),
+                _ => {
+                    return Ok(Err(Refusal::decode(
+                        "the schema block describes something else than the payload holds",
+                    )));
+                }
             };
             let current = block.layout.as_ref().is_some_and(|(of, epoch, _)| *of == table && *epoch == state.epoch);
             if !current {
                 let names = &self.names;
                 let wires: Vec<WireColumn> =
                     wires.iter().filter(|w| !(event.flat && names.is_meta(&w.name))).cloned().collect();
-                let layout = state.learn_block(&wires, &event.key.names(), event.key.wires(&self.keys))?;
-                block.layout = Some((table, state.epoch, layout));
+                match state.learn_block(&wires, &event.key.names(), event.key.wires(&self.keys))? {
+                    Ok(layout) => block.layout = Some((table, state.epoch, layout)),
+                    Err(why) => return Ok(Err(Refusal::contract(why))),
+                }
             }
             return Ok(Ok(()));
         }
@@ -256,6 +278,11 @@ impl DebeziumJson {
         }
     }
 
+    fn has_layout(&self, table: usize, event: &Event<'_>) -> bool {
+        let layout = |block| self.values.get(block).layout.as_ref();
+        event.block.and_then(layout).is_some_and(|(of, ..)| *of == table)
+    }
+
     /// Reads the event's row into the builders; an abandoned row when it fails.
     fn read_row(
         &mut self,
@@ -290,106 +317,7 @@ impl DebeziumJson {
     }
 }
 
-fn write_row(
-    layout: &Layout,
-    rows: &mut Rows,
-    event: &Event<'_>,
-    how: Reading<'_>,
-    key_wires: &[WireColumn],
-) -> std::result::Result<(), RowError> {
-    if event.op == Op::Delete {
-        write_key(layout, rows, event, key_wires, true)?;
-        fill(rows, false);
-    } else {
-        row::read(event.row.unwrap_or("{}"), layout, rows, how)?;
-        write_key(layout, rows, event, key_wires, false)?;
-        write_old_key(layout, rows, event, key_wires)?;
-        fill(rows, matches!(event.op, Op::Update | Op::Move));
-    }
-    if let Some(column) = rows.lacking(event.op != Op::Delete) {
-        return Err(RowError::Lacking { name: rows.contract.input.columns[column].name.clone() });
-    }
-    if matches!(event.op, Op::Create | Op::Read)
-        && let Some(column) = rows.any_unchanged()
-    {
-        return Err(RowError::Incomplete { name: rows.contract.input.columns[column].name.clone() });
-    }
-    rows.finish_row(event.op, event.seq, event.time);
-    Ok(())
-}
-
-/// Fills the key columns that the row does not have yet: from the message key, and for a delete without one from the row.
-fn write_key(
-    layout: &Layout,
-    rows: &mut Rows,
-    event: &Event<'_>,
-    key_wires: &[WireColumn],
-    delete: bool,
-) -> std::result::Result<(), RowError> {
-    for at in 0..rows.key().len() {
-        let index = rows.key()[at];
-        if rows.has(index) {
-            continue;
-        }
-        let name = rows.contract.input.columns[index].name.clone();
-        let in_row = || event.row.filter(|_| delete).and_then(|row| key::field(row, &name));
-        let token = match event.key.field(&name) {
-            Some(token) => Some((token, key_wires.iter().find(|w| w.name == name).map(|w| w.wire))),
-            None => in_row().map(|token| (token, None)),
-        };
-        let Some((token, wire)) = token else { return Err(RowError::Lacking { name }) };
-        let wire = wire.unwrap_or_else(|| wire_of(layout, &name));
-        rows.append(index, wire, token).map_err(|problem| column_error(rows, index, token, problem))?;
-    }
-    Ok(())
-}
-
-/// A move's old key, from the message key of its delete half.
-fn write_old_key(
-    layout: &Layout,
-    rows: &mut Rows,
-    event: &Event<'_>,
-    key_wires: &[WireColumn],
-) -> std::result::Result<(), RowError> {
-    let Some(old) = event.old_key else { return Ok(()) };
-    for at in 0..rows.key().len() {
-        let index = rows.key()[at];
-        let name = rows.contract.input.columns[index].name.clone();
-        let token = old.field(&name).filter(|token| *token != Token::Null);
-        let Some(token) = token else { return Err(RowError::Lacking { name }) };
-        let wire = key_wires.iter().find(|w| w.name == name).map_or_else(|| wire_of(layout, &name), |w| w.wire);
-        rows.old_key(at, wire, token).map_err(|problem| column_error(rows, index, token, problem))?;
-    }
-    Ok(())
-}
-
-fn wire_of(layout: &Layout, name: &str) -> Wire {
-    match layout.target(name) {
-        Some(Target::Column { wire, .. }) => *wire,
-        _ => Wire::Plain,
-    }
-}
-
-fn column_error(rows: &Rows, index: usize, token: Token<'_>, problem: Problem) -> RowError {
-    let column = &rows.contract.input.columns[index];
-    RowError::Column { name: format!("`{}` ({})", column.name, column.data_type), shape: token.shape(), problem }
-}
-
-/// Completes the current row: what an update lacks is unchanged, what a new row lacks is null.
-#[inline]
-fn fill(rows: &mut Rows, update: bool) {
-    for column in 0..rows.width() {
-        if !rows.has(column) {
-            if update {
-                rows.unchanged(column);
-            } else {
-                rows.null(column);
-            }
-        }
-    }
-}
-
-fn event<'a>(payload: &Payload<'a>, append_only: bool) -> std::result::Result<Event<'a>, Refusal> {
+fn event<'a>(payload: &Payload<'a>) -> std::result::Result<Event<'a>, Refusal> {
     let (op, row, time, flat) = match payload {
         Payload::Envelope(e) => {
             let time = e.source.map_or(NO_TIME, envelope::source_time);
@@ -398,8 +326,7 @@ fn event<'a>(payload: &Payload<'a>, append_only: bool) -> std::result::Result<Ev
             (op, row, time, false)
         }
         Payload::Flat(f) => {
-            let plain = if append_only { Op::Create } else { Op::Update };
-            let op = if f.deleted { Op::Delete } else { f.op.map_or(Ok(plain), op_of)? };
+            let op = if f.deleted { Op::Delete } else { f.op.map_or(Ok(Op::Update), op_of)? };
             (op, Some(f.row), f.time_us.unwrap_or(NO_TIME), true)
         }
         Payload::Null | Payload::Control => return Err(Refusal::decode("the value holds no change")),
@@ -412,7 +339,8 @@ fn event<'a>(payload: &Payload<'a>, append_only: bool) -> std::result::Result<Ev
         Payload::Envelope(e) => {
             Event { source: e.source, handled_ns: e.handled_ns, transaction: e.transaction, ..event }
         }
-        _ => event,
+        Payload::Flat(f) => Event { said: f.deleted || f.op.is_some(), ..event },
+        Payload::Null | Payload::Control => event,
     })
 }
 
@@ -424,27 +352,5 @@ fn op_of(code: &str) -> std::result::Result<Op, Refusal> {
         "d" | "D" => Ok(Op::Delete),
         "t" | "T" => Ok(Op::Truncate),
         _ => Err(Refusal::decode("the operation `op` is none of r, c, u, d, t, m")),
-    }
-}
-
-fn refusal(error: RowError) -> Refusal {
-    match error {
-        RowError::Learn => Refusal::decode("the row has a field that could not be learned"),
-        RowError::Malformed => Refusal::decode("the row is not a JSON object"),
-        RowError::Column { name, shape, problem: Problem::Value(why) } => {
-            Refusal::decode(format!("column {name} has {shape}: {why}"))
-        }
-        RowError::Column { name, shape, problem: Problem::Kind(why) } => {
-            Refusal::contract(format!("column {name} has {shape}: {why}"))
-        }
-        RowError::Mismatch { name, why } => Refusal::contract(format!("column `{name}` {why}")),
-        RowError::Lacking { name } => Refusal::contract(format!(
-            "column `{name}` has no value, and it is part of the key or declared `nullable: false`; let the source send \
-             it, or change the contract"
-        )),
-        RowError::Incomplete { name } => Refusal::incomplete(format!(
-            "column `{name}` is left unchanged by an event that adds a row, so there is no value for it; let the source \
-             send whole rows (Postgres: REPLICA IDENTITY FULL), then update the row once"
-        )),
     }
 }

@@ -20,11 +20,16 @@ impl<'a> MessageKey<'a> {
     /// Reads a key.
     pub fn read(bytes: Option<&'a [u8]>, blocks: &mut Blocks, hint: &mut usize) -> Self {
         let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else { return Self::Absent };
-        let found = blocks.find(bytes, *hint);
-        let Some(text) = utf8(bytes) else { return Self::Unreadable };
-        let found = found.or_else(|| blocks.learn(text));
-        let from = found.map_or(0, |found| found.payload);
-        let mut cursor = Cursor::at(text, from);
+        let (found, text) = match blocks.find(bytes, *hint) {
+            Some(found) => (Some(found), bytes.get(found.payload..).and_then(utf8)),
+            None => {
+                let text = utf8(bytes);
+                let found = text.and_then(|text| blocks.learn(text));
+                (found, text.and_then(|text| text.get(found.map_or(0, |found| found.payload)..)))
+            }
+        };
+        let Some(text) = text else { return Self::Unreadable };
+        let mut cursor = Cursor::new(text);
         let token = cursor.value();
         let ended = match found {
             Some(found) => found.whole || (cursor.take(b'}') && cursor.ended()),

@@ -6,10 +6,11 @@
 //! | `block.rs`, `schema.rs`, `wire.rs` | schema blocks: recognised by their bytes, read once into columns |
 //! | `envelope.rs` | what a value is, and its parts |
 //! | `key.rs` | message keys |
+//! | `record.rs` | one record: opened, routed |
 //! | `row.rs`, `rows.rs`, `builder.rs`, `value.rs`, `time.rs` | rows: from text straight into Arrow builders |
 //! | `placeholder.rs`, `md5.rs` | the shapes of the unavailable-value placeholder |
 //! | `table.rs` | what is known of a table, and how it is learned |
-//! | `change.rs` | one event becomes one row, or a refusal |
+//! | `change.rs`, `write.rs` | one event becomes one row, or a refusal |
 //! | `moves.rs` | key updates: two events become one row |
 //! | `redelivery.rs` | recognising re-delivered events of tables without a key |
 //!
@@ -32,6 +33,7 @@ mod key;
 mod md5;
 mod moves;
 mod placeholder;
+mod record;
 mod redelivery;
 mod row;
 mod rows;
@@ -41,12 +43,13 @@ mod table;
 mod time;
 mod value;
 mod wire;
+mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use self::block::Blocks;
-use self::envelope::{FlatNames, Payload};
+use self::envelope::FlatNames;
 use self::moves::Held;
 use self::placeholder::Placeholder;
 use self::redelivery::Marks;
@@ -136,6 +139,8 @@ struct Context<'b> {
     partition: &'b Partition,
     generation: Generation,
     stream: Option<&'b str>,
+    /// The table that reads the stream.
+    table: Option<usize>,
 }
 
 impl Context<'_> {
@@ -180,141 +185,9 @@ impl DebeziumJson {
         })
     }
 
-    /// Decodes one record into the table that it belongs to.
-    fn record(&mut self, context: &Context<'_>, record: &RawRecord<'_>) -> Result<Outcome> {
-        match self.open(record) {
-            Ok(None) => self.tombstone(context, record),
-            Ok(Some((payload, block))) => self.payload(context, record, payload, block),
-            Err(refusal) => Ok(self.refuse(context, refusal)),
-        }
-    }
-
-    /// Reads a record's value as far as its parts; `None` when it has no value.
-    fn open<'r>(
-        &mut self,
-        record: &RawRecord<'r>,
-    ) -> std::result::Result<Option<(Payload<'r>, Option<usize>)>, Refusal> {
-        let Some(value) = record.value().filter(|value| !value.is_empty()) else { return Ok(None) };
-        let not_text = || Refusal::decode("the value is not UTF-8");
-        let (found, text) = match self.values.find(value, self.hints.0) {
-            // The bytes of the schema block were checked when it was first seen.
-            Some(found) => (Some(found), utf8(&value[found.payload..]).ok_or_else(not_text)?),
-            None => {
-                let text = utf8(value).ok_or_else(not_text)?;
-                let found = self.values.learn(text);
-                (found, text.get(found.map_or(0, |found| found.payload)..).unwrap_or_default())
-            }
-        };
-        let mut cursor = scan::Cursor::new(text);
-        let payload = envelope::payload(&mut cursor, &self.names);
-        let ended = match found {
-            Some(found) => found.whole || (cursor.take(b'}') && cursor.ended()),
-            None => cursor.ended(),
-        };
-        let payload = payload.filter(|_| ended).ok_or_else(|| {
-            Refusal::decode(
-                "the value is not one JSON object; the topic holds something else than Debezium's JSON, or the message \
-                 was cut",
-            )
-        })?;
-        self.hints.0 = found.map_or(self.hints.0, |found| found.block);
-        Ok(Some((payload, found.map(|found| found.block))))
-    }
-
-    fn payload(
-        &mut self,
-        context: &Context<'_>,
-        record: &RawRecord<'_>,
-        payload: Payload<'_>,
-        block: Option<usize>,
-    ) -> Result<Outcome> {
-        let described = block.map(|block| self.values.described(block));
-        match (&payload, described) {
-            (_, Some(schema::Described::Control)) => Ok(Outcome::Control),
-            (Payload::Null, None | Some(schema::Described::Nothing)) => self.tombstone(context, record),
-            (Payload::Null, Some(schema::Described::Envelope(_))) => Ok(Outcome::Control),
-            (Payload::Null, Some(schema::Described::Row(_))) => self.delete_by_key(context, record),
-            (Payload::Control, _) => Ok(Outcome::Control),
-            (Payload::Envelope(envelope), _) if envelope.op.eq_ignore_ascii_case("m") => Ok(Outcome::Control),
-            (Payload::Envelope(_) | Payload::Flat(_), _) => {
-                let table = match self.route(context, &payload) {
-                    Ok(Some(table)) => table,
-                    Ok(None) => return Ok(Outcome::Unrouted),
-                    Err(refusal) => return Ok(Outcome::Refused(refusal)),
-                };
-                self.change(context, record, table, &payload, block)
-            }
-        }
-    }
-
-    fn refuse(&self, context: &Context<'_>, mut refusal: Refusal) -> Outcome {
-        match context.stream.map(|stream| self.by_stream.get(stream)) {
-            // Nobody reads that stream, so nobody misses the record.
-            Some(None) => return Outcome::Unrouted,
-            Some(Some(table)) => refusal.table = refusal.table.or(Some(*table)),
-            None => {}
-        }
-        Outcome::Refused(refusal)
-    }
-
-    /// The table of an event; `Ok(None)` when none reads its stream.
-    fn route(&self, context: &Context<'_>, payload: &Payload<'_>) -> std::result::Result<Option<usize>, Refusal> {
-        if let Some(stream) = context.stream {
-            return Ok(self.by_stream.get(stream).copied());
-        }
-        match payload {
-            Payload::Envelope(envelope) => {
-                let stream = envelope.source.and_then(envelope::Source::read).and_then(|source| source.stream());
-                let stream = stream.ok_or_else(|| {
-                    Refusal::decode("the event does not name its table in `source`; give the source a `stream:`")
-                })?;
-                Ok(self.by_stream.get(stream.as_str()).copied())
-            }
-            Payload::Flat(flat) => self.route_flat(flat),
-            Payload::Null | Payload::Control => Ok(None),
-        }
-    }
-
-    /// A flattened row names its table at most by its last part.
-    fn route_flat(&self, flat: &envelope::Flat<'_>) -> std::result::Result<Option<usize>, Refusal> {
-        if let ([_], None) = (self.tables.as_slice(), flat.table) {
-            return Ok(Some(0));
-        }
-        let Some(table) = flat.table else {
-            return Err(Refusal::decode(
-                "a flattened row does not name its stream; give the source a `stream:`, or let the connector add it \
-                 (`add.fields=table`)",
-            ));
-        };
-        let space = flat.schema.or(flat.db);
-        let is = |stream: &str| {
-            let mut parts = stream.rsplit('.');
-            parts.next() == Some(table) && space.is_none_or(|space| parts.next() == Some(space))
-        };
-        let mut matching = self.tables.iter().enumerate().filter(|(_, t)| is(&t.route.stream)).map(|(index, _)| index);
-        match (matching.next(), matching.next()) {
-            (Some(_), Some(_)) => Err(Refusal::decode(
-                "a flattened row names its table only by the last part, and several streams end with it; give the \
-                 source a `stream:`",
-            )),
-            (found, _) => Ok(found),
-        }
-    }
-
-    fn tombstone(&mut self, context: &Context<'_>, record: &RawRecord<'_>) -> Result<Outcome> {
-        let table = match context.stream.map(|stream| self.by_stream.get(stream)) {
-            Some(Some(table)) => *table,
-            Some(None) => return Ok(Outcome::Unrouted),
-            // Nothing says which table it belongs to; behind an enveloped delete it says nothing new.
-            None => return Ok(Outcome::Control),
-        };
-        let no_key = record.key().is_none_or(<[u8]>::is_empty);
-        let state = &self.tables[table];
-        let append_only = state.contract.is_some() && state.key().is_empty();
-        if state.flattened == Some(false) || no_key || append_only {
-            return Ok(Outcome::Control);
-        }
-        self.delete_by_key(context, record)
+    fn context<'b>(&self, partition: &'b Partition, generation: Generation, stream: Option<&'b str>) -> Context<'b> {
+        let table = stream.and_then(|stream| self.by_stream.get(stream)).copied();
+        Context { partition, generation, stream, table }
     }
 
     /// Decodes records one after the other, halves of a move together; returns what must wait for the next batch.
@@ -416,10 +289,11 @@ impl Decoder for DebeziumJson {
             account: RecordAccount::default(),
             mark: None,
         };
-        let state = self.partitions.remove(&raw.partition).unwrap_or_default();
+        let mut state = self.partitions.remove(&raw.partition).unwrap_or_default();
+        // A source that went back hands the kept records out again.
+        state.held = state.held.filter(|held| held.until == raw.span.from);
         self.marks = state.marks;
-        let mut context =
-            Context { partition: &raw.partition, generation: raw.generation, stream: raw.stream.as_deref() };
+        let mut context = self.context(&raw.partition, raw.generation, raw.stream.as_deref());
         let mut records: Vec<RawRecord<'_>> = Vec::with_capacity(raw.records.len() + 2);
         if let Some(held) = &state.held {
             let kept = held.records();
@@ -460,7 +334,7 @@ impl Decoder for DebeziumJson {
             account: RecordAccount::default(),
             mark: None,
         };
-        let context = Context { partition, generation: held.generation, stream: held.stream.as_deref() };
+        let context = self.context(partition, held.generation, held.stream.as_deref());
         for record in held.records().iter() {
             let outcome = self.record(&context, &record)?;
             self.count(&mut batch, context.seq(&record), outcome);

@@ -58,6 +58,7 @@ impl Placeholder {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::decode::debezium::scan::Cursor;

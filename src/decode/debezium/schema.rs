@@ -61,9 +61,12 @@ pub(super) fn describe(text: &str) -> Option<Described> {
         return Some(Described::Control);
     }
     let field = |wanted: &str| node.fields.iter().find(|f| f.field.as_deref() == Some(wanted));
-    if field("op").is_some() && field("source").is_some_and(|s| s.kind == "struct") {
-        let row = field("after").or_else(|| field("before"));
-        return Some(Described::Envelope(row.map(|row| columns(&row.fields)).unwrap_or_default()));
+    let row = |wanted| field(wanted).filter(|row| row.kind == "struct");
+    let (after, before) = (row("after"), row("before"));
+    if let Some(row) = after.or(before)
+        && (field("op").is_some() || (after.is_some() && before.is_some()))
+    {
+        return Some(Described::Envelope(columns(&row.fields)));
     }
     Some(Described::Row(columns(&node.fields)))
 }

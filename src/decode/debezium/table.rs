@@ -149,7 +149,12 @@ impl Table {
     }
 
     /// Learns the columns of a schema block, and says how its rows are read.
-    pub fn learn_block(&mut self, wires: &[WireColumn], key: &[String], key_wires: &[WireColumn]) -> Result<Layout> {
+    pub fn learn_block(
+        &mut self,
+        wires: &[WireColumn],
+        key: &[String],
+        key_wires: &[WireColumn],
+    ) -> Result<Result<Layout, String>> {
         let mut seen = TableSchema { columns: Vec::new(), key: self.wanted_key(key) };
         let extra = key_wires.iter().filter(|k| !wires.iter().any(|w| w.name == k.name));
         for wire in wires.iter().chain(extra) {
@@ -168,9 +173,12 @@ impl Table {
             }
         }
         self.complete(&mut seen);
+        if let Some(missing) = seen.key.iter().find(|k| seen.column(k).is_none()) {
+            return Ok(Err(no_key_column(missing)));
+        }
         // Every column agrees by construction and the key is the known one.
         let _agreed = self.grow(&seen)?;
-        Ok(self.block_layout(wires))
+        Ok(Ok(self.block_layout(wires)))
     }
 
     /// The type that holds both what is known and what the wire says; `None` when there is none.
@@ -251,7 +259,7 @@ impl Table {
             return Ok(Err(trouble));
         }
         if let Some(missing) = seen.key.iter().find(|k| seen.column(k).is_none() && !self.knows(k)) {
-            return Ok(Err(format!("the key column `{missing}` is neither in the row nor in the message key")));
+            return Ok(Err(no_key_column(missing)));
         }
         self.complete(&mut seen);
         Ok(self.grow(&seen)?.map_err(|e| format!("column `{}` is {} and comes as {}", e.column, e.known, e.seen)))
@@ -311,6 +319,10 @@ fn fresh(table: &str, input: TableSchema) -> Arc<Contract> {
 
 fn bad(table: &str, what: String) -> Error {
     Error::new(ErrorKind::Table(table.to_owned()), format!("read the contract of table {table}: {what}"))
+}
+
+fn no_key_column(name: &str) -> String {
+    format!("the key column `{name}` is neither in the row nor in the message key; correct the table's `key:`")
 }
 
 fn other_key(log: &[String], wanted: &[String]) -> String {

@@ -191,3 +191,43 @@ pub(super) fn iso_timestamptz(text: &str) -> Result<i64, Why> {
         (_, None) => Err("it has no zone; declare the column `timestamp` in a contract"),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use chrono::DateTime;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn dates_and_times_are_read_as_chrono_reads_them(us in -62_135_596_800_000_000i64..253_402_300_800_000_000) {
+            let time = DateTime::from_timestamp_micros(us).unwrap();
+            let text = time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+            prop_assert_eq!(iso_timestamptz(&text), Ok(us));
+            prop_assert_eq!(iso_timestamp(&text[..26]), Ok(us));
+            prop_assert_eq!(iso_date(&text[..10]).map(i64::from), Ok(us.div_euclid(DAY_US)));
+            prop_assert_eq!(iso_time(&text[11..26]), Ok(us.rem_euclid(DAY_US)));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[-+0-9TZ:. infty]{0,32}") {
+            let _any = (iso_date(&text), iso_time(&text), iso_timestamp(&text), iso_timestamptz(&text));
+        }
+    }
+
+    #[test]
+    fn edges() {
+        assert_eq!(iso_time("24:00:00"), Ok(DAY_US));
+        assert!(iso_time("24:00:01").is_err() && iso_time("23:60:00").is_err() && iso_time("11:51:30+02:00").is_err());
+        assert!(iso_timestamp("2020-01-01T24:00:00").is_err());
+        assert!(iso_timestamptz("2020-01-01T00:00:00.1234567Z").is_err());
+        assert_eq!(iso_timestamptz("1970-01-01T00:00Z"), Ok(0));
+        assert_eq!(iso_timestamptz("1970-01-01T00:00:00.1234560Z"), Ok(123_456));
+        // 24 November 4714 BC, the first day that Postgres knows (year 0 is 1 BC); 31 December 4713 BC.
+        assert_eq!(iso_timestamp("-4713-11-24T00:00:00"), Ok(-210_866_803_200_000_000));
+        assert_eq!(iso_timestamp("-4712-12-31T23:59:59.999999"), Ok(-210_831_897_600_000_001));
+        assert_eq!(finite_date(-2_147_472_693).unwrap_err(), INFINITE);
+    }
+}

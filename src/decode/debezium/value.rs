@@ -296,3 +296,53 @@ pub(super) fn uuid(text: &str) -> Result<String, Why> {
         });
     if shaped { Ok(text.to_ascii_lowercase()) } else { Err("it is not a UUID of the form 8-4-4-4-12") }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn integers_are_read_as_the_standard_library_does(n: i64) {
+            prop_assert_eq!(integer(&n.to_string()), Ok(n));
+        }
+
+        #[test]
+        fn decimals_are_the_same_from_bytes_and_from_text(n: i128, scale in 0i32..30) {
+            let bytes = base64_integer(&STANDARD.encode(n.to_be_bytes()));
+            prop_assert_eq!(&bytes, &Ok(Unscaled::Small(n)));
+            let numeric = to_numeric(&bytes.unwrap(), scale);
+            let (back, from) = decimal_text(&numeric).unwrap();
+            prop_assert_eq!(to_numeric(&back, from), numeric);
+            prop_assert_eq!(to_i256(&back, from, 76, scale as i8), Ok(i256::from_i128(n)));
+        }
+
+        #[test]
+        fn wide_decimals_keep_every_digit(high: i128, low: u128) {
+            let value = i256::from_parts(low, high);
+            let mut bytes = value.to_le_bytes();
+            bytes.reverse();
+            let unscaled = base64_integer(&STANDARD.encode(bytes)).unwrap();
+            prop_assert_eq!(to_numeric(&unscaled, 0), value.to_string());
+        }
+    }
+
+    #[test]
+    fn rescaling_is_exact_or_refused() {
+        let small = Unscaled::Small;
+        assert_eq!(to_i128(&small(1_230), 3, 5, 2), Ok(123));
+        assert_eq!(to_i128(&small(1_234), 3, 5, 2), Err(TOO_FINE));
+        assert_eq!(to_i128(&small(99_999), 0, 5, 0), Ok(99_999));
+        assert_eq!(to_i128(&small(100_000), 0, 5, 0), Err(TOO_LARGE));
+        assert_eq!(to_i128(&small(i128::MAX), 0, 38, 1), Err(TOO_LARGE));
+        assert_eq!(to_i128(&small(0), 60, 5, 2), Ok(0));
+        assert_eq!(decimal_text("-1.50E+2").map(|(n, scale)| to_numeric(&n, scale)), Ok("-150".to_owned()));
+        assert_eq!(decimal_text("1e-3").map(|(n, scale)| to_numeric(&n, scale)), Ok("0.001".to_owned()));
+        for bad in ["", "-", ".5", "NaN", "1e", "0x1", "1,5", "1e99999"] {
+            assert!(decimal_text(bad).is_err(), "{bad}");
+        }
+    }
+}

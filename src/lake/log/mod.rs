@@ -12,7 +12,8 @@ mod commit;
 mod probe;
 mod state;
 
-pub use commit::{Draft, DraftTable};
+pub use commit::{Derive, Draft, DraftTable};
+pub(super) use probe::PROBES;
 pub use state::{LogState, Stopped, TableTotals};
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,7 +26,8 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 use uuid::Uuid;
 
-use super::{Lake, store::Created, store::Pause};
+use super::Lake;
+use super::store::{Created, Pause, vanished};
 use crate::epoch::{EpochNumber, FORMAT_VERSION, Manifest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Standings};
@@ -224,9 +226,13 @@ fn refuse_newer(place: &str, body: &[u8]) -> Result<()> {
 
 async fn identify(lake: &Lake, topology: &str, access: Access) -> Result<Identity> {
     let mut pause = Pause::default();
+    let mut made = false;
     loop {
         if let Some((body, _)) = lake.store.get(IDENTITY).await? {
             return recognise(lake, topology, &body);
+        }
+        if made {
+            pause.next(vanished(IDENTITY)).await?;
         }
         if access == Access::Read {
             return Err(Error::new(ErrorKind::Config, format!("there is no log in {}", lake.url()))
@@ -237,7 +243,7 @@ async fn identify(lake: &Lake, topology: &str, access: Access) -> Result<Identit
             .map_err(|error| Error::new(ErrorKind::Internal, "write the log's identity").because(error))?;
         // Whatever the answer: what is read back decides, ours or another process's.
         match lake.store.create("log.identity", IDENTITY, body.into()).await {
-            Created::Yes | Created::Exists => {}
+            Created::Yes | Created::Exists => made = true,
             Created::Unknown(error) if error.kind() == &ErrorKind::StoreUnavailable => pause.next(error).await?,
             Created::Unknown(error) => return Err(error),
         }

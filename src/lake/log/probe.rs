@@ -6,9 +6,12 @@ use ulid::Ulid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::store::{Created, Store};
 
+/// Where objects stand that only try the store out. What a crash leaves there is swept.
+pub(in crate::lake) const PROBES: &str = "_log/probe";
+
 /// Creates an object twice. A store that takes the second one, or shows other bytes, is [`ErrorKind::StoreBroken`].
 pub(super) async fn prove_put_if_absent(store: &Store) -> Result<()> {
-    let path = format!("_log/probe-{}", Ulid::new());
+    let path = format!("{PROBES}/{}", Ulid::new());
     let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
     store.create_own("log.probe", &path, first.clone()).await.map_err(|error| error.doing("try the lake's store"))?;
     let again = store.create("log.probe", &path, second).await;

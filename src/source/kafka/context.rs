@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::client::OAuthToken;
@@ -11,6 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
+use tokio::runtime::Handle;
 
 use super::coordinator::Coordinator;
 use super::token;
@@ -24,17 +26,34 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What a client tells besides records.
 pub(super) struct Context {
     sasl: Option<KafkaSasl>,
+    runtime: Handle,
     coordinator: Option<Arc<Coordinator>>,
     /// The newest id of every topic that was named in the log.
     ids: Mutex<HashMap<String, String>>,
     /// The ends of partitions, from the statistics: for the lag.
     ends: Mutex<HashMap<(String, i32), u64>>,
     last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
+    /// Callbacks served.
+    served: AtomicU64,
 }
 
 impl Context {
+    /// Must be called inside a runtime, which asks for tokens.
     pub(super) fn new(sasl: Option<KafkaSasl>, coordinator: Option<Arc<Coordinator>>) -> Self {
-        Self { sasl, coordinator, ids: Mutex::default(), ends: Mutex::default(), last_error: Mutex::default() }
+        Self {
+            sasl,
+            runtime: Handle::current(),
+            coordinator,
+            ids: Mutex::default(),
+            ends: Mutex::default(),
+            last_error: Mutex::default(),
+            served: AtomicU64::new(0),
+        }
+    }
+
+    /// How many callbacks were served so far.
+    pub(super) fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// The id of a topic as the client's log said it last.
@@ -65,6 +84,7 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.served.fetch_add(1, Ordering::Relaxed);
         match level {
             RDKafkaLogLevel::Debug => {
                 if let Some((topic, id)) = changed_id(message) {
@@ -82,6 +102,7 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
+        self.served.fetch_add(1, Ordering::Relaxed);
         let mut ends = lock(&self.ends);
         for (name, topic) in &statistics.topics {
             for (number, partition) in &topic.partitions {
@@ -94,6 +115,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.served.fetch_add(1, Ordering::Relaxed);
         let Some(code) = error.rdkafka_error_code() else { return };
         if code != RDKafkaErrorCode::PartitionEOF {
             *lock(&self.last_error) = Some((code, reason.to_owned()));
@@ -103,7 +125,10 @@ impl ClientContext for Context {
     }
 
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
-        token::generate(self.sasl.as_ref())
+        self.served.fetch_add(1, Ordering::Relaxed);
+        token::generate(self.sasl.as_ref(), &self.runtime).inspect_err(|error| {
+            tracing::warn!(%error, "no token for SASL OAUTHBEARER; the client asks again");
+        })
     }
 }
 

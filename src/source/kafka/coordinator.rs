@@ -10,6 +10,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message, Timestamp};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot};
 
+use super::assigned::{Assigned, State, find};
 use super::context::{Context, lock};
 use super::plan::{Begin, Known, Topic, Watermarks, begin, check_reachable, configured};
 use super::probe::Probe;
@@ -24,6 +25,8 @@ const BATCH_RECORDS: usize = 10_000;
 pub(super) const BATCH_DELAY: Duration = Duration::from_millis(20);
 /// How long a revoked partition waits for its commit: below the group's default rebalance time of five minutes.
 const HAND_OVER: Duration = Duration::from_secs(120);
+/// How long a member without partitions waits for some before it has nothing to catch up with.
+const SETTLE: Duration = Duration::from_secs(10);
 /// How long an assignment tries again while the log or the brokers do not answer.
 const RESOLVE: Duration = Duration::from_secs(120);
 
@@ -36,78 +39,12 @@ pub(super) enum Event {
     Failed(Error),
 }
 
-/// One partition that is assigned to us.
-struct Assigned {
-    topic: String,
-    id: String,
-    number: i32,
-    /// How many partitions the topic had when its generation was decided.
-    of: i32,
-    partition: Partition,
-    stream: Arc<str>,
-    /// Where it began when it was assigned.
-    start: u64,
-    /// The next offset to hand out.
-    next: u64,
-    /// Where the next batch begins; `next` minus what is collected.
-    from: u64,
-    /// The generation of what is collected now.
-    generation: Generation,
-    /// The generation before the split.
-    base: Generation,
-    /// From this offset on records belong to this generation.
-    split: Option<(u64, Generation)>,
-    /// What was there when it was assigned ends here.
-    goal: u64,
-    /// The end was reached and nothing came since.
-    ended: bool,
-    records: RawRecords,
-    since: Option<Instant>,
-}
-
-impl Assigned {
-    /// Begins the generation `target` at the present end, or at once where nothing was read before.
-    fn raise(&mut self, target: Generation) {
-        if let Some((at, generation)) = &mut self.split {
-            if *at == self.start {
-                *generation = (*generation).max(target);
-            }
-        } else if self.base < target {
-            self.split = Some((self.goal, target));
-        }
-        self.generation = self.generation_at(self.next);
-    }
-
-    fn generation_at(&self, offset: u64) -> Generation {
-        match self.split {
-            Some((at, generation)) if offset >= at => generation,
-            _ => self.base,
-        }
-    }
-}
-
-#[derive(Default)]
-struct State {
-    assigned: Vec<Assigned>,
-    /// The partition of the last message: messages come in runs.
-    last: usize,
-    /// The group has told us what is ours.
-    assignment_seen: bool,
-    caught_up_said: bool,
-    /// It was said at least once since the last assignment.
-    caught_up_before: bool,
-    /// Topics whose id changed: `(topic, new id)`.
-    renewed: Vec<(String, String)>,
-    /// The offset in the last end-of-partition event.
-    end_offset: Option<u64>,
-}
-
 /// What the thread that polls, its callbacks and the task that reads share.
 pub(super) struct Coordinator {
     pub(super) source: Arc<str>,
     pub(super) probe: Probe,
-    standings: Arc<dyn Standings>,
-    runtime: tokio::runtime::Handle,
+    pub(super) standings: Arc<dyn Standings>,
+    pub(super) runtime: tokio::runtime::Handle,
     start: Start,
     events: mpsc::UnboundedSender<Event>,
     pub(super) stop: Arc<AtomicBool>,
@@ -116,7 +53,7 @@ pub(super) struct Coordinator {
     pub(super) era: AtomicU64,
     /// A failure after which reading cannot go on.
     pub(super) dead: AtomicBool,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 impl Coordinator {
@@ -186,12 +123,16 @@ impl Coordinator {
             self.send_batch(&assigned, assigned.next, assigned.next, assigned.generation, RawRecords::default());
             state.assigned.push(assigned);
         }
-        state.assignment_seen = true;
+        state.assignment_seen = Some(Instant::now());
         state.caught_up_said = false;
         state.caught_up_before = false;
     }
 
-    fn resolve_patiently(&self, wanted: &BTreeMap<String, Vec<i32>>, renewed: bool) -> Option<Vec<Assigned>> {
+    pub(super) fn resolve_patiently(
+        &self,
+        wanted: &BTreeMap<String, Vec<i32>>,
+        renewed: bool,
+    ) -> Option<Vec<Assigned>> {
         let deadline = Instant::now() + RESOLVE;
         let mut said = false;
         while !self.is_over() {
@@ -241,17 +182,6 @@ impl Coordinator {
         Ok(resolved)
     }
 
-    /// The generation that what we read of the topic, but have not committed, asks for.
-    fn generation_floor(&self, topic: &Topic, renewed: bool) -> Generation {
-        let state = lock(&self.state);
-        let ours = state.assigned.iter().filter(|a| a.topic == topic.name);
-        let asked = ours.map(|a| {
-            let before = a.of < topic.partitions || (renewed && a.id != topic.id);
-            if before { highest(a).saturating_add(1) } else { highest(a) }
-        });
-        asked.max().unwrap_or(0)
-    }
-
     fn place(&self, topic: &Topic, known: &Known, number: i32, renewed: bool) -> Result<Assigned> {
         let marks = self.probe.watermarks(&topic.name, number)?;
         let next = match begin(known, topic, number)? {
@@ -278,6 +208,7 @@ impl Coordinator {
             split: generation.is_none().then_some((next, 0)),
             goal: marks.high,
             ended: false,
+            settled: false,
             records: RawRecords::default(),
             since: None,
         })
@@ -364,6 +295,7 @@ impl Coordinator {
             return;
         }
         assigned.ended = false;
+        assigned.settled = true;
         if assigned.generation_at(offset) != assigned.generation {
             let at = assigned.split.map_or(offset, |(at, _)| at);
             assigned.next = at.max(assigned.next);
@@ -401,7 +333,7 @@ impl Coordinator {
         left
     }
 
-    fn flush(&self, assigned: &mut Assigned) {
+    pub(super) fn flush(&self, assigned: &mut Assigned) {
         assigned.since = None;
         if assigned.next == assigned.from {
             return;
@@ -411,7 +343,14 @@ impl Coordinator {
         assigned.from = assigned.next;
     }
 
-    fn send_batch(&self, assigned: &Assigned, from: u64, to: u64, generation: Generation, records: RawRecords) {
+    pub(super) fn send_batch(
+        &self,
+        assigned: &Assigned,
+        from: u64,
+        to: u64,
+        generation: Generation,
+        records: RawRecords,
+    ) {
         self.backlog.fetch_add(weight(&records), Ordering::AcqRel);
         self.send(Event::Batch {
             era: self.era.load(Ordering::Acquire),
@@ -433,19 +372,17 @@ impl Coordinator {
 
     /// A partition with that number has no more for now: passes transaction markers, which are no records.
     pub(super) fn at_end(&self, consumer: &BaseConsumer<Context>, number: i32) {
+        let end_offset = lock(&self.state).end_offset.take();
+        let named = self.ended_topic(number, end_offset);
         let positions = consumer.position().ok();
-        let mut state = lock(&self.state);
-        let end_offset = state.end_offset.take();
-        // The event does not name its topic; with one candidate it need not.
-        let alone = state.assigned.iter().filter(|a| a.number == number).count() == 1;
-        for assigned in state.assigned.iter_mut().filter(|a| a.number == number) {
-            let position = positions.as_ref().and_then(|list| {
+        for assigned in lock(&self.state).assigned.iter_mut().filter(|a| a.number == number) {
+            let position = positions.as_ref().filter(|_| assigned.settled).and_then(|list| {
                 match list.find_partition(&assigned.topic, assigned.number)?.offset() {
                     Offset::Offset(offset) => u64::try_from(offset).ok(),
                     _ => None,
                 }
             });
-            let reached = position.max(end_offset.filter(|_| alone));
+            let reached = position.max(end_offset.filter(|_| named.as_ref() == Some(&assigned.topic)));
             assigned.ended = true;
             if let Some(reached) = reached.filter(|reached| *reached > assigned.next) {
                 if assigned.generation_at(reached) != assigned.generation {
@@ -462,12 +399,37 @@ impl Coordinator {
         }
     }
 
+    /// The topic whose partition ended at `end`, which the event does not name: the only one with that partition, or the
+    /// only one that ends there.
+    fn ended_topic(&self, number: i32, end: Option<u64>) -> Option<String> {
+        let end = end?;
+        let candidates: Vec<(String, u64, bool)> = {
+            let state = lock(&self.state);
+            let ours = state.assigned.iter().filter(|a| a.number == number);
+            ours.map(|a| (a.topic.clone(), a.next, a.settled)).collect()
+        };
+        if let [(only, _, _)] = candidates.as_slice() {
+            return Some(only.clone());
+        }
+        // Where a record came, the client's position tells; the brokers are asked for what is left.
+        if !candidates.iter().any(|(_, next, settled)| !settled && *next < end) {
+            return None;
+        }
+        let ends_there = |topic: &String| self.probe.watermarks(topic, number).is_ok_and(|marks| marks.high == end);
+        let mut there = candidates.into_iter().map(|(topic, _, _)| topic).filter(ends_there);
+        let first = there.next();
+        first.filter(|_| there.next().is_none())
+    }
+
     /// Says that everything that was there has been handed out, once after every batch that reaches the end.
     pub(super) fn say_caught_up(&self) {
         let mut state = lock(&self.state);
         let first = !state.caught_up_before;
         let reached = |a: &Assigned| a.next >= a.goal && a.from == a.next && (first || a.ended);
-        if state.assignment_seen && !state.caught_up_said && state.assigned.iter().all(reached) {
+        // A new member is given nothing at first, until the others have handed over.
+        let settled = |seen: Instant| !state.assigned.is_empty() || seen.elapsed() >= SETTLE;
+        let assigned = state.assignment_seen.is_some_and(settled);
+        if assigned && !state.caught_up_said && state.assigned.iter().all(reached) {
             state.caught_up_said = true;
             state.caught_up_before = true;
             self.send(Event::CaughtUp { era: self.era.load(Ordering::Acquire) });
@@ -483,6 +445,8 @@ impl Coordinator {
             let mut state = lock(&self.state);
             self.era.store(era, Ordering::Release);
             state.caught_up_said = false;
+            // An end that was said before is not said again.
+            state.caught_up_before = false;
             for assigned in &mut state.assigned {
                 let standing = committed.get(&assigned.partition);
                 let next = standing.and_then(|s| s.position.as_offset()).unwrap_or(assigned.start);
@@ -491,6 +455,7 @@ impl Coordinator {
                 assigned.records = RawRecords::default();
                 assigned.since = None;
                 assigned.ended = false;
+                assigned.settled = false;
                 assigned.generation = assigned.generation_at(next).max(standing.map_or(0, |s| s.generation));
                 let _outcome = list.add_partition_offset(&assigned.topic, assigned.number, Offset::Offset(next as i64));
             }
@@ -503,7 +468,7 @@ impl Coordinator {
             return;
         }
         let mut left = list;
-        for _ in 0..20 {
+        for _ in 0..3 {
             let wanted = left.clone();
             match consumer.seek_partitions(wanted, Duration::from_secs(10)) {
                 Ok(answer) => {
@@ -522,14 +487,19 @@ impl Coordinator {
             // A partition that was just assigned is not ready to be sought in.
             std::thread::sleep(Duration::from_millis(50));
         }
-        self.fail(
-            Error::new(
-                ErrorKind::SourceUnavailable,
-                format!("source {}: could not go back to the log's position", self.source),
-            )
-            .help("the source is opened again"),
-        );
-        self.dead.store(true, Ordering::Release);
+        self.assign_again(consumer, &left);
+    }
+
+    /// Gives partitions back to the client and takes them again at other offsets: works also where fetching has stopped
+    /// because the old offset was out of range.
+    pub(super) fn assign_again(&self, consumer: &BaseConsumer<Context>, list: &TopicPartitionList) {
+        if list.count() == 0 {
+            return;
+        }
+        let taken = consumer.incremental_unassign(list).and_then(|()| consumer.incremental_assign(list));
+        if let Err(error) = taken {
+            self.fail(internal("go back to the log's positions", error));
+        }
     }
 
     /// Commits offsets for lag tools.
@@ -544,109 +514,17 @@ impl Coordinator {
         list
     }
 
-    // ---- Changes of topics
-
-    /// The client saw another id for a topic: what comes from now on is another topic.
-    pub(super) fn topic_id_seen(&self, topic: &str, id: &str) {
-        let mut state = lock(&self.state);
-        if state.assigned.iter().any(|a| a.topic == topic && a.id != id && a.id != "none") {
-            state.renewed.push((topic.to_owned(), id.to_owned()));
-        }
-    }
-
-    /// Takes up topics that were made again and ones that grew. `look` asks the cluster; otherwise only what the
-    /// client has already said is done.
-    pub(super) fn follow_topics(&self, consumer: &BaseConsumer<Context>, look: bool) {
-        let renewed = std::mem::take(&mut lock(&self.state).renewed);
-        for (topic, _) in renewed {
-            self.begin_again(consumer, &topic);
-        }
-        if !look {
-            return;
-        }
-        let topics: BTreeMap<String, String> =
-            lock(&self.state).assigned.iter().map(|a| (a.topic.clone(), a.id.clone())).collect();
-        for (name, id) in topics {
-            match self.probe.topic(&name) {
-                Ok(Some(topic)) if topic.id != id => self.begin_again(consumer, &name),
-                Ok(Some(topic)) => self.grow(&topic),
-                // The client says by itself that a topic or the brokers are gone.
-                Ok(None) | Err(_) => {}
-            }
-        }
-    }
-
-    fn begin_again(&self, consumer: &BaseConsumer<Context>, topic: &str) {
-        let numbers: Vec<i32> = {
-            let mut state = lock(&self.state);
-            let ours = state.assigned.iter_mut().filter(|a| a.topic == topic);
-            ours.map(|assigned| {
-                // What was collected belongs to the old topic and is whole.
-                self.flush(assigned);
-                assigned.number
-            })
-            .collect()
-        };
-        if numbers.is_empty() {
-            return;
-        }
-        let Some(resolved) = self.resolve_patiently(&BTreeMap::from([(topic.to_owned(), numbers)]), true) else {
-            return;
-        };
-        let mut list = TopicPartitionList::new();
-        {
-            let mut state = lock(&self.state);
-            for new in resolved {
-                let Some(index) = find(&state, &new.topic, new.number) else { continue };
-                if state.assigned[index].id == new.id {
-                    continue;
-                }
-                tracing::warn!(partition = %new.partition, "the topic was made again; its new content is read from the start");
-                let _outcome = list.add_partition_offset(&new.topic, new.number, Offset::Offset(new.next as i64));
-                self.send_batch(&new, new.next, new.next, new.generation, RawRecords::default());
-                state.assigned[index] = new;
-            }
-            state.caught_up_said = false;
-        }
-        self.seek(consumer, list);
-    }
-
-    /// A topic that has more partitions than its generation was begun with: the partitions that we have go on in the
-    /// next generation from their present end.
-    fn grow(&self, topic: &Topic) {
-        if !lock(&self.state).assigned.iter().any(|a| a.topic == topic.name && a.of < topic.partitions) {
-            return;
-        }
-        let Ok(progress) = self.runtime.block_on(self.standings.latest()) else { return };
-        let known = Known::of(&progress, &self.source, topic);
-        let target = known.generation(topic.partitions).max(self.generation_floor(topic, false));
-        let older = |a: &&mut Assigned| a.topic == topic.name && a.of < topic.partitions;
-        let numbers: Vec<i32> = lock(&self.state).assigned.iter_mut().filter(older).map(|a| a.number).collect();
-        for number in numbers {
-            // Asked without the lock, which the next callback of the client may want.
-            let Ok(marks) = self.probe.watermarks(&topic.name, number) else { continue };
-            let mut state = lock(&self.state);
-            let Some(index) = find(&state, &topic.name, number) else { continue };
-            let assigned = &mut state.assigned[index];
-            self.flush(assigned);
-            let at = marks.high.max(assigned.next);
-            tracing::info!(partition = %assigned.partition, generation = target, from = at,
-                "the topic has more partitions: a new generation begins");
-            assigned.base = assigned.generation;
-            assigned.split = Some((at, target.max(assigned.generation)));
-            assigned.generation = assigned.generation_at(assigned.next);
-            assigned.of = topic.partitions;
-        }
-    }
-
     // ---- Looking after
 
-    /// Whether every position can still be read.
+    /// Whether every position can still be read. Positions in topics that were made again are not looked at: they have
+    /// no meaning any more.
     pub(super) fn check_positions(&self) -> Result<()> {
-        let positions: Vec<(String, i32, u64)> =
-            lock(&self.state).assigned.iter().map(|a| (a.topic.clone(), a.number, a.next)).collect();
-        for (topic, number, next) in positions {
-            check_reachable(&topic, number, next, self.probe.watermarks(&topic, number)?)?;
+        let positions: Vec<(String, String, i32, u64)> =
+            lock(&self.state).assigned.iter().map(|a| (a.topic.clone(), a.id.clone(), a.number, a.next)).collect();
+        for (topic, id, number, next) in positions {
+            if self.probe.topic(&topic)?.is_some_and(|there| there.id == id) {
+                check_reachable(&topic, number, next, self.probe.watermarks(&topic, number)?)?;
+            }
         }
         Ok(())
     }
@@ -670,18 +548,6 @@ impl Coordinator {
 /// What a batch counts for in the channel; a batch without records is not for nothing.
 pub(super) fn weight(records: &RawRecords) -> usize {
     records.bytes() + 64 * records.len() + 256
-}
-
-fn highest(assigned: &Assigned) -> Generation {
-    assigned.split.map_or(assigned.generation, |(_, generation)| generation.max(assigned.generation))
-}
-
-fn find(state: &State, topic: &str, number: i32) -> Option<usize> {
-    let is = |a: &Assigned| a.number == number && a.topic == topic;
-    if state.assigned.get(state.last).is_some_and(is) {
-        return Some(state.last);
-    }
-    state.assigned.iter().position(is)
 }
 
 fn internal(doing: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -6,6 +6,8 @@
 //! | `settings.rs` | librdkafka's properties |
 //! | `reader.rs` | the thread that polls: back-pressure, errors, commands |
 //! | `coordinator.rs` | assigned partitions: where they stand, what is collected, hand-over |
+//! | `assigned.rs` | what is known of each |
+//! | `topics.rs` | topics that grow or are made again while they are read |
 //! | `plan.rs` | positions and generations, pure |
 //! | `probe.rs` | questions to the cluster: topic ids, watermarks, times |
 //! | `context.rs` | librdkafka's callbacks |
@@ -39,6 +41,7 @@
 //! * Brokers that answer fetches by topic name (older than 3.1) may deliver records of the new topic under the old
 //!   name in the moment before the client's metadata are refreshed; they are read again from the beginning afterwards.
 
+mod assigned;
 mod context;
 mod coordinator;
 mod plan;
@@ -46,6 +49,7 @@ mod probe;
 mod reader;
 mod settings;
 mod token;
+mod topics;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,7 +61,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::{Lag, Polled, Source};
-use crate::config::{KafkaSasl, KafkaSource};
+use crate::config::KafkaSource;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Partition, Progress, Standings};
 use coordinator::{Coordinator, Event, weight};
@@ -97,13 +101,6 @@ impl Kafka {
         inflight: usize,
         standings: Arc<dyn Standings>,
     ) -> Result<Self> {
-        if let Some(KafkaSasl::OauthBearer { .. }) = config.sasl {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("source {name}: `mechanism: OAUTHBEARER` is not built in"),
-            )
-            .help("use AWS_MSK_IAM, SCRAM or PLAIN"));
-        }
         let consumer = settings::consumer(name, config, topology, inflight)?;
         let connection = settings::connection(name, config, topology)?;
         let (source, sasl) = (name.to_owned(), config.sasl.clone());

@@ -162,7 +162,9 @@ mod tests {
         Topic { name: "t".into(), id: id.into(), partitions }
     }
 
-    fn progress(entries: &[(&str, i32, u64, Generation)]) -> Progress {
+    type Entry = (&'static str, i32, u64, Generation);
+
+    fn progress(entries: &[Entry]) -> Progress {
         let mut progress = Progress::default();
         for (id, number, offset, generation) in entries {
             let standing = Standing { position: Position::offset(*offset), generation: *generation, mark: None };
@@ -173,7 +175,7 @@ mod tests {
 
     #[test]
     fn generations_grow_with_partitions_and_with_another_id() {
-        let cases: [(&[(&str, i32, u64, Generation)], i32, Generation, &str); 5] = [
+        let cases: [(&[Entry], i32, Generation, &str); 5] = [
             (&[], 2, 0, "never read"),
             (&[("a/b", 0, 5, 0), ("a/b", 1, 5, 0)], 2, 0, "as it was"),
             (&[("a/b", 0, 5, 3), ("a/b", 1, 5, 2)], 3, 4, "grew"),

@@ -35,9 +35,15 @@ impl Probe {
         Ok(probe)
     }
 
-    /// Serves tokens, errors and log lines that wait.
+    /// Serves tokens, errors and log lines until none waits.
     fn serve(&self) {
-        while self.client.poll(Duration::ZERO).is_some() {}
+        loop {
+            let before = self.client.context().served();
+            // A served event and an empty queue both give `None`; only the context tells them apart.
+            if self.client.poll(Duration::ZERO).is_none() && self.client.context().served() == before {
+                return;
+            }
+        }
     }
 
     /// The names of all topics.
@@ -63,7 +69,7 @@ impl Probe {
         Ok(Some(Topic { name: name.to_owned(), id: self.topic_id(name), partitions }))
     }
 
-    /// The metadata answer writes the id to the client's log before it is returned; the log is served by polling.
+    /// The metadata answer writes the id to the client's log, if it is new to it, before it is returned.
     fn topic_id(&self, name: &str) -> String {
         let deadline = Instant::now() + ID_WAIT;
         self.serve();

@@ -197,13 +197,8 @@ impl Reader {
             None => (error.rdkafka_error_code(), error.to_string()),
         };
         match code {
-            // No offset to fetch from: the log's position is not there any more.
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                match self.coordinator.check_positions() {
-                    Ok(()) => tracing::debug!(%reason, "a position was out of range for a moment"),
-                    Err(error) => self.coordinator.fail(error),
-                }
-                return;
+                return self.out_of_range(&reason);
             }
             // Just deleted, or about to be made again.
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
@@ -220,6 +215,19 @@ impl Reader {
         } else if !self.unavailable_said {
             self.unavailable_said = true;
             tracing::warn!(source = %self.coordinator.source, %error, "the client goes on trying");
+        }
+    }
+
+    /// There is no offset to fetch from: the topic was made again, or the log's position is not there any more.
+    fn out_of_range(&self, reason: &str) {
+        for attempt in 1.. {
+            self.coordinator.follow_topics(&self.consumer, true);
+            match self.coordinator.check_positions() {
+                Ok(()) => return tracing::debug!(%reason, "a position was out of range"),
+                // Brokers take a moment to agree that a topic was made again.
+                Err(_) if attempt < 3 => std::thread::sleep(Duration::from_millis(300)),
+                Err(error) => return self.coordinator.fail(error),
+            }
         }
     }
 

@@ -160,7 +160,7 @@ mod tests {
     fn what_exactly_once_stands_on_is_refused_with_the_reason() {
         for (property, why) in OURS {
             let config = source(&format!("{{brokers: 'b:1', topics: [t], properties: {{{property}: 'x'}}}}"));
-            let error = connection("k", &config, "t").err().expect("refused");
+            let error = connection("k", &config, "t").expect_err("refused");
             assert_eq!(*error.kind(), ErrorKind::Config);
             assert!(error.to_string().contains(why), "{error}");
         }

@@ -423,7 +423,8 @@ fn write_meta(
     text(out, unchanged.as_deref());
     text(out, key.map(|key| key.own.as_str()));
     text(out, key.filter(|_| unchanged.is_some()).map(|key| key.base.as_str()));
-    text(out, unchanged.is_some().then(|| rows.base_seq(row)).as_deref());
+    let seqs = if unchanged.is_some() { rows.base_seqs(row).map(Some) } else { [None, None] };
+    seqs.iter().for_each(|seq| text(out, seq.as_deref()));
     let (base, positions) = rows.base(row);
     for (part, column) in positions.into_iter().enumerate() {
         if unchanged.is_none() {

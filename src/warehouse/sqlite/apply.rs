@@ -208,7 +208,8 @@ impl Scope<'_> {
                 cells.push(owned(unchanged));
                 cells.push(owned(texts.as_ref().map(|texts| texts[row].own.clone())));
                 cells.push(owned(texts.as_ref().filter(|_| based).map(|texts| texts[row].base.clone())));
-                cells.push(owned(based.then(|| rows.base_seq(row))));
+                let seqs = if based { rows.base_seqs(row).map(Some) } else { [None, None] };
+                cells.extend(seqs.map(owned));
                 let (base, positions) = rows.base(row);
                 for (part, column) in positions.into_iter().enumerate() {
                     let value = || cell(types[part], base.column(column), row);

@@ -306,4 +306,3 @@ pub fn plan(topology: &str, contract: &Contract, mode: DeleteMode) -> Vec<String
     out.extend(merge.statements(Needs { partial: true, gone: true, marked: true }, None, true));
     out
 }
-

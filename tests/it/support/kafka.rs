@@ -25,6 +25,9 @@ pub struct Broker {
     dir: tempfile::TempDir,
     /// `host:port`.
     pub address: String,
+    /// `host:port` where one must say who one is: `reader` with the password `secret`, by PLAIN, SCRAM-SHA-512 or
+    /// OAUTHBEARER (tokens without a signature).
+    pub sasl_address: String,
     /// From the start of the process to its first answer.
     pub started_in: Duration,
 }
@@ -49,10 +52,10 @@ impl Broker {
     /// A broker of one's own, for tests that stop it.
     pub fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("kafka-").tempdir().unwrap();
-        let (port, controller) = (free_port(), free_port());
-        let address = format!("127.0.0.1:{port}");
+        let (port, sasl, controller) = (free_port(), free_port(), free_port());
+        let (address, sasl_address) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{sasl}"));
         let settings = dir.path().join("server.properties");
-        fs::write(&settings, server_properties(dir.path(), port, controller)).unwrap();
+        fs::write(&settings, server_properties(dir.path(), port, sasl, controller)).unwrap();
         fs::write(dir.path().join("log4j2.properties"), LOG4J).unwrap();
         format_storage(dir.path(), &settings);
         let begun = Instant::now();
@@ -67,10 +70,10 @@ impl Broker {
             .stderr(fs::File::create(dir.path().join("err")).unwrap())
             .spawn()
             .expect("java 17 or newer is installed");
-        let mut broker = Self { process: Mutex::new(process), dir, address, started_in: Duration::ZERO };
+        let mut broker = Self { process: Mutex::new(process), dir, address, sasl_address, started_in: Duration::ZERO };
         broker.wait_until_it_answers(begun);
         broker.started_in = begun.elapsed();
-        eprintln!("kafka: {} ready in {:?}", broker.address, broker.started_in);
+        eprintln!("kafka: {} ready in {:?}, {:?} KiB", broker.address, broker.started_in, broker.resident_kib());
         broker
     }
 
@@ -113,9 +116,10 @@ impl Broker {
 
     /// Makes a topic with these settings (`("cleanup.policy", "compact")`).
     pub async fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let topic = settings
-            .iter()
-            .fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| topic.set(key, value));
+        let topic =
+            settings.iter().fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| {
+                topic.set(key, value)
+            });
         let made = self.admin().create_topics([&topic], &options()).await.unwrap();
         assert!(made.iter().all(Result::is_ok), "{made:?}");
         self.until(name, |count| count == partitions as usize);
@@ -235,11 +239,13 @@ fn options() -> AdminOptions {
 }
 
 /// Runs java in the folder `$1` until standard input ends, then removes the folder.
-const WATCH: &str = r#"dir=$1; shift; cd "$dir"; java "$@" & echo $! > pid; cat > /dev/null; kill -9 $!; wait $!; rm -rf "$dir""#;
+const WATCH: &str =
+    r#"dir=$1; shift; cd "$dir"; java "$@" & echo $! > pid; cat > /dev/null; kill -9 $!; wait $!; rm -rf "$dir""#;
 
 fn java_arguments(dir: &Path) -> Vec<String> {
-    let mut arguments =
-        ["-Xmx384m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"].map(str::to_owned).to_vec();
+    let mut arguments = ["-Xmx384m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
+        .map(str::to_owned)
+        .to_vec();
     arguments.push(format!("-Dlog4j2.configurationFile={}", dir.join("log4j2.properties").display()));
     arguments.extend(["-cp".to_owned(), jars().display().to_string()]);
     arguments
@@ -248,12 +254,15 @@ fn java_arguments(dir: &Path) -> Vec<String> {
 fn format_storage(dir: &Path, settings: &Path) {
     let output = Command::new("java")
         .args(java_arguments(dir))
-        .args(["kafka.tools.StorageTool", "format", "--standalone", "-t", "dGVzdC1jbHVzdGVyLWlkMA", "-c"])
+        .args(["kafka.tools.StorageTool", "format", "--standalone", "-t", "dGVzdC1jbHVzdGVyLWlkMA"])
+        .args(["--add-scram", "SCRAM-SHA-512=[name=reader,password=secret]", "-c"])
         .arg(settings)
         .output()
         .expect("java 17 or newer is installed");
     assert!(output.status.success(), "{output:?}");
 }
+
+const SECURITY: &str = "org.apache.kafka.common.security";
 
 const LOG4J: &str = "rootLogger.level=WARN
 rootLogger.appenderRef.out.ref=OUT
@@ -263,14 +272,18 @@ appender.out.layout.type=PatternLayout
 appender.out.layout.pattern=%d %p %c %m%n
 ";
 
-fn server_properties(dir: &Path, port: u16, controller: u16) -> String {
+fn server_properties(dir: &Path, port: u16, sasl: u16, controller: u16) -> String {
     format!(
         "process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512,OAUTHBEARER
+listener.name.sasl.plain.sasl.jaas.config={SECURITY}.plain.PlainLoginModule required user_reader=\"secret\";
+listener.name.sasl.scram-sha-512.sasl.jaas.config={SECURITY}.scram.ScramLoginModule required;
+listener.name.sasl.oauthbearer.sasl.jaas.config={SECURITY}.oauthbearer.OAuthBearerLoginModule required;
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
 log.dirs={}
 offsets.topic.replication.factor=1

@@ -46,6 +46,7 @@ struct Proxy {
     rules: Arc<Mutex<Vec<Rule>>>,
     /// The file server looks and then writes; S3 does both at once.
     creates: Arc<tokio::sync::Mutex<()>>,
+    folder: Arc<std::path::PathBuf>,
 }
 
 /// A running server on a free port of 127.0.0.1, with its objects in a temporary folder; ends with the value.
@@ -69,6 +70,7 @@ impl S3Server {
             open: S3ServiceBuilder::new(files()).build(),
             rules: Arc::default(),
             creates: Arc::default(),
+            folder: Arc::new(folder.path().to_owned()),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -126,6 +128,11 @@ impl Proxy {
 async fn serve(State(proxy): State<Proxy>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    // The file server makes a bucket with its first object; S3 does not.
+    let bucket = parts.uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
+    if !proxy.folder.join(bucket).is_dir() {
+        return (StatusCode::NOT_FOUND, "<Error><Code>NoSuchBucket</Code></Error>").into_response();
+    }
     let fault = proxy.fault(&parts.method, parts.uri.path());
     match fault {
         Some(Fault::Unavailable) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),

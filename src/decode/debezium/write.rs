@@ -1,0 +1,135 @@
+//! An event's columns: read, completed, checked; and what is said when that fails.
+
+use super::Refusal;
+use super::builder::Problem;
+use super::change::Event;
+use super::key;
+use super::row::{self, Layout, Reading, RowError, Target};
+use super::rows::Rows;
+use super::scan::Token;
+use super::schema::WireColumn;
+use super::wire::Wire;
+use crate::batch::Op;
+
+/// Writes the event as the current row, finished when it succeeds.
+pub(super) fn write_row(
+    layout: &Layout,
+    rows: &mut Rows,
+    event: &Event<'_>,
+    how: Reading<'_>,
+    key_wires: &[WireColumn],
+) -> std::result::Result<(), RowError> {
+    if event.op == Op::Delete {
+        write_key(layout, rows, event, key_wires, true)?;
+        fill(rows, false);
+    } else {
+        row::read(event.row.unwrap_or("{}"), layout, rows, how)?;
+        write_key(layout, rows, event, key_wires, false)?;
+        write_old_key(layout, rows, event, key_wires)?;
+        fill(rows, matches!(event.op, Op::Update | Op::Move));
+    }
+    if let Some(column) = rows.lacking(event.op != Op::Delete) {
+        return Err(RowError::Lacking { name: rows.contract.input.columns[column].name.clone() });
+    }
+    if matches!(event.op, Op::Create | Op::Read)
+        && let Some(column) = rows.any_unchanged()
+    {
+        return Err(RowError::Incomplete { name: rows.contract.input.columns[column].name.clone() });
+    }
+    rows.finish_row(event.op, event.seq, event.time);
+    Ok(())
+}
+
+/// Fills the key columns that the row does not have yet: from the message key, and for a delete without one from the row.
+fn write_key(
+    layout: &Layout,
+    rows: &mut Rows,
+    event: &Event<'_>,
+    key_wires: &[WireColumn],
+    delete: bool,
+) -> std::result::Result<(), RowError> {
+    for at in 0..rows.key().len() {
+        let index = rows.key()[at];
+        if rows.has(index) {
+            continue;
+        }
+        let name = rows.contract.input.columns[index].name.clone();
+        let in_row = || event.row.filter(|_| delete).and_then(|row| key::field(row, &name));
+        let token = match event.key.field(&name) {
+            Some(token) => Some((token, key_wires.iter().find(|w| w.name == name).map(|w| w.wire))),
+            None => in_row().map(|token| (token, None)),
+        };
+        let Some((token, wire)) = token else { return Err(RowError::Lacking { name }) };
+        let wire = wire.unwrap_or_else(|| wire_of(layout, &name));
+        rows.append(index, wire, token).map_err(|problem| column_error(rows, index, token, problem))?;
+    }
+    Ok(())
+}
+
+/// A move's old key, from the message key of its delete half.
+fn write_old_key(
+    layout: &Layout,
+    rows: &mut Rows,
+    event: &Event<'_>,
+    key_wires: &[WireColumn],
+) -> std::result::Result<(), RowError> {
+    let Some(old) = event.old_key else { return Ok(()) };
+    for at in 0..rows.key().len() {
+        let index = rows.key()[at];
+        let name = rows.contract.input.columns[index].name.clone();
+        let token = old.field(&name).filter(|token| *token != Token::Null);
+        let Some(token) = token else { return Err(RowError::Lacking { name }) };
+        let wire = key_wires.iter().find(|w| w.name == name).map_or_else(|| wire_of(layout, &name), |w| w.wire);
+        rows.old_key(at, wire, token).map_err(|problem| column_error(rows, index, token, problem))?;
+    }
+    Ok(())
+}
+
+fn wire_of(layout: &Layout, name: &str) -> Wire {
+    match layout.target(name) {
+        Some(Target::Column { wire, .. }) => *wire,
+        _ => Wire::Plain,
+    }
+}
+
+fn column_error(rows: &Rows, index: usize, token: Token<'_>, problem: Problem) -> RowError {
+    let column = &rows.contract.input.columns[index];
+    RowError::Column { name: format!("`{}` ({})", column.name, column.data_type), shape: token.shape(), problem }
+}
+
+/// Completes the current row: what an update lacks is unchanged, what a new row lacks is null.
+#[inline]
+pub(super) fn fill(rows: &mut Rows, update: bool) {
+    for column in 0..rows.width() {
+        if !rows.has(column) {
+            if update {
+                rows.unchanged(column);
+            } else {
+                rows.null(column);
+            }
+        }
+    }
+}
+
+/// A row error in words.
+pub(super) fn refusal(error: RowError) -> Refusal {
+    match error {
+        RowError::Learn => Refusal::decode("the row has a field that could not be learned"),
+        RowError::Malformed => Refusal::decode("the row is not a JSON object"),
+        RowError::Column { name, shape, problem: Problem::Value(why) } => {
+            Refusal::decode(format!("column {name} has {shape}: {why}"))
+        }
+        RowError::Column { name, shape, problem: Problem::Kind(why) } => {
+            Refusal::contract(format!("column {name} has {shape}: {why}"))
+        }
+        RowError::Mismatch { name, why } => Refusal::contract(format!("column `{name}` {why}")),
+        RowError::Lacking { name } => Refusal::contract(format!(
+            "column `{name}` has no value, and it is part of the key or declared `nullable: false`; let the source send \
+             it, or change the contract"
+        )),
+        RowError::Incomplete { name } => Refusal::incomplete(format!(
+            "column `{name}` is left unchanged by an event that adds a row, so there is no value for it; let the source \
+             send whole rows (Postgres: REPLICA IDENTITY FULL), then update the row once"
+        )),
+    }
+}
