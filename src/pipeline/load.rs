@@ -223,7 +223,8 @@ impl Loader {
 /// Only a retry from quarantine can bring a row that is older than what was loaded. While the ledger is behind the log,
 /// entries that are closed by now may still have been open at the unit's epoch, so the tombstones stay.
 fn something_older_may_come(state: &LogState, table: &str, through: EpochNumber) -> bool {
-    let open = state.open_quarantine.get(table).is_some_and(|n| *n > 0);
+    // An entry whose table is not known may turn out to be of this one.
+    let open = [table, ""].iter().any(|of| state.open_quarantine.get(*of).is_some_and(|n| *n > 0));
     let ever = state.account.tables.get(table).is_some_and(|a| a.replaced > 0 || !a.rejected.is_empty())
         || state.account.records.values().any(|a| a.rejected > 0);
     open || (ever && through < state.n)
