@@ -318,7 +318,29 @@ impl Under {
 }
 
 fn unit(after: u64, tables: Vec<TableLoad>) -> LoadUnit {
-    LoadUnit { group: "g".into(), log: Uuid::nil(), after, through: after + 1, tables }
+    LoadUnit {
+        group: "g".into(),
+        log: Uuid::nil(),
+        after,
+        through: after + 1,
+        held: BTreeMap::new(),
+        held_before: BTreeMap::new(),
+        tables,
+    }
+}
+
+/// GIVEN more groups than connections, WHEN all read their ledgers at once, THEN none waits for another one's connection.
+#[tokio::test]
+async fn many_groups_read_their_ledgers_at_once() {
+    let under = Under::sqlite().await;
+    let groups: Vec<String> = (0..16).map(|n| format!("g{n}")).collect();
+    for group in &groups {
+        let empty = LoadUnit { group: group.clone(), ..unit(0, Vec::new()) };
+        under.warehouse().apply(&empty).await.unwrap();
+    }
+    let all = futures::future::join_all(groups.iter().map(|group| under.warehouse().applied(group)));
+    let answers = tokio::time::timeout(std::time::Duration::from_secs(20), all).await.expect("nobody is stuck");
+    assert!(answers.into_iter().all(|answer| answer.unwrap().unwrap().through == 1));
 }
 
 async fn run_script(under: &Under, script: &Script, mode: DeleteMode) {
