@@ -469,6 +469,7 @@ async fn raw_and_quarantine_expire_after_their_retention() {
     writer.reject(reject(1), None).unwrap();
     let attempt = writer.attempt();
     let sealed = writer.finish().await.unwrap();
+    let raw_file = sealed.raw.clone().unwrap();
     let draft = Draft { quarantine: sealed.quarantine, raw: sealed.raw, ..Draft::new(attempt, Utc::now()) };
     log.commit(draft, &same).await.unwrap();
     let root = folder.path().join("lake");
@@ -479,6 +480,8 @@ async fn raw_and_quarantine_expire_after_their_retention() {
         assert_eq!((report.expired_raw.len(), report.expired_quarantine.len()), (raw, quarantine), "{hours} h");
         assert_eq!(report.unnamed.len(), 0);
     }
+    let gone = lake.read_raw(&raw_file).await.unwrap_err();
+    assert!(gone.kind() == &ErrorKind::Config && gone.to_string().contains("retention"), "{gone}");
 }
 
 fn raw_batch() -> RawBatch {
@@ -676,7 +679,7 @@ fn random_draft(
     let mut draft = Draft::new(Ulid::new(), Utc::now());
     draft.spans.push(Advance { mark: has_table.then(|| format!("m{i}")), ..advance(&name, from, from + count) });
     if has_table {
-        let kind = if i % 17 == 0 { Type::BigInt } else { Type::Int };
+        let kind = if i.is_multiple_of(17) { Type::BigInt } else { Type::Int };
         let extra = format!("c{}", i % 5);
         let input = columns(&[("id", Type::BigInt), (extra.as_str(), kind)], &["id"]);
         let max_source_time_us = Some(count as i64 * 10);
