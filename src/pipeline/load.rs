@@ -95,11 +95,10 @@ impl Loader {
     /// Applies one unit; `false` when there was nothing to do.
     async fn step(&mut self) -> Result<bool> {
         self.head.borrow_and_update();
-        let state = self.log.state();
         // Taken out: after a failure the ledger is read again.
-        let applied = match self.known.take() {
-            Some(applied) => applied,
-            None => self.ledger(&state).await?,
+        let (applied, state) = match self.known.take() {
+            Some(applied) => (applied, self.log.state()),
+            None => self.look().await?,
         };
         self.report.ledger(&self.group, &applied, &state);
         let stopped: BTreeSet<String> = state.stopped.keys().cloned().collect();
@@ -135,9 +134,18 @@ impl Loader {
         Ok(true)
     }
 
-    async fn ledger(&self, state: &LogState) -> Result<Applied> {
+    /// Where the ledger and the log stand. The ledger is read first: another loader may be ahead of what the log was when
+    /// we looked at it, never of what it is afterwards.
+    async fn look(&self) -> Result<(Applied, Arc<LogState>)> {
+        let applied = self.warehouse.applied(&self.group).await?;
+        let state = self.log.refresh().await?;
+        Ok((self.checked(applied, &state)?, state))
+    }
+
+    /// The ledger, which must belong to this log and not be ahead of it.
+    fn checked(&self, applied: Option<Applied>, state: &LogState) -> Result<Applied> {
         let fresh = Applied { log: state.log, through: 0, held: BTreeMap::new(), accounts: BTreeMap::new() };
-        let applied = self.warehouse.applied(&self.group).await?.unwrap_or(fresh);
+        let applied = applied.unwrap_or(fresh);
         if applied.log != state.log {
             return Err(Error::new(
                 ErrorKind::LedgerForeign,
