@@ -623,7 +623,7 @@ async fn quarantine_counts_open_entries_until_they_are_retried_or_dropped() {
     let draft = || Draft::new(Ulid::new(), Utc::now());
     log.commit(Draft { quarantine, ..draft() }, &same).await.unwrap();
     let (table, epoch) = ("orders".to_owned(), 1);
-    let pause = Control::Pause { table: table.clone(), why: "a look".into() };
+    let pause = Control::Pause { table: table.clone(), why: "a look".into(), parked: false };
     let retried = Control::Retried { epoch, rows: vec![0, 2], table: table.clone() };
     log.commit(Draft { control: vec![pause, retried], ..draft() }, &same).await.unwrap();
     assert_eq!(log.state().open_quarantine, BTreeMap::from([(String::new(), 1), (table.clone(), 1)]));
@@ -692,7 +692,7 @@ fn random_draft(
         let table = format!("t{}", i % 3);
         let epoch = i as u64;
         draft.control.push(match i % 4 {
-            0 => Control::Pause { table, why: "why".into() },
+            0 => Control::Pause { table, why: "why".into(), parked: false },
             1 => Control::Resume { table },
             2 => Control::Resync { table },
             _ => Control::Dropped { epoch, rows: vec![1], table },

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dataflow::config;
 use dataflow::lake::{Access, Lake, Log};
-use dataflow::pipeline::quarantine::{Selected, drop_rejects, open_rejects, retry_rejects};
+use dataflow::pipeline::quarantine::{drop_rejects, open_rejects, retry_rejects};
 use serde_json::{Value, json};
 
 use super::world::World;
@@ -129,7 +129,7 @@ async fn two_people_retry_the_same_rows_of_a_table_without_a_key() {
     let url = case.world.folder.path().join("lake").to_str().unwrap().to_owned();
     let lake = Lake::open(&config::Lake { url, ..loaded.topology.lake.clone() }).unwrap();
     let log = Log::open(lake.clone(), "once", Access::Write).await.unwrap();
-    let seen_by_both = open_rejects(&lake, &log, &Selected::default()).await.unwrap();
+    let seen_by_both = open_rejects(&lake, &log).await.unwrap();
     assert_eq!(seen_by_both.len(), 1);
     retry_rejects(&loaded, &lake, &log, &seen_by_both).await.unwrap();
     // The other one had looked at the list before that.
