@@ -228,10 +228,10 @@ async fn topics_whose_ends_hold_no_record_are_caught_up_with_also_after_a_rewind
     member.catch_up().await;
     assert_eq!((member.count(), at(&short)), (0, vec![104, 106]));
     for (partition, standing) in from_100.iter() {
-        short.set(partition.clone(), dataflow::progress::Standing {
-            position: dataflow::progress::Position::offset(40),
-            ..standing.clone()
-        });
+        short.set(
+            partition.clone(),
+            dataflow::progress::Standing { position: dataflow::progress::Position::offset(40), ..standing.clone() },
+        );
     }
     member.kafka.rewind(&short.progress()).await.unwrap();
     member.catch_up().await;
@@ -541,7 +541,9 @@ async fn broker_errors_that_pass_are_waited_for() {
     producer.flush(PATIENCE).unwrap();
     member.read(2).await;
     cluster.broker_down(1).unwrap();
-    assert!(tokio::time::timeout(Duration::from_secs(1), member.kafka.next()).await.map_or(true, |polled| polled.is_ok()));
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), member.kafka.next()).await.map_or(true, |polled| polled.is_ok())
+    );
     cluster.broker_up(1).unwrap();
     send(&producer, "shaky", 0, &[("c", Some("3"))]);
     producer.flush(PATIENCE).unwrap();

@@ -85,4 +85,3 @@ pub(super) fn find(state: &State, topic: &str, number: i32) -> Option<usize> {
     }
     state.assigned.iter().position(is)
 }
-

@@ -128,7 +128,11 @@ impl Coordinator {
         state.caught_up_before = false;
     }
 
-    pub(super) fn resolve_patiently(&self, wanted: &BTreeMap<String, Vec<i32>>, renewed: bool) -> Option<Vec<Assigned>> {
+    pub(super) fn resolve_patiently(
+        &self,
+        wanted: &BTreeMap<String, Vec<i32>>,
+        renewed: bool,
+    ) -> Option<Vec<Assigned>> {
         let deadline = Instant::now() + RESOLVE;
         let mut said = false;
         while !self.is_over() {
@@ -339,7 +343,14 @@ impl Coordinator {
         assigned.from = assigned.next;
     }
 
-    pub(super) fn send_batch(&self, assigned: &Assigned, from: u64, to: u64, generation: Generation, records: RawRecords) {
+    pub(super) fn send_batch(
+        &self,
+        assigned: &Assigned,
+        from: u64,
+        to: u64,
+        generation: Generation,
+        records: RawRecords,
+    ) {
         self.backlog.fetch_add(weight(&records), Ordering::AcqRel);
         self.send(Event::Batch {
             era: self.era.load(Ordering::Acquire),
