@@ -77,7 +77,8 @@ fn released(servers: &Servers, group: &str) -> i64 {
 
 /// How many transactions the process has applied.
 fn applied(metrics: &str) -> u64 {
-    let line = metrics.lines().find(|l| l.starts_with("dataflow_step_duration_seconds_count") && l.contains("\"apply\""));
+    let line =
+        metrics.lines().find(|l| l.starts_with("dataflow_step_duration_seconds_count") && l.contains("\"apply\""));
     line.and_then(|l| l.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
@@ -111,10 +112,12 @@ async fn a_warehouse_that_is_away_for_thirty_epochs() {
     assert!(grown, "the column must have appeared while the warehouse was away");
     let transactions = applied(&process.page("/metrics").await.unwrap());
     switch.mend();
-    process.wait_for("all is loaded", LIMIT, |status| {
-        let groups = status["groups"].as_array().unwrap();
-        status["account"]["read"] == records && groups.iter().all(|g| g["warehouse_epoch"] == status["epoch"])
-    }).await;
+    process
+        .wait_for("all is loaded", LIMIT, |status| {
+            let groups = status["groups"].as_array().unwrap();
+            status["account"]["read"] == records && groups.iter().all(|g| g["warehouse_epoch"] == status["epoch"])
+        })
+        .await;
     let catch_up = applied(&process.page("/metrics").await.unwrap()) - transactions;
     process.stop().await;
     world.oracle.assert(&world.judge(&expected, records).await);

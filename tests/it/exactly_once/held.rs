@@ -112,7 +112,8 @@ async fn a_table_whose_ddl_is_refused_is_parked_alone_on_sqlite() {
     let world = World::embedded_with(&in_one_group(TABLES), EPOCHS, "true");
     let shop = OpenShop::open(53, busy_shop(1_000), 20_000, Till::open(&world.events()));
     let person = Person::Sqlite(world.folder.path().join("warehouse.db"));
-    parked_and_resumed(&world, shop, &person, "CREATE TABLE products (id INTEGER PRIMARY KEY, name REAL)", "products").await;
+    parked_and_resumed(&world, shop, &person, "CREATE TABLE products (id INTEGER PRIMARY KEY, name REAL)", "products")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

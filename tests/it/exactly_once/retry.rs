@@ -17,7 +17,8 @@ fn event(op: &str, lsn: u64, before: &Value, after: &Value) -> String {
         "version": "3.0.0", "connector": "postgresql", "name": "shop", "ts_ms": 1_780_000_000_000u64 + lsn,
         "snapshot": "false", "db": "shop", "schema": "public", "table": "t", "txId": lsn, "lsn": lsn
     });
-    json!({ "op": op, "before": before, "after": after, "source": source, "ts_ms": 1_780_000_000_000u64 + lsn }).to_string()
+    json!({ "op": op, "before": before, "after": after, "source": source, "ts_ms": 1_780_000_000_000u64 + lsn })
+        .to_string()
 }
 
 fn row(id: i64, amount: i64) -> Value {

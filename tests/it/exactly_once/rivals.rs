@@ -40,7 +40,8 @@ async fn let_them_fight(world: &World, rivals: &[Launch], epochs: usize) -> Vec<
 async fn two_processes_that_read_the_same_file_are_fenced_by_the_log() {
     let world = World::embedded_with(TABLES, EPOCHS, "true");
     let topology = std::fs::read_to_string(world.launch.topology()).unwrap();
-    let topology: String = topology.lines().filter(|line| !line.starts_with("admin:")).map(|l| l.to_owned() + "\n").collect();
+    let topology: String =
+        topology.lines().filter(|line| !line.starts_with("admin:")).map(|l| l.to_owned() + "\n").collect();
     let rivals = ["one", "other"].map(|name| Launch::named(world.folder.path(), name, &topology));
     let shop = OpenShop::open(31, busy_shop(1_000), 20_000, Till::open(&world.events()));
     let logs = let_them_fight(&world, &rivals, 25).await;
@@ -134,7 +135,8 @@ async fn two_loaders_on_one_warehouse() {
 async fn two_loaders_on_one_file() {
     let world = World::embedded_with(TABLES, EPOCHS, "true");
     let topology = std::fs::read_to_string(world.launch.topology()).unwrap();
-    let topology: String = topology.lines().filter(|line| !line.starts_with("admin:")).map(|l| l.to_owned() + "\n").collect();
+    let topology: String =
+        topology.lines().filter(|line| !line.starts_with("admin:")).map(|l| l.to_owned() + "\n").collect();
     let [ingest, one, other] = [("ingest", "ingest"), ("one", "load"), ("other", "load")]
         .map(|(name, role)| Launch::named(world.folder.path(), name, &topology).arg("--role").arg(role));
     let shop = OpenShop::open(35, busy_shop(1_000), 20_000, Till::open(&world.events()));
