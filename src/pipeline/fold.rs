@@ -37,6 +37,7 @@ pub fn fold(
         mode,
         truncate: None,
         truncated_at_us: NO_TIME,
+        earlier_truncates: Vec::new(),
         rows: Vec::new(),
         incomplete: Vec::new(),
         keep_tombstones,
@@ -60,6 +61,8 @@ pub fn fold(
     }
     load.truncate = pass.truncate.map(|(seq, _)| seq);
     load.truncated_at_us = pass.truncate.map_or(NO_TIME, |(_, time)| time);
+    load.earlier_truncates = std::mem::take(&mut pass.earlier_truncates);
+    load.earlier_truncates.sort_unstable();
     load.folded = pass.account;
     load.incomplete = std::mem::take(&mut pass.incomplete);
     let left = (!pass.as_it_stands).then(|| pass.finish());
@@ -238,6 +241,7 @@ struct Pass<'a> {
     versions: Vec<State>,
     seen: HashSet<(u32, Seq)>,
     truncate: Option<(Seq, i64)>,
+    earlier_truncates: Vec<(Seq, i64)>,
     account: LoadAccount,
     incomplete: Vec<Incomplete>,
     /// Whether the batches can be loaded as they are.
@@ -265,6 +269,7 @@ impl<'a> Pass<'a> {
             versions: Vec::new(),
             seen: HashSet::new(),
             truncate: None,
+            earlier_truncates: Vec::new(),
             account: LoadAccount::default(),
             incomplete: Vec::new(),
             as_it_stands: true,
@@ -451,12 +456,10 @@ impl<'a> Pass<'a> {
             self.account.superseded += 1;
         }
         let new = (seq, self.batch(at).source_times_us[at.row as usize]);
-        // In history mode the warehouse's versions end with the first truncate; those of the fold are ended here.
-        self.truncate = Some(match self.truncate {
-            Some(old) if self.mode == DeleteMode::History => old.min(new),
-            Some(old) => old.max(new),
-            None => new,
-        });
+        if self.mode == DeleteMode::History {
+            self.earlier_truncates.extend(self.truncate.map(|old| old.min(new)));
+        }
+        self.truncate = self.truncate.max(Some(new));
         for id in 0..self.states.len() as u32 {
             let state = &self.states[id as usize];
             if state.kind == Kind::Absent || state.seq >= seq {
