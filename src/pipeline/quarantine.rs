@@ -84,8 +84,11 @@ impl Closings {
         for n in meant.first().map_or(1, |(epoch, _)| *epoch)..=state.n {
             let manifest = log.manifest(n).await?;
             if let Some((epoch, row)) = manifest.control.iter().flat_map(closes).find(|closed| meant.contains(closed)) {
-                return Err(Error::new(ErrorKind::Config, format!("close entry {epoch}/{row}: epoch {n} has closed it"))
-                    .help("somebody was quicker: look at `dataflow quarantine list` again"));
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("close entry {epoch}/{row}: epoch {n} has closed it"),
+                )
+                .help("somebody was quicker: look at `dataflow quarantine list` again"));
             }
         }
         let at = state.progress.get(&Self::partition()).and_then(|standing| standing.position.as_offset());
