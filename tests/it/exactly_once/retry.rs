@@ -120,23 +120,54 @@ async fn a_retry_that_is_loaded_together_with_what_it_is_older_than() {
     }
 }
 
+/// A lake with one refused row of a table without a key, and two people who look at it.
+struct Two {
+    case: Retried,
+    loaded: config::Loaded,
+    lake: Lake,
+    logs: [Log; 2],
+}
+
+impl Two {
+    async fn look() -> Self {
+        let case = Retried::new("[]", "hard");
+        case.write("0.jsonl", &[event("c", 10, &NONE, &row(1, 5)), event("c", 20, &NONE, &row(2, -5))]);
+        case.world.launch.run_until_caught_up().await;
+        let loaded = config::load(Path::new(case.lenient.topology()), &[]).unwrap();
+        // Relative paths of the topology are relative to where a process is started.
+        let url = case.world.folder.path().join("lake").to_str().unwrap().to_owned();
+        let lake = Lake::open(&config::Lake { url, ..loaded.topology.lake.clone() }).unwrap();
+        let open = || Log::open(lake.clone(), "once", Access::Write);
+        let logs = [open().await.unwrap(), open().await.unwrap()];
+        Self { case, loaded, lake, logs }
+    }
+
+    async fn each_row_is_there_once(&self) {
+        self.case.lenient.run_until_caught_up().await;
+        assert_eq!(self.case.shown("true").await, [(1, 5), (2, -5)]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_people_retry_the_same_rows_of_a_table_without_a_key() {
-    let case = Retried::new("[]", "hard");
-    case.write("0.jsonl", &[event("c", 10, &NONE, &row(1, 5)), event("c", 20, &NONE, &row(2, -5))]);
-    case.world.launch.run_until_caught_up().await;
-    let loaded = config::load(Path::new(case.lenient.topology()), &[]).unwrap();
-    // Relative paths of the topology are relative to where a process is started.
-    let url = case.world.folder.path().join("lake").to_str().unwrap().to_owned();
-    let lake = Lake::open(&config::Lake { url, ..loaded.topology.lake.clone() }).unwrap();
-    let log = Log::open(lake.clone(), "once", Access::Write).await.unwrap();
-    let seen_by_both = open_rejects(&lake, &log).await.unwrap();
+    let two = Two::look().await;
+    let [log, _] = &two.logs;
+    let seen_by_both = open_rejects(&two.lake, log).await.unwrap();
     assert_eq!(seen_by_both.len(), 1);
-    retry_rejects(&loaded, &lake, &log, &seen_by_both).await.unwrap();
+    retry_rejects(&two.loaded, &two.lake, log, &seen_by_both).await.unwrap();
     // The other one had looked at the list before that.
-    let late = retry_rejects(&loaded, &lake, &log, &seen_by_both).await;
-    let dropped = drop_rejects(&log, &seen_by_both).await;
-    case.lenient.run_until_caught_up().await;
-    assert_eq!(case.shown("true").await, [(1, 5), (2, -5)], "once each");
+    let late = retry_rejects(&two.loaded, &two.lake, log, &seen_by_both).await;
+    let dropped = drop_rejects(log, &seen_by_both).await;
+    two.each_row_is_there_once().await;
     assert!(late.is_err() && dropped.is_err(), "the second one is told that the entries are closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_people_retry_at_the_same_moment() {
+    let two = Two::look().await;
+    let entries = open_rejects(&two.lake, &two.logs[0]).await.unwrap();
+    let [one, other] = two.logs.each_ref().map(|log| retry_rejects(&two.loaded, &two.lake, log, &entries));
+    let (one, other) = tokio::join!(one, other);
+    assert!(one.is_ok() != other.is_ok(), "one of them: {one:?}, {other:?}");
+    two.each_row_is_there_once().await;
 }
