@@ -66,7 +66,8 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
         let warehouse = crate::warehouse::open(&topology.warehouse, &topology.name).await?;
         let shared = Shared { topology: &topology, lake: &lake, log: &log, report: &report };
         process.start_loaders(&shared, &warehouse, &head);
-        process.tasks.spawn(watch_log(Arc::clone(&log), Arc::clone(&head), process.loaders_stop.clone()));
+        let watch = watch_log(Arc::clone(&log), Arc::clone(&report), Arc::clone(&head), process.loaders_stop.clone());
+        process.tasks.spawn(watch);
         for fresh in warehouse.freshness().await? {
             report.fresh(&fresh.table, fresh.max_source_time_us);
         }
@@ -97,7 +98,12 @@ struct Shared<'a> {
 }
 
 /// Sees what other processes commit (ingest pods, a person who pauses a table): one read a look for the whole process.
-async fn watch_log(log: Arc<Log>, head: Arc<watch::Sender<u64>>, stop: CancellationToken) -> Result<()> {
+async fn watch_log(
+    log: Arc<Log>,
+    report: Arc<Report>,
+    head: Arc<watch::Sender<u64>>,
+    stop: CancellationToken,
+) -> Result<()> {
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -105,7 +111,9 @@ async fn watch_log(log: Arc<Log>, head: Arc<watch::Sender<u64>>, stop: Cancellat
         }
         match log.refresh().await {
             Ok(state) => {
-                head.send_if_modified(|known| std::mem::replace(known, state.n) != state.n);
+                if head.send_if_modified(|known| std::mem::replace(known, state.n) != state.n) {
+                    report.log(&state);
+                }
             }
             Err(error) if error.disposition() == Disposition::Retry => tracing::warn!("{error}; trying again"),
             Err(error) => return Err(error),
