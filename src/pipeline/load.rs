@@ -86,7 +86,15 @@ impl Loader {
                 tracing::error!(group = self.group, table, "{error}; the table is parked, the others go on");
                 self.report.problem(&format!("table {table}"), &error);
                 let control = Control::Pause { table: table.clone(), why: error.to_string(), parked: true };
-                commit_control(&self.log, vec![control]).await.map(drop)
+                match commit_control(&self.log, vec![control]).await {
+                    // The next step fails in the same way and tries again to say so.
+                    Err(error) if error.disposition() == Disposition::Retry => {
+                        tracing::warn!(group = self.group, table, "{error}; the table is parked later");
+                        backoff.wait().await;
+                        Ok(())
+                    }
+                    parked => parked.map(drop),
+                }
             }
             Disposition::Halt => Err(error.doing(format!("load group {}", self.group))),
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{ChangeBatch, RawBatch, Reject, TableChanges};
+use crate::batch::{ChangeBatch, RawBatch, RawRecords, Reject, TableChanges};
 use crate::contract::{Contract, TableSchema};
 use crate::decode::Decoder;
 use crate::epoch::TableAccount;
@@ -46,7 +46,7 @@ pub enum What {
 /// A decoded and transformed batch.
 #[derive(Debug)]
 pub struct Transformed {
-    /// The records as read; empty for what a decoder had kept back.
+    /// The records that the span covers, as read: what a decoder keeps back comes with the batch that gives it out.
     pub raw: RawBatch,
     /// The decoder's result, its `tables` moved to `tables`, its rejects first in `rejects`.
     pub advance: Advance,
@@ -174,6 +174,8 @@ pub struct Reader {
     pub known: BTreeSet<Partition>,
     /// Partitions whose decoder keeps something back, with the number of releases seen since.
     pub kept: BTreeMap<Partition, u32>,
+    /// The records that it keeps back.
+    pub carried: BTreeMap<Partition, RawRecords>,
 }
 
 impl Reader {
@@ -236,6 +238,7 @@ impl Reader {
                 let done = tokio::task::block_in_place(|| {
                     let batch = self.decoder.decode(&raw)?;
                     self.note_kept(&raw, &batch);
+                    let raw = self.covered(raw, &batch);
                     self.transforms.apply(raw, batch, lag)
                 })?;
                 self.hand_over(What::Changes(Box::new(done))).await;
@@ -274,7 +277,31 @@ impl Reader {
         for partition in partitions {
             self.known.remove(partition);
             self.kept.remove(partition);
+            self.carried.remove(partition);
         }
+    }
+
+    /// The records that `batch` accounts for: those that the decoder kept back before, and without those that it keeps
+    /// back now. The raw zone then holds what the manifests' spans cover, whoever reads the rest after a crash.
+    fn covered(&mut self, raw: RawBatch, batch: &ChangeBatch) -> RawBatch {
+        let before = self.carried.remove(&raw.partition);
+        let read = batch.account.read as usize;
+        if before.is_none() && read >= raw.records.len() {
+            return raw;
+        }
+        let (mut now, mut later) = (RawRecords::default(), RawRecords::default());
+        let before = before.unwrap_or_default();
+        for (number, record) in before.iter().chain(raw.records.iter()).enumerate() {
+            let into = if number < read { &mut now } else { &mut later };
+            into.push(record.offset(), record.timestamp_us(), record.key(), record.value());
+            for (name, value) in record.headers() {
+                into.push_header(&String::from_utf8_lossy(name), value);
+            }
+        }
+        if !later.is_empty() {
+            self.carried.insert(raw.partition.clone(), later);
+        }
+        RawBatch { records: now, ..raw }
     }
 
     fn note_kept(&mut self, raw: &RawBatch, batch: &ChangeBatch) {
@@ -298,6 +325,7 @@ impl Reader {
             Order::Rewind { era, progress } => {
                 self.era = *era;
                 self.kept.clear();
+                self.carried.clear();
                 self.known.clear();
                 self.source.rewind(progress).await
             }
@@ -313,14 +341,10 @@ impl Reader {
         let due: Vec<Partition> = self.kept.iter().filter(|(_, n)| **n > 1).map(|(p, _)| p.clone()).collect();
         for partition in due {
             self.kept.remove(&partition);
+            let records = self.carried.remove(&partition).unwrap_or_default();
             let Some(batch) = self.decoder.flush(&partition)? else { continue };
-            let raw = RawBatch {
-                partition,
-                generation: batch.generation,
-                span: batch.span.clone(),
-                stream: None,
-                records: crate::batch::RawRecords::default(),
-            };
+            let raw =
+                RawBatch { partition, generation: batch.generation, span: batch.span.clone(), stream: None, records };
             let done = self.transforms.apply(raw, batch, Vec::new())?;
             self.hand_over(What::Changes(Box::new(done))).await;
         }

@@ -184,6 +184,7 @@ impl Process {
                 standings: Arc::clone(&standings),
                 known: std::collections::BTreeSet::new(),
                 kept: BTreeMap::new(),
+                carried: BTreeMap::new(),
             };
             let stop = self.stop.clone();
             self.tasks.spawn(async move {

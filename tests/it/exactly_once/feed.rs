@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -59,6 +59,7 @@ impl Counter for Arc<Servers> {
 
 /// The shop, open until it is closed.
 pub struct OpenShop {
+    sold: Arc<AtomicU64>,
     closing: Arc<AtomicBool>,
     selling: JoinHandle<(Expected, u64)>,
 }
@@ -68,6 +69,8 @@ impl OpenShop {
     pub fn open(seed: u64, options: Options, most: u64, mut counter: impl Counter) -> Self {
         let closing = Arc::new(AtomicBool::new(false));
         let closed = Arc::clone(&closing);
+        let sold = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&sold);
         let selling = std::thread::spawn(move || {
             let mut shop = Shop::new(seed, options);
             let mut records = 0;
@@ -79,11 +82,17 @@ impl OpenShop {
                 }
                 events.extend(shop.drain());
                 records += counter.sell(&events);
+                counted.store(shop.generated(), Ordering::Release);
                 std::thread::sleep(PAUSE);
             }
             (shop.expected(), records)
         });
-        Self { closing, selling }
+        Self { sold, closing, selling }
+    }
+
+    /// Row events so far.
+    pub fn sold(&self) -> u64 {
+        self.sold.load(Ordering::Acquire)
     }
 
     /// Closes: what must be there in the end, and how many records were sold.

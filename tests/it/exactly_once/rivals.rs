@@ -2,11 +2,12 @@
 //! read) and the ledger (for what is loaded) let exactly one of them win each step.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::feed::{OpenShop, Till};
 use super::kills::log_beyond;
 use super::world::{EPOCHS, Partitions, RUN_LIMIT, Servers, TABLES, World, busy_shop};
-use crate::support::process::{Launch, Running};
+use crate::support::process::{LIMIT, Launch, Running};
 
 /// Says that an epoch was dropped because another process had moved the partitions.
 const FENCED: &str = "the epoch is dropped and read again from the log";
@@ -69,6 +70,21 @@ async fn two_consumer_groups_on_the_same_topics_are_fenced_by_the_log() {
     assert!(logs.iter().any(|log| log.contains(FENCED)), "they never met:\n{}", logs.join("\n"));
 }
 
+/// How often these pods were given a partition.
+fn assignments(pods: &[Running], without: usize) -> usize {
+    let others = pods.iter().enumerate().filter(|(pod, _)| *pod != without);
+    others.map(|(_, pod)| pod.whole_log().matches("\"message\":\"reading\"").count()).sum()
+}
+
+/// Waits until the group has given up on `gone` and its partitions went to the others.
+async fn others_take_over(pods: &[Running], gone: usize) {
+    let (before, begun) = (assignments(pods, gone), Instant::now());
+    while assignments(pods, gone) <= before {
+        assert!(begun.elapsed() < LIMIT, "the group does not give up on the pod that stands still");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebalance_storm_of_three_pods() {
     let Some(servers) = Servers::start("storm", Partitions::Two).await else { return };
@@ -86,9 +102,9 @@ async fn a_rebalance_storm_of_three_pods() {
             "term" => running[pod].stop().await,
             "kill" => running[pod].kill(),
             _ => {
+                // It wakes up when the others own its partitions, and still holds what it had read of them.
                 running[pod].signal("-STOP");
-                // Past the session's time-out, so that the others own its partitions when it wakes up.
-                at = log_beyond(&world.lake, at + 2).await;
+                others_take_over(&running, pod).await;
                 running[pod].signal("-CONT");
             }
         }

@@ -1,8 +1,10 @@
 //! GIVEN a store that lies, loses answers or goes away, WHEN the process works on it, THEN it refuses the liar at the
 //! start and outlives the rest.
 
+use sqlx::Connection;
+
 use super::world::{LakeStore, Stock, TABLES, World, busy_shop};
-use crate::support::process::{LIMIT, Launch};
+use crate::support::process::{LIMIT, Launch, table};
 use crate::support::s3::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY};
 
 /// Files → S3 → SQLite.
@@ -61,4 +63,27 @@ async fn answers_are_lost_and_the_store_goes_away() {
         let found = world.judge(&stock.expected, records).await;
         assert!(found.is_empty(), "{fault:?} {times} times on {method} {path}:\n{}", found.join("\n"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_parked_while_the_store_is_away() {
+    let s3 = S3Server::start().await;
+    let world = world_on(&s3);
+    let stock = Stock::make(73, busy_shop(300), 300);
+    stock.write_files(&world.events(), 1);
+    world.launch.clone().arg("--role").arg("ingest").run_until_caught_up().await;
+    let path = world.folder.path().join("warehouse.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let mut person = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE products (id REAL PRIMARY KEY)").execute(&mut person).await.unwrap();
+    // Nothing but the parking writes to the log here.
+    s3.fault(Fault::Unavailable, "PUT", "_log/0000", 25);
+    let mut process = world.launch.clone().arg("--role").arg("load").run();
+    process.wait_for("products to be parked", LIMIT, |s| table(s, "products")["why"].is_string()).await;
+    process.stop().await;
+    assert_eq!(s3.heal(), 0, "the store was never away");
+    sqlx::raw_sql("DROP TABLE products").execute(&mut person).await.unwrap();
+    assert!(world.launch.other(&["table", "resume"], &["products"]).status.success());
+    world.launch.run_until_caught_up().await;
+    world.oracle.assert(&world.judge(&stock.expected, stock.lines().count() as u64).await);
 }

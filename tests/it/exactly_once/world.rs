@@ -94,11 +94,15 @@ pub struct Servers {
     pub prefix: String,
 }
 
+/// The tables whose topic always has one partition.
+pub const ONE_PARTITION: [&str; 2] = ["page_views", "orders"];
+
 /// How many partitions the keyed topics of a test have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partitions {
     One,
-    /// Keyed topics have two; the one without keys has one, because what is delivered again must come where it was.
+    /// Topics have two, but for `page_views` (what is delivered again must come where it was) and `orders` (see
+    /// `redelivery::a_column_that_one_partition_shows_before_the_other`).
     Two,
 }
 
@@ -116,7 +120,7 @@ impl Servers {
             prefix: prefix.to_owned(),
         };
         for table in loadtest::TABLE_NAMES {
-            let count = if partitions == Partitions::One || table == "page_views" { 1 } else { 2 };
+            let count = if partitions == Partitions::One || ONE_PARTITION.contains(&table) { 1 } else { 2 };
             servers.broker.create_topic(&format!("{prefix}.{table}"), count, &[]).await;
         }
         Some(servers)
