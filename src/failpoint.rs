@@ -23,10 +23,15 @@ pub fn setup() {
 /// Passes the place `name`; kills the process when a test asks for that.
 #[cfg(feature = "failpoints")]
 pub fn hit(name: &str) -> Option<Fault> {
-    fail::fail_point!(name, |argument: Option<String>| match argument.as_deref() {
-        Some("kill") => kill(),
-        Some("lost") => Some(Fault::AnswerLost),
-        _ => Some(Fault::Error),
+    fail::fail_point!(name, |argument: Option<String>| {
+        let argument = argument.unwrap_or_default();
+        // How a test knows that the place was passed.
+        tracing::warn!("failpoint {name} does: {argument}");
+        match argument.as_str() {
+            "kill" => kill(),
+            "lost" => Some(Fault::AnswerLost),
+            _ => Some(Fault::Error),
+        }
     });
     None
 }

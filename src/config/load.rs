@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+use super::contract_file::ContractFile;
 use super::document::{self, At, Node, Value};
 use super::mistake::{Mistake, Mistakes, suggest};
 use super::reference::{self, Environment};
 use super::rules::{self, Draft, Findings};
 use super::shape::Shape;
 use super::sheet::Sheet;
-use super::topology::{ContractFile, Operator, Topology};
+use super::topology::{Operator, Topology};
 
 /// A checked topology and the contract files that it names.
 #[derive(Clone)]

@@ -3,6 +3,7 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `topology.rs` | the types that people write, and their documentation |
+//! | `contract_file.rs` | a table's contract as people write it |
 //! | `units.rs` | sizes and lengths of time |
 //! | `load.rs` | [`load`]: from a file to a checked topology |
 //! | `hidden.rs` | secrets stay out of what is printed |
@@ -12,6 +13,7 @@
 //! | `rules.rs`, `masks.rs`, `streams.rs` | what a schema cannot say |
 //! | `sheet.rs`, `mistake.rs` | where a mistake is, and how it is printed |
 
+mod contract_file;
 mod document;
 mod hidden;
 mod load;
@@ -25,6 +27,7 @@ mod streams;
 mod topology;
 mod units;
 
+pub use contract_file::*;
 pub use load::{Loaded, contract_schema, load, load_with, topology_schema};
 pub use mistake::{Mistake, Mistakes, nearest};
 pub use reference::Environment;

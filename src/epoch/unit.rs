@@ -37,6 +37,9 @@ pub struct LoadUnit {
     /// The tables of the group that stay behind (parked or paused), with the last epoch that the warehouse holds of them.
     /// Stands in the ledger row, so it changes in the same transaction.
     pub held: BTreeMap<String, EpochNumber>,
+    /// What the ledger must say stays behind: with `after` the other half of the compare-and-set, because a catch-up
+    /// leaves `after` where it is.
+    pub held_before: BTreeMap<String, EpochNumber>,
     /// The tables that have something.
     pub tables: Vec<TableLoad>,
 }

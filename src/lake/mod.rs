@@ -107,7 +107,13 @@ impl Lake {
                 .help("a manifest names this file: restore it from a copy of the lake")
         };
         let Some((body, _)) = self.store.get(&file.path).await? else {
-            return Err(corrupt("is missing".to_owned()));
+            let expires = ["raw/", "quarantine/"].iter().any(|zone| file.path.starts_with(zone));
+            return Err(if expires {
+                Error::new(ErrorKind::Config, format!("{}/{} is gone", self.url(), file.path))
+                    .help("its retention is over: see lake.raw.retention and lake.quarantine.retention")
+            } else {
+                corrupt("is missing".to_owned())
+            });
         };
         if body.len() as u64 != file.bytes {
             return Err(corrupt(format!("has {} bytes where its manifest says {}", body.len(), file.bytes)));

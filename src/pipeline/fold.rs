@@ -659,3 +659,153 @@ fn base_keys(
     columns.extend([Arc::new(seqs) as ArrayRef, Arc::new(arrived)]);
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map(Some).map_err(fail)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+
+    use super::*;
+    use crate::contract::{Column, TableSchema, Type};
+    use crate::progress::Partition;
+
+    /// (op, seq, id, old id, value; `None` = unchanged)
+    type Row = (Op, u64, i64, Option<i64>, Option<i64>);
+
+    fn folded(mode: DeleteMode, batches: &[&[Row]]) -> TableLoad {
+        let columns = vec![Column::new("id", Type::BigInt), Column::new("v", Type::BigInt)];
+        let schema = TableSchema { columns, key: vec!["id".into()] };
+        let contract = Arc::new(Contract { table: "t".into(), version: 1, input: schema.clone(), output: schema });
+        let changes = batches.iter().map(|rows| batch(&contract, rows)).collect();
+        fold(&contract, mode, changes, false).expect("folds")
+    }
+
+    fn batch(contract: &Arc<Contract>, rows: &[Row]) -> TableChanges {
+        let ids: Int64Array = rows.iter().map(|r| Some(r.2)).collect();
+        let values: Int64Array = rows.iter().map(|r| r.4).collect();
+        let unchanged = |r: &Row| r.0.has_row() && r.4.is_none();
+        let bits = rows.iter().any(unchanged).then(|| rows.iter().map(unchanged).collect::<BooleanBuffer>());
+        let old: ArrayRef = Arc::new(rows.iter().map(|r| r.3).collect::<Int64Array>());
+        let old = RecordBatch::try_from_iter_with_nullable([("id", old, true)]).expect("one column");
+        TableChanges {
+            contract: Arc::clone(contract),
+            partition: Partition::new("s", "p"),
+            rows: RecordBatch::try_new(contract.output.arrow(), vec![Arc::new(ids), Arc::new(values)]).expect("fits"),
+            ops: rows.iter().map(|r| r.0).collect(),
+            seqs: rows.iter().map(|r| Seq { major: r.1, ..Seq::default() }).collect(),
+            source_times_us: rows.iter().map(|r| r.1 as i64).collect(),
+            unchanged: vec![None, bits],
+            old_keys: rows.iter().any(|r| r.3.is_some()).then_some(old),
+        }
+    }
+
+    /// What a fold left, a line per row: `letter seq id value`, `?` where only the warehouse knows.
+    fn lines(load: &TableLoad) -> Vec<String> {
+        let mut out = Vec::new();
+        for changes in &load.rows {
+            let column =
+                |i: usize| arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(changes.rows.column(i));
+            for row in 0..changes.len() {
+                let value = match (changes.is_unchanged(1, row), column(1).is_null(row)) {
+                    (true, _) => "?".to_owned(),
+                    (_, true) => "-".to_owned(),
+                    _ => column(1).value(row).to_string(),
+                };
+                let (op, seq) = (changes.ops[row].letter(), changes.seqs[row].major);
+                out.push(format!("{op} {seq} {} {value}", column(0).value(row)));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn whole_rows_of_different_keys_stay_where_they_are() {
+        let load =
+            folded(DeleteMode::Hard, &[&[(Op::Create, 1, 1, None, Some(10))], &[(Op::Delete, 2, 2, None, None)]]);
+        assert_eq!(load.rows.len(), 2);
+        assert_eq!(lines(&load), ["c 1 1 10", "d 2 2 -"]);
+        assert_eq!(load.folded, LoadAccount { loaded: 2, ..LoadAccount::default() });
+    }
+
+    #[test]
+    fn the_newest_value_of_each_column_wins() {
+        let load = folded(
+            DeleteMode::Hard,
+            &[
+                &[(Op::Create, 1, 1, None, Some(10)), (Op::Update, 3, 1, None, None)],
+                &[(Op::Update, 2, 1, None, Some(9)), (Op::Update, 4, 2, None, None)],
+            ],
+        );
+        assert_eq!(lines(&load), ["u 3 1 10", "u 4 2 ?"]);
+        assert_eq!((load.folded.loaded, load.folded.superseded), (4, 2));
+    }
+
+    #[test]
+    fn a_move_takes_its_row_along_and_leaves_its_key() {
+        let load = folded(
+            DeleteMode::Hard,
+            &[&[(Op::Create, 1, 1, None, Some(10)), (Op::Move, 2, 2, Some(1), None), (Op::Move, 3, 8, Some(7), None)]],
+        );
+        assert_eq!(lines(&load), ["m 2 1 -", "u 2 2 10", "m 3 7 -", "u 3 8 ?"]);
+        let old = load.rows[0].old_keys.as_ref().expect("one needs a base");
+        assert_eq!((old.num_columns(), old.column(0).null_count()), (3, 3));
+        assert_eq!((load.folded.loaded, load.folded.superseded), (3, 1));
+    }
+
+    #[test]
+    fn nothing_stands_on_what_was_deleted_or_refused() {
+        let load = folded(
+            DeleteMode::Hard,
+            &[&[
+                (Op::Create, 1, 1, None, Some(10)),
+                (Op::Refused, 2, 1, None, None),
+                (Op::Update, 3, 1, None, None),
+                (Op::Create, 4, 2, None, Some(20)),
+                (Op::Delete, 5, 2, None, None),
+                (Op::Update, 6, 2, None, None),
+                (Op::Update, 7, 1, None, Some(11)),
+            ]],
+        );
+        assert_eq!(lines(&load), ["x 2 1 -", "d 5 2 -", "u 7 1 11"]);
+        assert_eq!(
+            load.incomplete.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(),
+            ["{\"id\":1}", "{\"id\":2}"]
+        );
+        assert_eq!(load.folded, LoadAccount { loaded: 6, applied: 0, superseded: 2, incomplete: 2 });
+    }
+
+    #[test]
+    fn a_truncate_supersedes_what_is_older() {
+        let rows: &[Row] = &[
+            (Op::Create, 1, 1, None, Some(10)),
+            (Op::Truncate, 2, 0, None, None),
+            (Op::Create, 3, 2, None, Some(20)),
+            (Op::Create, 1, 3, None, Some(30)),
+        ];
+        let load = folded(DeleteMode::Hard, &[rows]);
+        assert_eq!(load.truncate.map(|seq| seq.major), Some(2));
+        assert_eq!(lines(&load), ["c 3 2 20"]);
+        assert_eq!((load.folded.loaded, load.folded.superseded), (4, 2));
+    }
+
+    #[test]
+    fn soft_deletes_keep_the_columns() {
+        let load = folded(
+            DeleteMode::Soft,
+            &[&[(Op::Create, 1, 1, None, Some(10)), (Op::Delete, 2, 1, None, None), (Op::Delete, 3, 2, None, None)]],
+        );
+        assert_eq!(lines(&load), ["d 2 1 10", "d 3 2 ?"]);
+    }
+
+    #[test]
+    fn history_keeps_every_version() {
+        let rows: &[Row] = &[
+            (Op::Create, 1, 1, None, Some(10)),
+            (Op::Update, 2, 1, None, None),
+            (Op::Update, 2, 1, None, None),
+            (Op::Delete, 3, 1, None, None),
+        ];
+        let load = folded(DeleteMode::History, &[rows]);
+        assert_eq!(lines(&load), ["c 1 1 10", "u 2 1 10", "d 3 1 -"]);
+        assert_eq!((load.folded.loaded, load.folded.superseded), (4, 1));
+    }
+}

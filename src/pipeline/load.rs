@@ -48,9 +48,11 @@ impl Loader {
     pub async fn run(mut self, stop: CancellationToken) -> Result<()> {
         let mut backoff = Backoff::default();
         loop {
+            // Asked before the log is read: what ingest commits last, it commits before it says stop.
+            let stopping = stop.is_cancelled();
             match self.step().await {
                 Ok(true) => backoff.reset(),
-                Ok(false) if stop.is_cancelled() => return Ok(()),
+                Ok(false) if stopping => return Ok(()),
                 Ok(false) => self.wait(&stop).await,
                 // Also while stopping: the grace period bounds it, not we.
                 Err(error) => self.handle(error, &mut backoff).await?,
@@ -212,6 +214,7 @@ impl Loader {
             after: applied.through,
             through: plan.through,
             held: plan.held,
+            held_before: applied.held.clone(),
             tables,
         })
     }

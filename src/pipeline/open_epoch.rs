@@ -61,9 +61,12 @@ impl OpenEpoch {
     pub fn take(&mut self, done: Transformed, topology: &Topology, stopped: &BTreeSet<String>) -> Result<()> {
         self.began.get_or_insert_with(Instant::now);
         self.payload_bytes += done.raw.records.bytes() as u64;
-        self.extend_span(done.advance)?;
         self.account.records.entry(done.raw.partition.source.to_string()).or_default().add(&done.records);
-        self.holds_data |= !done.tables.is_empty() || !done.rejects.is_empty();
+        // An empty span is the claim of a partition that the log does not know yet: where it starts must not be decided
+        // anew after a restart.
+        let claim = done.advance.span.from == done.advance.span.to;
+        self.holds_data |= claim || !done.tables.is_empty() || !done.rejects.is_empty();
+        self.extend_span(done.advance)?;
         self.writer.raw(&done.raw)?;
         for rows in &done.tables {
             self.writer.write(rows)?;

@@ -86,6 +86,7 @@ async fn begin_at(warehouse: &dyn Warehouse, log: &Log, group: &str, from: Epoch
         after: 0,
         through: from - 1,
         held: BTreeMap::new(),
+        held_before: BTreeMap::new(),
         tables: Vec::new(),
     };
     warehouse.apply(&unit).await.map(drop)

@@ -18,9 +18,11 @@ pub mod sqlite;
 
 pub use key::KeyText;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use crate::config;
 use crate::contract::Contract;
@@ -98,11 +100,39 @@ fn place(name: &str) -> Result<()> {
     }
 }
 
+/// A group's row in the ledger.
+#[derive(Debug, Clone)]
+struct Ledger {
+    log: Uuid,
+    through: EpochNumber,
+    held: BTreeMap<String, EpochNumber>,
+}
+
+impl Ledger {
+    /// From the row's values; `held` is JSON text.
+    fn parse(group: &str, log: &str, through: i64, held: &str) -> Result<Self> {
+        let broken = |what: String| {
+            Error::new(ErrorKind::WarehouseRefused, format!("the ledger of group {group} cannot be read: {what}"))
+                .help(format!("somebody changed {} by hand; restore the row", names::LEDGER))
+        };
+        let log = log.parse().map_err(|e| broken(format!("`{log}` names no log")).because(e))?;
+        let through = u64::try_from(through).map_err(|e| broken(format!("epoch {through}")).because(e))?;
+        let held = serde_json::from_str(held).map_err(|e| broken(format!("held tables `{held}`")).because(e))?;
+        Ok(Self { log, through, held })
+    }
+}
+
+/// The tables that stay behind, as the ledger keeps them.
+fn held_text(unit: &LoadUnit) -> Result<String> {
+    serde_json::to_string(&unit.held)
+        .map_err(|e| Error::new(ErrorKind::Internal, "write the held tables of the ledger").because(e))
+}
+
 /// What the ledger says, held against what the unit expects.
-fn check_ledger(unit: &LoadUnit, found: Option<(&str, EpochNumber)>) -> Result<()> {
+fn check_ledger(unit: &LoadUnit, found: Option<&Ledger>) -> Result<()> {
     let group = &unit.group;
-    let through = match found {
-        Some((log, _)) if log != unit.log.to_string() => {
+    let (through, held) = match found {
+        Some(Ledger { log, .. }) if *log != unit.log => {
             return Err(Error::new(
                 ErrorKind::LedgerForeign,
                 format!("the warehouse's ledger of group {group} belongs to log {log}, the lake's log is {}", unit.log),
@@ -113,15 +143,24 @@ fn check_ledger(unit: &LoadUnit, found: Option<(&str, EpochNumber)>) -> Result<(
                 names::LEDGER
             )));
         }
-        Some((_, through)) => through,
-        None => 0,
+        Some(ledger) => (ledger.through, ledger.held.clone()),
+        None => (0, BTreeMap::new()),
     };
-    if through == unit.after {
+    if through == unit.after && held == unit.held_before {
         return Ok(());
     }
+    let held_where = |held: &BTreeMap<String, EpochNumber>| {
+        let tables: Vec<String> = held.iter().map(|(table, n)| format!("{table} at {n}")).collect();
+        if tables.is_empty() { String::new() } else { format!(" with {}", tables.join(", ")) }
+    };
     Err(Error::new(
         ErrorKind::LedgerMoved,
-        format!("the ledger of group {group} stands at epoch {through}, the unit begins after {}", unit.after),
+        format!(
+            "the ledger of group {group} stands at epoch {through}{}, the unit begins after {}{}",
+            held_where(&held),
+            unit.after,
+            held_where(&unit.held_before)
+        ),
     ))
 }
 

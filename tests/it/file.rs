@@ -21,13 +21,18 @@ pub struct Log(Mutex<Progress>);
 impl Log {
     /// Commits a batch, as an epoch of its own would.
     pub fn commit(&self, batch: &RawBatch) {
+        self.try_commit(batch).unwrap();
+    }
+
+    /// The same, when another process may have been quicker.
+    pub fn try_commit(&self, batch: &RawBatch) -> Result<()> {
         let advance = Advance {
             partition: batch.partition.clone(),
             span: batch.span.clone(),
             generation: batch.generation,
             mark: None,
         };
-        self.0.lock().unwrap().advance(&advance).unwrap();
+        self.0.lock().unwrap().advance(&advance)
     }
 
     /// Where everything stands.

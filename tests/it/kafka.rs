@@ -228,10 +228,10 @@ async fn topics_whose_ends_hold_no_record_are_caught_up_with_also_after_a_rewind
     member.catch_up().await;
     assert_eq!((member.count(), at(&short)), (0, vec![104, 106]));
     for (partition, standing) in from_100.iter() {
-        short.set(partition.clone(), dataflow::progress::Standing {
-            position: dataflow::progress::Position::offset(40),
-            ..standing.clone()
-        });
+        short.set(
+            partition.clone(),
+            dataflow::progress::Standing { position: dataflow::progress::Position::offset(40), ..standing.clone() },
+        );
     }
     member.kafka.rewind(&short.progress()).await.unwrap();
     member.catch_up().await;
@@ -297,7 +297,11 @@ async fn new_partitions_are_read_from_their_beginning_in_a_new_generation() {
     let mut config = settings(broker, &["grows"]);
     config.start = Start::Latest;
     let mut member = Member::open(&config, "grows", &log).await;
+    // Given up before it was committed: where it begins is said again.
+    assert!(matches!(member.next().await.unwrap(), Polled::Batch(batch) if batch.records.is_empty()));
+    member.kafka.rewind(&log.progress()).await.unwrap();
     assert_eq!(member.catch_up().await.count(), 0, "latest");
+    assert_eq!(log.progress().iter().next().unwrap().1.position.0, "5");
     produce(broker, "grows", 0, 5..10);
     member.read(5).await;
     broker.add_partitions("grows", 2).await;
@@ -597,4 +601,60 @@ async fn we_say_who_we_are_by_every_mechanism() {
     let error = Member::try_open(&config, "private", &Arc::new(Log::default())).await.err().unwrap();
     assert_eq!(*error.kind(), ErrorKind::SourceRefused, "{error}");
     assert!(error.to_string().contains("check `sasl:`") && !error.to_string().contains("wrong"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_come_and_go_read_everything_once() {
+    const PARTITIONS: i32 = 6;
+    const EACH: usize = 400;
+    let broker = broker();
+    broker.create_topic("storm", PARTITIONS, &[]).await;
+    let value = "x".repeat(5_000);
+    let records: Vec<_> = (0..EACH).map(|_| ("k", Some(value.as_str()))).collect();
+    for partition in 0..PARTITIONS {
+        broker.produce("storm", partition, &records);
+    }
+    let log = Arc::new(Log::default());
+    let read = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let all = PARTITIONS as usize * EACH;
+    let config = settings(broker, &["storm"]);
+    let pods = (1..=3).map(|pod| {
+        let (log, read, config) = (log.clone(), read.clone(), config.clone());
+        tokio::spawn(async move {
+            let mut lives = 0;
+            while read.lock().unwrap().len() < all {
+                lives += 1;
+                let mut member = Member::open(&config, "storm", &log).await;
+                // The first to finish its share leaves, and the others take over.
+                let mut left = pod;
+                while left > 0 && read.lock().unwrap().len() < all {
+                    let Ok(polled) = tokio::time::timeout(Duration::from_millis(500), member.kafka.next()).await else {
+                        continue;
+                    };
+                    match polled.unwrap() {
+                        Polled::Batch(batch) => {
+                            let offsets = batch.records.iter().map(|r| (batch.partition.clone(), r.offset()));
+                            let mut read = read.lock().unwrap();
+                            if log.try_commit(&batch).is_ok() {
+                                read.extend(offsets);
+                                left -= usize::from(!batch.records.is_empty());
+                                continue;
+                            }
+                            drop(read);
+                            member.kafka.rewind(&log.progress()).await.unwrap();
+                        }
+                        Polled::Revoking { done, .. } => done.send(()).unwrap(),
+                        Polled::Lost(_) | Polled::CaughtUp => {}
+                    }
+                }
+            }
+            lives
+        })
+    });
+    let lives = tokio::time::timeout(3 * PATIENCE, futures::future::join_all(pods)).await.expect("all is read in time");
+    let lives: usize = lives.into_iter().map(Result::unwrap).sum();
+    assert!(lives > 4, "members have to come and go");
+    let read = read.lock().unwrap();
+    let once: std::collections::BTreeSet<_> = read.iter().collect();
+    assert_eq!((read.len(), once.len()), (all, all), "nothing twice, nothing left out");
 }

@@ -469,6 +469,7 @@ async fn raw_and_quarantine_expire_after_their_retention() {
     writer.reject(reject(1), None).unwrap();
     let attempt = writer.attempt();
     let sealed = writer.finish().await.unwrap();
+    let raw_file = sealed.raw.clone().unwrap();
     let draft = Draft { quarantine: sealed.quarantine, raw: sealed.raw, ..Draft::new(attempt, Utc::now()) };
     log.commit(draft, &same).await.unwrap();
     let root = folder.path().join("lake");
@@ -479,6 +480,8 @@ async fn raw_and_quarantine_expire_after_their_retention() {
         assert_eq!((report.expired_raw.len(), report.expired_quarantine.len()), (raw, quarantine), "{hours} h");
         assert_eq!(report.unnamed.len(), 0);
     }
+    let gone = lake.read_raw(&raw_file).await.unwrap_err();
+    assert!(gone.kind() == &ErrorKind::Config && gone.to_string().contains("retention"), "{gone}");
 }
 
 fn raw_batch() -> RawBatch {
@@ -620,7 +623,7 @@ async fn quarantine_counts_open_entries_until_they_are_retried_or_dropped() {
     let draft = || Draft::new(Ulid::new(), Utc::now());
     log.commit(Draft { quarantine, ..draft() }, &same).await.unwrap();
     let (table, epoch) = ("orders".to_owned(), 1);
-    let pause = Control::Pause { table: table.clone(), why: "a look".into() };
+    let pause = Control::Pause { table: table.clone(), why: "a look".into(), parked: false };
     let retried = Control::Retried { epoch, rows: vec![0, 2], table: table.clone() };
     log.commit(Draft { control: vec![pause, retried], ..draft() }, &same).await.unwrap();
     assert_eq!(log.state().open_quarantine, BTreeMap::from([(String::new(), 1), (table.clone(), 1)]));
@@ -676,7 +679,7 @@ fn random_draft(
     let mut draft = Draft::new(Ulid::new(), Utc::now());
     draft.spans.push(Advance { mark: has_table.then(|| format!("m{i}")), ..advance(&name, from, from + count) });
     if has_table {
-        let kind = if i % 17 == 0 { Type::BigInt } else { Type::Int };
+        let kind = if i.is_multiple_of(17) { Type::BigInt } else { Type::Int };
         let extra = format!("c{}", i % 5);
         let input = columns(&[("id", Type::BigInt), (extra.as_str(), kind)], &["id"]);
         let max_source_time_us = Some(count as i64 * 10);
@@ -689,7 +692,7 @@ fn random_draft(
         let table = format!("t{}", i % 3);
         let epoch = i as u64;
         draft.control.push(match i % 4 {
-            0 => Control::Pause { table, why: "why".into() },
+            0 => Control::Pause { table, why: "why".into(), parked: false },
             1 => Control::Resume { table },
             2 => Control::Resync { table },
             _ => Control::Dropped { epoch, rows: vec![1], table },

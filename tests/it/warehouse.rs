@@ -318,7 +318,29 @@ impl Under {
 }
 
 fn unit(after: u64, tables: Vec<TableLoad>) -> LoadUnit {
-    LoadUnit { group: "g".into(), log: Uuid::nil(), after, through: after + 1, tables }
+    LoadUnit {
+        group: "g".into(),
+        log: Uuid::nil(),
+        after,
+        through: after + 1,
+        held: BTreeMap::new(),
+        held_before: BTreeMap::new(),
+        tables,
+    }
+}
+
+/// GIVEN more groups than connections, WHEN all read their ledgers at once, THEN none waits for another one's connection.
+#[tokio::test]
+async fn many_groups_read_their_ledgers_at_once() {
+    let under = Under::sqlite().await;
+    let groups: Vec<String> = (0..16).map(|n| format!("g{n}")).collect();
+    for group in &groups {
+        let empty = LoadUnit { group: group.clone(), ..unit(0, Vec::new()) };
+        under.warehouse().apply(&empty).await.unwrap();
+    }
+    let all = futures::future::join_all(groups.iter().map(|group| under.warehouse().applied(group)));
+    let answers = tokio::time::timeout(std::time::Duration::from_secs(20), all).await.expect("nobody is stuck");
+    assert!(answers.into_iter().all(|answer| answer.unwrap().unwrap().through == 1));
 }
 
 async fn run_script(under: &Under, script: &Script, mode: DeleteMode) {
@@ -785,14 +807,55 @@ async fn every_type_is_kept_exactly(under: Under) {
     let mut shown = Vec::new();
     for (name, _) in &columns[1..] {
         let rows = under.rows(&format!("SELECT {} FROM t ORDER BY _seq", text(name))).await;
-        let values: Vec<String> = rows.into_iter().map(|r| r[0].clone().unwrap_or_else(|| "∅".into())).collect();
+        let values: Vec<String> =
+            rows.into_iter().map(|r| r[0].as_ref().map_or("∅".into(), |v| v.escape_debug().to_string())).collect();
         shown.push(format!("{name}: {}", values.join(" | ")));
     }
     let shown = shown.join("\n");
     if under.is_sqlite() {
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @r##"
+            yes: 1 | 0 | ∅ | ∅
+            small: -32768 | 32767 | 0 | ∅
+            big: -9223372036854775808 | 9223372036854775807 | 0 | ∅
+            f4: NaN | Inf | 0.100000001490116 | ∅
+            f8: NaN | -Inf | 0.1 | ∅
+            dec: 9999999999999999999999999999.9999999999 | -0.0000000001 | 0.0000000000 | ∅
+            wide: 9999999999999999999999999999999999999999999999999999999999999999999999999999 | -9999999999999999999999999999999999999999999999999999999999999999999999999999 | 10000 | ∅
+            num: -12345678901234567890.0123450 | NaN | 0.0001 | ∅
+            day: 1970-01-01 | -0043-03-15 | 9999-12-31 | ∅
+            clock: 00:00:00.000000 | 23:59:59.999999 | 24:00:00.000000 | ∅
+            span: 0 | -90061000001 | 3600000000000 | ∅
+            ts: 1970-01-01T00:00:00.000000 | 1969-12-31T23:59:59.999999 | 3970-01-01T00:00:00.000000 | ∅
+            tstz: 1970-01-01T00:00:00.000000Z | 1969-12-31T23:59:59.999999Z | 3970-01-01T00:00:00.000000Z | ∅
+            word:  | it\'s \"quoted\" \\N \t\n | 日本 🎉 | ∅
+            short:  | 12345678 | 日本 | ∅
+            raw:  | 00FF | 616263 | ∅
+            doc: {\"b\":1,  \"a\":[1.0,null]} | null | \"\\u0000\" | ∅
+            uid: 00000000-0000-0000-0000-000000000000 | ffffffff-ffff-ffff-ffff-ffffffffffff | 123e4567-e89b-12d3-a456-426614174000 | ∅
+            or"der: x | ∅ |  | ∅
+            "##);
     } else {
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @r##"
+            yes: true | false | ∅ | ∅
+            small: -32768 | 32767 | 0 | ∅
+            big: -9223372036854775808 | 9223372036854775807 | 0 | ∅
+            f4: NaN | Infinity | 0.1 | ∅
+            f8: NaN | -Infinity | 0.1 | ∅
+            dec: 9999999999999999999999999999.9999999999 | -0.0000000001 | 0.0000000000 | ∅
+            wide: 9999999999999999999999999999999999999999999999999999999999999999999999999999 | -9999999999999999999999999999999999999999999999999999999999999999999999999999 | 10000 | ∅
+            num: -12345678901234567890.0123450 | NaN | 0.0001 | ∅
+            day: 1970-01-01 | 0044-03-15 BC | 9999-12-31 | ∅
+            clock: 00:00:00 | 23:59:59.999999 | 24:00:00 | ∅
+            span: 00:00:00 | -25:01:01.000001 | 1000:00:00 | ∅
+            ts: 1970-01-01 00:00:00 | 1969-12-31 23:59:59.999999 | 3970-01-01 00:00:00 | ∅
+            tstz: 1970-01-01 00:00:00+00 | 1969-12-31 23:59:59.999999+00 | 3970-01-01 00:00:00+00 | ∅
+            word:  | it\'s \"quoted\" \\N \t\n | 日本 🎉 | ∅
+            short:  | 12345678 | 日本 | ∅
+            raw:  | 00FF | 616263 | ∅
+            doc: {\"b\":1,  \"a\":[1.0,null]} | null | \"\\u0000\" | ∅
+            uid: 00000000-0000-0000-0000-000000000000 | ffffffff-ffff-ffff-ffff-ffffffffffff | 123e4567-e89b-12d3-a456-426614174000 | ∅
+            or"der: x | ∅ |  | ∅
+            "##);
     }
 }
 

@@ -67,9 +67,18 @@ impl DebeziumJson {
             Err(refusal) => return Ok(Outcome::Refused(Refusal { table: Some(table), ..refusal })),
         };
         self.tables[table].flattened = Some(event.flat);
+        let event = Event { seq: context.seq(record), block, ..event };
+        let state = &self.tables[table];
+        let written = state.fixed_key.as_ref().is_some_and(|key| !key.is_empty());
+        if written && state.contract.is_some() && event.op != Op::Delete {
+            // The row has its key; the message key is read only when it does not.
+            let outcome = self.apply(context, table, &event)?;
+            if !matches!(&outcome, Outcome::Refused(refusal) if refusal.lacking) {
+                return Ok(outcome);
+            }
+        }
         let key = self.key(record);
-        let event = Event { seq: context.seq(record), key, block, ..event };
-        self.apply(context, table, &event)
+        self.apply(context, table, &Event { key, ..event })
     }
 
     /// A delete that is nothing but a key.

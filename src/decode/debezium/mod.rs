@@ -118,6 +118,8 @@ struct Refusal {
     reason: String,
     op: Option<Op>,
     time: Option<i64>,
+    /// Whether a column lacks a value, which the message key may have.
+    lacking: bool,
 }
 
 impl Refusal {

@@ -217,7 +217,7 @@ fn zeros(word: u64) -> u64 {
 }
 
 /// The index of the closing quote of a string whose inside begins at `at`, and whether it has escapes.
-#[inline]
+#[inline(always)]
 fn string_end(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
     let mut escaped = false;
     loop {

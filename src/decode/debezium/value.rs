@@ -43,6 +43,11 @@ pub(super) fn integer(text: &str) -> Result<i64, Why> {
     if digits.is_empty() || (digits.len() > 1 && digits[0] == b'0') {
         return Err(BAD);
     }
+    // Eighteen digits cannot overflow.
+    if digits.len() <= 18 && digits.iter().all(u8::is_ascii_digit) {
+        let value = digits.iter().fold(0i64, |value, digit| value * 10 + i64::from(digit - b'0'));
+        return Ok(if negative { -value } else { value });
+    }
     let mut value: i64 = 0;
     for digit in digits {
         if !digit.is_ascii_digit() {
@@ -204,9 +209,20 @@ pub(super) fn to_i128(value: &Unscaled, from: i32, precision: u8, scale: i8) -> 
         _ if *value == 0 => 0,
         _ => return Err(if shift > 0 { TOO_LARGE } else { TOO_FINE }),
     };
-    let limit = 10i128.checked_pow(u32::from(precision)).unwrap_or(i128::MAX);
-    if value.unsigned_abs() < limit.unsigned_abs() { Ok(value) } else { Err(TOO_LARGE) }
+    let limit = POWERS.get(usize::from(precision)).copied().unwrap_or(u128::MAX);
+    if value.unsigned_abs() < limit { Ok(value) } else { Err(TOO_LARGE) }
 }
+
+/// The powers of ten that 38 digits need.
+const POWERS: [u128; 39] = {
+    let mut powers = [1; 39];
+    let mut at = 1;
+    while at < 39 {
+        powers[at] = powers[at - 1] * 10;
+        at += 1;
+    }
+    powers
+};
 
 /// The unscaled value for `decimal(precision, scale)`, at most 76 digits.
 pub(super) fn to_i256(value: &Unscaled, from: i32, precision: u8, scale: i8) -> Result<i256, Why> {

@@ -123,10 +123,13 @@ pub(super) fn refusal(error: RowError) -> Refusal {
             Refusal::contract(format!("column {name} has {shape}: {why}"))
         }
         RowError::Mismatch { name, why } => Refusal::contract(format!("column `{name}` {why}")),
-        RowError::Lacking { name } => Refusal::contract(format!(
-            "column `{name}` has no value, and it is part of the key or declared `nullable: false`; let the source send \
-             it, or change the contract"
-        )),
+        RowError::Lacking { name } => Refusal {
+            lacking: true,
+            ..Refusal::contract(format!(
+                "column `{name}` has no value, and it is part of the key or declared `nullable: false`; let the source \
+                 send it, or change the contract"
+            ))
+        },
         RowError::Incomplete { name } => Refusal::incomplete(format!(
             "column `{name}` is left unchanged by an event that adds a row, so there is no value for it; let the source \
              send whole rows (Postgres: REPLICA IDENTITY FULL), then update the row once"

@@ -118,7 +118,11 @@ impl ClientContext for Context {
         self.served.fetch_add(1, Ordering::Relaxed);
         let Some(code) = error.rdkafka_error_code() else { return };
         if code != RDKafkaErrorCode::PartitionEOF {
-            *lock(&self.last_error) = Some((code, reason.to_owned()));
+            let mut last = lock(&self.last_error);
+            // That all brokers are down is said after each reason why, and must not hide it.
+            if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
+                *last = Some((code, reason.to_owned()));
+            }
         } else if let Some(coordinator) = &self.coordinator {
             coordinator.end_reason(reason);
         }

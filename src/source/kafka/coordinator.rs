@@ -457,6 +457,10 @@ impl Coordinator {
                 assigned.ended = false;
                 assigned.settled = false;
                 assigned.generation = assigned.generation_at(next).max(standing.map_or(0, |s| s.generation));
+                if standing.is_none() {
+                    // What put it into the log was given up with the rest.
+                    self.send_batch(assigned, next, next, assigned.generation, RawRecords::default());
+                }
                 let _outcome = list.add_partition_offset(&assigned.topic, assigned.number, Offset::Offset(next as i64));
             }
         }

@@ -14,6 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How long one question may take.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long one attempt to get an answer may take: reasons for a refusal come beside it.
+const ATTEMPT: Duration = Duration::from_secs(3);
 /// How long a topic id is waited for after the metadata that carries it has come.
 const ID_WAIT: Duration = Duration::from_millis(500);
 
@@ -112,12 +114,21 @@ impl Probe {
         })
     }
 
+    /// Asks again while brokers do not answer; a refusal ends it at once.
     fn ask<T>(&self, doing: &str, question: impl Fn(Duration) -> Result<T, KafkaError>) -> Result<T> {
-        self.serve();
-        question(ANSWER).map_err(|error| {
+        let deadline = Instant::now() + ANSWER;
+        loop {
             self.serve();
-            self.failed(doing, &error)
-        })
+            let error = match question(ATTEMPT) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            self.serve();
+            let error = self.failed(doing, &error);
+            if *error.kind() == ErrorKind::SourceRefused || Instant::now() >= deadline {
+                return Err(error);
+            }
+        }
     }
 
     fn failed(&self, doing: &str, error: &KafkaError) -> Error {
@@ -134,6 +145,10 @@ impl Probe {
 pub(super) fn classify(doing: &str, code: Option<RDKafkaErrorCode>, reason: &str) -> Error {
     use RDKafkaErrorCode as Code;
     let (kind, help) = match code {
+        // The token endpoint may be away for a moment.
+        Some(Code::Authentication) if reason.contains("OAUTHBEARER token") => {
+            (ErrorKind::SourceUnavailable, "check `token_url`, `client_id` and `client_secret`, or the AWS credentials")
+        }
         Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism) => {
             (ErrorKind::SourceRefused, "check `sasl:` of the source: mechanism, user name, password")
         }

@@ -81,8 +81,7 @@ async fn request(url: &str, id: &str, secret: &str, form: String) -> Result<Gran
         let body = String::from_utf8_lossy(&body[..body.len().min(300)]).replace('\0', "");
         return Err(format!("the token endpoint {url} answered {status}: {body}").into());
     }
-    serde_json::from_slice(&body)
-        .map_err(|error| format!("the token endpoint {url} answered no token: {error}").into())
+    serde_json::from_slice(&body).map_err(|error| format!("the token endpoint {url} answered no token: {error}").into())
 }
 
 struct Credentials {

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::warehouse::merge::{Merge, StageColumn};
 use crate::warehouse::names::{INCOMPLETE, LEDGER, TABLES, TOMBSTONES};
 use crate::warehouse::shape::{KeyTexts, Shape, StageRows, incompletes};
-use crate::warehouse::{check_ledger, place, settle};
+use crate::warehouse::{Ledger, check_ledger, held_text, place, settle};
 
 /// How much is encoded before it is sent.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -50,8 +50,8 @@ impl Postgres {
         let ledger = self.names.of(LEDGER);
         if unit.after == 0 {
             let statement = format!(
-                "INSERT INTO {ledger} (topology, group_name, log, through, updated_at) \
-                 VALUES ($1, $2, $3::uuid, 0, now()) ON CONFLICT DO NOTHING"
+                "INSERT INTO {ledger} (topology, group_name, log, through, held, updated_at) \
+                 VALUES ($1, $2, $3::uuid, 0, '{{}}', now()) ON CONFLICT DO NOTHING"
             );
             sqlx::query(AssertSqlSafe(statement))
                 .bind(&self.topology)
@@ -62,14 +62,15 @@ impl Postgres {
                 .map_err(|e| failure(e, None))?;
         }
         let statement =
-            format!("SELECT log::text, through FROM {ledger} WHERE topology = $1 AND group_name = $2 FOR UPDATE");
-        let found: Option<(String, i64)> = sqlx::query_as(AssertSqlSafe(statement))
+            format!("SELECT log::text, through, held FROM {ledger} WHERE topology = $1 AND group_name = $2 FOR UPDATE");
+        let found: Option<(String, i64, String)> = sqlx::query_as(AssertSqlSafe(statement))
             .bind(&self.topology)
             .bind(&unit.group)
             .fetch_optional(conn)
             .await
             .map_err(|e| failure(e, None))?;
-        check_ledger(unit, found.as_ref().map(|(log, through)| (log.as_str(), *through as u64)))
+        let found = found.map(|(log, through, held)| Ledger::parse(&unit.group, &log, through, &held)).transpose()?;
+        check_ledger(unit, found.as_ref())
     }
 
     async fn table(
@@ -313,13 +314,14 @@ impl Postgres {
 
     async fn write_ledger(&self, conn: &mut PgConnection, unit: &LoadUnit) -> Result<()> {
         let statement = format!(
-            "UPDATE {} SET through = $3, updated_at = now() WHERE topology = $1 AND group_name = $2",
+            "UPDATE {} SET through = $3, held = $4, updated_at = now() WHERE topology = $1 AND group_name = $2",
             self.names.of(LEDGER)
         );
         sqlx::query(AssertSqlSafe(statement))
             .bind(&self.topology)
             .bind(&unit.group)
             .bind(unit.through as i64)
+            .bind(held_text(unit)?)
             .execute(conn)
             .await
             .map_err(|e| failure(e, None))

@@ -24,7 +24,7 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::merge::Needs;
 use super::names::{FRESHNESS, INCOMPLETE, LEDGER, TABLES};
-use super::{Freshness, Warehouse};
+use super::{Freshness, Ledger, Warehouse};
 use crate::config::PostgresWarehouse;
 use crate::contract::Contract;
 use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadAccount, LoadUnit};
@@ -130,19 +130,21 @@ fn failure(error: sqlx::Error, table: Option<&str>) -> Error {
 #[async_trait]
 impl Warehouse for Postgres {
     async fn applied(&self, group: &str) -> Result<Option<Applied>> {
-        let statement =
-            format!("SELECT log::text, through FROM {} WHERE topology = $1 AND group_name = $2", self.names.of(LEDGER));
-        let found: Option<(String, i64)> = sqlx::query_as(AssertSqlSafe(statement))
+        let statement = format!(
+            "SELECT log::text, through, held FROM {} WHERE topology = $1 AND group_name = $2",
+            self.names.of(LEDGER)
+        );
+        let found: Option<(String, i64, String)> = sqlx::query_as(AssertSqlSafe(statement))
             .bind(&self.topology)
             .bind(group)
             .fetch_optional(&self.pool)
             .await
             .map_err(|e| failure(e, None).doing(format!("read the ledger of group {group}")))?;
-        let Some((log, through)) = found else { return Ok(None) };
-        let log = log.parse().map_err(|e| Error::new(ErrorKind::Internal, "read the ledger's log").because(e))?;
+        let Some((log, through, held)) = found else { return Ok(None) };
+        let ledger = Ledger::parse(group, &log, through, &held)?;
         let accounts = self.freshness_of(Some(group)).await?;
         let accounts: BTreeMap<_, _> = accounts.into_iter().map(|f| (f.table, f.account)).collect();
-        Ok(Some(Applied { log, through: through as u64, held: std::collections::BTreeMap::new(), accounts }))
+        Ok(Some(Applied { log: ledger.log, through: ledger.through, held: ledger.held, accounts }))
     }
 
     async fn ensure(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {

@@ -40,7 +40,7 @@ impl Names {
             table(
                 LEDGER,
                 "topology text, group_name text, log uuid NOT NULL, through bigint NOT NULL, \
-                 updated_at timestamptz NOT NULL, PRIMARY KEY (topology, group_name)",
+                 held text NOT NULL, updated_at timestamptz NOT NULL, PRIMARY KEY (topology, group_name)",
             ),
             table(
                 TABLES,

@@ -10,12 +10,12 @@ use super::types::{Cell, cell, timestamp};
 use super::{Sqlite, failure, run, sql};
 use crate::batch::{NO_TIME, Seq, TableChanges};
 use crate::contract::TableSchema;
-use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadAccount, LoadUnit, TableLoad};
+use crate::epoch::{Applied, DeleteMode, Incomplete, LoadAccount, LoadUnit, TableLoad};
 use crate::error::{Error, ErrorKind, Result};
 use crate::warehouse::merge::Merge;
 use crate::warehouse::names::{INCOMPLETE, LEDGER, PARTITION, SEQ, SYNCED_AT, TABLES, TOMBSTONES, literal, quote};
 use crate::warehouse::shape::{Shape, StageRows, incompletes};
-use crate::warehouse::{check_ledger, place, settle};
+use crate::warehouse::{Ledger, check_ledger, held_text, place, settle};
 
 /// Values in one statement; SQLite takes 32766.
 const MAX_VALUES: usize = 16_000;
@@ -29,26 +29,22 @@ struct Scope<'a> {
     now: chrono::DateTime<chrono::Utc>,
 }
 
-pub(super) async fn read_ledger(
-    conn: &mut SqliteConnection,
-    topology: &str,
-    group: &str,
-) -> Result<Option<(String, EpochNumber)>> {
-    let statement = format!("SELECT log, through FROM {LEDGER} WHERE topology = ? AND group_name = ?");
-    let found: Option<(String, i64)> = sqlx::query_as(AssertSqlSafe(statement))
+pub(super) async fn read_ledger(conn: &mut SqliteConnection, topology: &str, group: &str) -> Result<Option<Ledger>> {
+    let statement = format!("SELECT log, through, held FROM {LEDGER} WHERE topology = ? AND group_name = ?");
+    let found: Option<(String, i64, String)> = sqlx::query_as(AssertSqlSafe(statement))
         .bind(topology)
         .bind(group)
         .fetch_optional(conn)
         .await
         .map_err(|e| failure(e, None).doing(format!("read the ledger of group {group}")))?;
-    Ok(found.map(|(log, through)| (log, through as u64)))
+    found.map(|(log, through, held)| Ledger::parse(group, &log, through, &held)).transpose()
 }
 
 pub(super) async fn apply(warehouse: &Sqlite, unit: &LoadUnit) -> Result<Applied> {
     let mut tx = warehouse.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|e| failure(e, None))?;
     let scope = Scope { topology: &warehouse.topology, unit, now: chrono::Utc::now() };
     let found = read_ledger(&mut tx, scope.topology, &unit.group).await?;
-    check_ledger(unit, found.as_ref().map(|(log, through)| (log.as_str(), *through)))?;
+    check_ledger(unit, found.as_ref())?;
     let mut accounts = BTreeMap::new();
     for load in &unit.tables {
         let account = scope.table(&mut tx, load).await?;
@@ -319,14 +315,16 @@ impl Scope<'_> {
 
     async fn write_ledger(&self, conn: &mut SqliteConnection) -> Result<()> {
         let statement = format!(
-            "INSERT INTO {LEDGER} (topology, group_name, log, through, updated_at) VALUES (?, ?, ?, ?, ?) \
-             ON CONFLICT (topology, group_name) DO UPDATE SET through = excluded.through, updated_at = excluded.updated_at"
+            "INSERT INTO {LEDGER} (topology, group_name, log, through, held, updated_at) VALUES (?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (topology, group_name) DO UPDATE SET through = excluded.through, held = excluded.held, \
+             updated_at = excluded.updated_at"
         );
         sqlx::query(AssertSqlSafe(statement))
             .bind(self.topology)
             .bind(&self.unit.group)
             .bind(self.unit.log.to_string())
             .bind(self.unit.through as i64)
+            .bind(held_text(self.unit)?)
             .bind(self.now.to_rfc3339())
             .execute(conn)
             .await

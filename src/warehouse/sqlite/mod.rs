@@ -18,7 +18,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
 
 use super::merge::Needs;
-use super::names::{FRESHNESS_ELSE, INCOMPLETE, LEDGER, TABLES, quote};
+use super::names::{FRESHNESS_ELSE, INCOMPLETE, TABLES, quote};
 use super::{Freshness, Warehouse};
 use crate::config::SqliteWarehouse;
 use crate::contract::Contract;
@@ -200,20 +200,15 @@ fn failure(error: sqlx::Error, table: Option<&str>) -> Error {
 impl Warehouse for Sqlite {
     async fn applied(&self, group: &str) -> Result<Option<Applied>> {
         let doing = |e| failure(e, None).doing(format!("read the ledger of group {group}"));
-        let mut conn = self.pool.acquire().await.map_err(doing)?;
-        let Some((log, through)) = apply::read_ledger(&mut conn, &self.topology, group).await? else {
-            return Ok(None);
+        let ledger = {
+            // Given back before the next query takes one: groups that each hold one and want another wait for ever.
+            let mut conn = self.pool.acquire().await.map_err(doing)?;
+            apply::read_ledger(&mut conn, &self.topology, group).await?
         };
-        // Given back first: a task that holds one connection and waits for a second one can wait for ever.
-        drop(conn);
+        let Some(ledger) = ledger else { return Ok(None) };
         let accounts = self.freshness_of(Some(group)).await?;
         let accounts: BTreeMap<_, _> = accounts.into_iter().map(|f| (f.table, f.account)).collect();
-        let log = log.parse().map_err(|e| {
-            Error::new(ErrorKind::WarehouseRefused, format!("the ledger of group {group} names no log: {log:?}"))
-                .because(e)
-                .help(format!("somebody changed {LEDGER} by hand; restore the row"))
-        })?;
-        Ok(Some(Applied { log, through, held: std::collections::BTreeMap::new(), accounts }))
+        Ok(Some(Applied { log: ledger.log, through: ledger.through, held: ledger.held, accounts }))
     }
 
     async fn ensure(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {

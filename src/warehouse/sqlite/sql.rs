@@ -17,7 +17,7 @@ pub(crate) fn ledger() -> Vec<String> {
     vec![
         format!(
             "CREATE TABLE IF NOT EXISTS {LEDGER} (topology TEXT NOT NULL, group_name TEXT NOT NULL, log TEXT NOT NULL, \
-             through INTEGER NOT NULL, updated_at TEXT NOT NULL, PRIMARY KEY (topology, group_name))"
+             through INTEGER NOT NULL, held TEXT NOT NULL, updated_at TEXT NOT NULL, PRIMARY KEY (topology, group_name))"
         ),
         format!(
             "CREATE TABLE IF NOT EXISTS {TABLES} (topology TEXT NOT NULL, table_name TEXT NOT NULL, \

@@ -1,5 +1,7 @@
 //! A real PostgreSQL for the tests: one server per test process, one database per test.
 
+#![cfg(feature = "postgres")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;

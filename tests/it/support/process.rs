@@ -332,6 +332,16 @@ impl Running {
         String::from_utf8_lossy(&bytes[bytes.len().min(self.log_start as usize)..]).into_owned()
     }
 
+    /// Everything that all runs of this launch have written.
+    pub fn whole_log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// The end of the log, for messages.
     pub fn log_tail(&self) -> String {
         let log = self.log();

@@ -1,0 +1,94 @@
+//! A shop that goes on selling while a test breaks things.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use loadtest::{Event, Expected, Options, Shop};
+
+use super::world::Servers;
+
+/// Between two portions: the source is busy all the time, and no epoch holds everything.
+const PAUSE: Duration = Duration::from_millis(40);
+/// Row events of a portion.
+const PORTION: u64 = 60;
+
+/// Where events go.
+pub trait Counter: Send + 'static {
+    /// Makes them durable at the source, and says how many records they are.
+    fn sell(&mut self, events: &[Event]) -> u64;
+}
+
+/// A file that only grows.
+pub struct Till(PathBuf);
+
+impl Till {
+    /// The file `shop.jsonl` in a folder.
+    pub fn open(folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let till = Self(folder.join("shop.jsonl"));
+        till.append(&[]);
+        till
+    }
+
+    fn append(&self, bytes: &[u8]) {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&self.0).unwrap();
+        file.write_all(bytes).unwrap();
+    }
+}
+
+impl Counter for Till {
+    fn sell(&mut self, events: &[Event]) -> u64 {
+        let lines: Vec<&[u8]> = events.iter().filter_map(|event| event.value.as_deref()).collect();
+        let mut bytes = lines.join(&b'\n');
+        bytes.push(b'\n');
+        self.append(&bytes);
+        lines.len() as u64
+    }
+}
+
+impl Counter for Arc<Servers> {
+    fn sell(&mut self, events: &[Event]) -> u64 {
+        self.produce(events);
+        events.len() as u64
+    }
+}
+
+/// The shop, open until it is closed.
+pub struct OpenShop {
+    closing: Arc<AtomicBool>,
+    selling: JoinHandle<(Expected, u64)>,
+}
+
+impl OpenShop {
+    /// Sells until it is closed, but never more than `most` row events.
+    pub fn open(seed: u64, options: Options, most: u64, mut counter: impl Counter) -> Self {
+        let closing = Arc::new(AtomicBool::new(false));
+        let closed = Arc::clone(&closing);
+        let selling = std::thread::spawn(move || {
+            let mut shop = Shop::new(seed, options);
+            let mut records = 0;
+            while !closed.load(Ordering::Acquire) && shop.generated() < most {
+                let until = shop.generated() + PORTION;
+                let mut events = Vec::new();
+                while shop.generated() < until {
+                    events.push(shop.next_event());
+                }
+                events.extend(shop.drain());
+                records += counter.sell(&events);
+                std::thread::sleep(PAUSE);
+            }
+            (shop.expected(), records)
+        });
+        Self { closing, selling }
+    }
+
+    /// Closes: what must be there in the end, and how many records were sold.
+    pub fn close(self) -> (Expected, u64) {
+        self.closing.store(true, Ordering::Release);
+        self.selling.join().unwrap()
+    }
+}

@@ -1,0 +1,64 @@
+//! GIVEN a store that lies, loses answers or goes away, WHEN the process works on it, THEN it refuses the liar at the
+//! start and outlives the rest.
+
+use super::world::{LakeStore, Stock, TABLES, World, busy_shop};
+use crate::support::process::{LIMIT, Launch};
+use crate::support::s3::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY};
+
+/// Files → S3 → SQLite.
+fn world_on(s3: &S3Server) -> World {
+    let mut world = World::embedded();
+    let topology = std::fs::read_to_string(world.launch.topology()).unwrap();
+    let endpoint = &s3.endpoint;
+    let lake = format!(
+        "url: \"s3://{BUCKET}/once\", region: eu-west-3, endpoint: \"{endpoint}\", access_key_id: {ACCESS_KEY}, \
+         secret_access_key: {SECRET_KEY}"
+    );
+    assert!(topology.contains(TABLES));
+    world.launch = Launch::new(world.folder.path(), &topology.replace("url: lake", &lake));
+    world.lake = LakeStore::folder(&s3.folder().join("once"));
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_overwrites_is_refused_at_the_start() {
+    let s3 = S3Server::start().await;
+    let world = world_on(&s3);
+    Stock::make(71, busy_shop(200), 200).write_files(&world.events(), 1);
+    s3.fault(Fault::Overwrite, "PUT", "", usize::MAX);
+    let mut process = world.launch.clone().arg("--until-caught-up").run();
+    let ended = process.exit(LIMIT).await;
+    assert!(!ended.success(), "it went on with a store that lies\n{}", process.log_tail());
+    assert_eq!(world.lake.manifests().await, 0);
+    assert!(process.log().contains("If-None-Match"), "it does not say what is wrong\n{}", process.log_tail());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_lost_and_the_store_goes_away() {
+    let generated = 1_500;
+    let stock = Stock::make(72, busy_shop(generated), generated);
+    let records = stock.lines().count() as u64;
+    // More often than the client tries again, and more often than we do on top of that.
+    for (fault, method, path, times) in [
+        (Fault::AnswerLost, "PUT", "_log/0000", 3),
+        (Fault::AnswerLost, "PUT", "_log/0000", 30),
+        (Fault::AnswerLost, "PUT", "processed", 10),
+        (Fault::Unavailable, "PUT", "_log/0000", 30),
+        (Fault::Unavailable, "PUT", "processed", 30),
+        (Fault::Unavailable, "GET", "_log/0000", 30),
+        (Fault::Unavailable, "GET", "processed", 30),
+    ] {
+        let s3 = S3Server::start().await;
+        let world = world_on(&s3);
+        stock.write_files(&world.events(), 8);
+        let mut process = world.launch.clone().arg("--until-caught-up").run();
+        super::kills::log_beyond(&world.lake, 2).await;
+        s3.fault(fault, method, path, times);
+        let ended = process.exit(super::world::RUN_LIMIT).await;
+        let left = s3.heal();
+        assert!(ended.success(), "{fault:?} {times} times on {method} {path}: {ended}\n{}", process.log_tail());
+        assert!(left < times, "{fault:?} on {method} {path} never happened");
+        let found = world.judge(&stock.expected, records).await;
+        assert!(found.is_empty(), "{fault:?} {times} times on {method} {path}:\n{}", found.join("\n"));
+    }
+}
