@@ -55,6 +55,8 @@ pub struct TableLoad {
     pub truncate: Option<Seq>,
     /// When it was emptied: commit time at the source, microseconds since 1970, or [`NO_TIME`](crate::batch::NO_TIME).
     pub truncated_at_us: i64,
+    /// History mode: the other truncates of the unit, in order, because a version ends with the first one after it.
+    pub earlier_truncates: Vec<(Seq, i64)>,
     /// Folded rows in the contract's `output` columns. Keyed tables: one row per key. `Read`, `Create` and `Update` are
     /// upserts, `Delete` is a delete, and `Move` is the key that a move has *left*: a delete too, which is not counted
     /// because the move counts with the row of its new key. A row with `unchanged` columns, or with `old_keys` that are

@@ -5,13 +5,12 @@
 //! holds a base for a partial row, or something newer) it leaves to the warehouse, in the terms of
 //! [`TableLoad::rows`](crate::epoch::TableLoad).
 
+mod gather;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, new_null_array};
-use arrow::buffer::BooleanBuffer;
-use arrow::compute::interleave;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::ArrayRef;
 use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::Xxh3Builder;
@@ -38,6 +37,7 @@ pub fn fold(
         mode,
         truncate: None,
         truncated_at_us: NO_TIME,
+        earlier_truncates: Vec::new(),
         rows: Vec::new(),
         incomplete: Vec::new(),
         keep_tombstones,
@@ -61,11 +61,13 @@ pub fn fold(
     }
     load.truncate = pass.truncate.map(|(seq, _)| seq);
     load.truncated_at_us = pass.truncate.map_or(NO_TIME, |(_, time)| time);
+    load.earlier_truncates = std::mem::take(&mut pass.earlier_truncates);
+    load.earlier_truncates.sort_unstable();
     load.folded = pass.account;
     load.incomplete = std::mem::take(&mut pass.incomplete);
     let left = (!pass.as_it_stands).then(|| pass.finish());
     load.rows = match left {
-        Some(left) => gather(contract, mode, &key, &changes, left)?,
+        Some(left) => gather::gather(contract, mode, &key, &changes, left)?,
         None => changes.into_iter().filter(|c| !c.is_empty()).collect(),
     };
     Ok(load)
@@ -239,6 +241,7 @@ struct Pass<'a> {
     versions: Vec<State>,
     seen: HashSet<(u32, Seq)>,
     truncate: Option<(Seq, i64)>,
+    earlier_truncates: Vec<(Seq, i64)>,
     account: LoadAccount,
     incomplete: Vec<Incomplete>,
     /// Whether the batches can be loaded as they are.
@@ -266,6 +269,7 @@ impl<'a> Pass<'a> {
             versions: Vec::new(),
             seen: HashSet::new(),
             truncate: None,
+            earlier_truncates: Vec::new(),
             account: LoadAccount::default(),
             incomplete: Vec::new(),
             as_it_stands: true,
@@ -452,12 +456,10 @@ impl<'a> Pass<'a> {
             self.account.superseded += 1;
         }
         let new = (seq, self.batch(at).source_times_us[at.row as usize]);
-        // In history mode the warehouse's versions end with the first truncate; those of the fold are ended here.
-        self.truncate = Some(match self.truncate {
-            Some(old) if self.mode == DeleteMode::History => old.min(new),
-            Some(old) => old.max(new),
-            None => new,
-        });
+        if self.mode == DeleteMode::History {
+            self.earlier_truncates.extend(self.truncate.map(|old| old.min(new)));
+        }
+        self.truncate = self.truncate.max(Some(new));
         for id in 0..self.states.len() as u32 {
             let state = &self.states[id as usize];
             if state.kind == Kind::Absent || state.seq >= seq {
@@ -521,148 +523,10 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Writes the rows, one batch per partition.
-fn gather(
-    contract: &Arc<Contract>,
-    mode: DeleteMode,
-    key: &[usize],
-    changes: &[TableChanges],
-    left: Vec<State>,
-) -> Result<Vec<TableChanges>> {
-    let mut groups: Vec<(&TableChanges, Vec<State>)> = Vec::new();
-    for state in left {
-        let of = &changes[state.at.batch as usize];
-        match groups.iter_mut().find(|(first, _)| first.partition == of.partition) {
-            Some((_, states)) => states.push(state),
-            None => groups.push((of, vec![state])),
-        }
-    }
-    groups.into_iter().map(|(first, states)| gather_one(contract, mode, key, changes, first, &states)).collect()
-}
-
-fn gather_one(
-    contract: &Arc<Contract>,
-    mode: DeleteMode,
-    key: &[usize],
-    changes: &[TableChanges],
-    first: &TableChanges,
-    states: &[State],
-) -> Result<TableChanges> {
-    let count = contract.output.columns.len();
-    let mut columns = Vec::with_capacity(count);
-    let mut unchanged = Vec::with_capacity(count);
-    for column in 0..count {
-        let (pool, indices, unknown) = match key.iter().position(|k| *k == column) {
-            Some(part) => {
-                let keys: Vec<_> = states.iter().map(|s| Some(s.key)).collect();
-                (key_pool(changes, column, part), key_indices(changes.len(), &keys), None)
-            }
-            None => value_indices(mode, changes, column, states),
-        };
-        let pool: Vec<&dyn Array> = pool.iter().map(AsRef::as_ref).collect();
-        columns.push(interleave(&pool, &indices).map_err(|e| internal("gather a column", &contract.table, e))?);
-        unchanged.push(unknown);
-    }
-    let rows = RecordBatch::try_new(contract.output.arrow(), columns)
-        .map_err(|e| internal("assemble rows", &contract.table, e))?;
-    let at = |s: &State| (&changes[s.at.batch as usize], s.at.row as usize);
-    Ok(TableChanges {
-        contract: Arc::clone(contract),
-        partition: first.partition.clone(),
-        rows,
-        ops: states.iter().map(|s| op(s, at(s).0.ops[at(s).1])).collect(),
-        seqs: states.iter().map(|s| s.seq).collect(),
-        source_times_us: states.iter().map(|s| at(s).0.source_times_us[at(s).1]).collect(),
-        unchanged,
-        old_keys: base_keys(contract, mode, key, changes, states)?,
-    })
-}
-
-fn op(state: &State, was: Op) -> Op {
-    match state.kind {
-        Kind::Absent => Op::Refused,
-        Kind::Row if was == Op::Move => Op::Update,
-        Kind::Row => was,
-        Kind::Deleted { counted: true } => Op::Delete,
-        Kind::Deleted { counted: false } => Op::Move,
-    }
-}
-
-/// A key column of all batches, then the same column of their old keys, then one null.
-fn key_pool(changes: &[TableChanges], column: usize, part: usize) -> Vec<ArrayRef> {
-    let own = changes.iter().map(|c| Arc::clone(c.rows.column(column)));
-    let null = changes.first().map(|c| new_null_array(c.rows.column(column).data_type(), 1));
-    let old = changes.iter().filter_map(|c| match &c.old_keys {
-        Some(old) => Some(Arc::clone(old.column(part))),
-        None => null.clone(),
-    });
-    own.chain(old).chain(null.clone()).collect()
-}
-
-fn key_indices(batches: usize, keys: &[Option<KeyAt>]) -> Vec<(usize, usize)> {
-    let place = |key: &Option<KeyAt>| match key {
-        Some(key) if key.old => (batches + key.at.batch as usize, key.at.row as usize),
-        Some(key) => (key.at.batch as usize, key.at.row as usize),
-        None => (2 * batches, 0),
-    };
-    keys.iter().map(place).collect()
-}
-
-type Gather = (Vec<ArrayRef>, Vec<(usize, usize)>, Option<BooleanBuffer>);
-
-fn value_indices(mode: DeleteMode, changes: &[TableChanges], column: usize, states: &[State]) -> Gather {
-    let null = changes.first().map(|c| new_null_array(c.rows.column(column).data_type(), 1));
-    let pool: Vec<ArrayRef> = changes.iter().map(|c| Arc::clone(c.rows.column(column))).chain(null).collect();
-    let carries = |s: &State| match s.kind {
-        Kind::Row => true,
-        Kind::Deleted { .. } => mode == DeleteMode::Soft,
-        Kind::Absent => false,
-    };
-    let place = |s: &State| match s.sources.of(column) {
-        at if at != UNKNOWN && carries(s) => (at.batch as usize, at.row as usize),
-        _ => (changes.len(), 0),
-    };
-    let unknown = |s: &State| carries(s) && s.sources.of(column) == UNKNOWN;
-    let bits = states.iter().any(unknown).then(|| states.iter().map(unknown).collect::<BooleanBuffer>());
-    (pool, states.iter().map(place).collect(), bits)
-}
-
-/// The base's key of every row that needs one, and the first change that stands on it.
-fn base_keys(
-    contract: &Contract,
-    mode: DeleteMode,
-    key: &[usize],
-    changes: &[TableChanges],
-    states: &[State],
-) -> Result<Option<RecordBatch>> {
-    let carries = |s: &State| s.kind == Kind::Row || (mode == DeleteMode::Soft && s.kind != Kind::Absent);
-    let needs = |s: &State| s.base.filter(|_| carries(s));
-    let bases: Vec<Option<Base>> = states.iter().map(needs).collect();
-    if bases.iter().all(Option::is_none) {
-        return Ok(None);
-    }
-    let fail = |e| internal("gather the keys of bases", &contract.table, e);
-    let keys: Vec<Option<KeyAt>> = bases.iter().map(|base| base.map(|base| base.key)).collect();
-    let indices = key_indices(changes.len(), &keys);
-    let mut columns = Vec::with_capacity(key.len());
-    let mut fields = Vec::with_capacity(key.len());
-    for (part, &column) in key.iter().enumerate() {
-        let pool = key_pool(changes, column, part);
-        let pool: Vec<&dyn Array> = pool.iter().map(AsRef::as_ref).collect();
-        let array = interleave(&pool, &indices).map_err(fail)?;
-        fields.push(Field::new(&contract.output.columns[column].name, array.data_type().clone(), true));
-        columns.push(array);
-    }
-    let seqs: StringArray = bases.iter().map(|base| base.map(|base| base.seq.to_string())).collect();
-    let arrived: StringArray = bases.iter().map(|base| base.map(|base| base.arrived.to_string())).collect();
-    fields.extend(["_seq", "_arrived"].map(|name| Field::new(name, DataType::Utf8, true)));
-    columns.extend([Arc::new(seqs) as ArrayRef, Arc::new(arrived)]);
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map(Some).map_err(fail)
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::array::Int64Array;
+    use arrow::array::{Array, Int64Array, RecordBatch};
+    use arrow::buffer::BooleanBuffer;
 
     use super::*;
     use crate::contract::{Column, TableSchema, Type};

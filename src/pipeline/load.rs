@@ -95,11 +95,10 @@ impl Loader {
     /// Applies one unit; `false` when there was nothing to do.
     async fn step(&mut self) -> Result<bool> {
         self.head.borrow_and_update();
-        let state = self.log.state();
         // Taken out: after a failure the ledger is read again.
-        let applied = match self.known.take() {
-            Some(applied) => applied,
-            None => self.ledger(&state).await?,
+        let (applied, state) = match self.known.take() {
+            Some(applied) => (applied, self.log.state()),
+            None => self.look().await?,
         };
         self.report.ledger(&self.group, &applied, &state);
         let stopped: BTreeSet<String> = state.stopped.keys().cloned().collect();
@@ -135,9 +134,18 @@ impl Loader {
         Ok(true)
     }
 
-    async fn ledger(&self, state: &LogState) -> Result<Applied> {
+    /// Where the ledger and the log stand. The ledger is read first: another loader may be ahead of what the log was when
+    /// we looked at it, never of what it is afterwards.
+    async fn look(&self) -> Result<(Applied, Arc<LogState>)> {
+        let applied = self.warehouse.applied(&self.group).await?;
+        let state = self.log.refresh().await?;
+        Ok((self.checked(applied, &state)?, state))
+    }
+
+    /// The ledger, which must belong to this log and not be ahead of it.
+    fn checked(&self, applied: Option<Applied>, state: &LogState) -> Result<Applied> {
         let fresh = Applied { log: state.log, through: 0, held: BTreeMap::new(), accounts: BTreeMap::new() };
-        let applied = self.warehouse.applied(&self.group).await?.unwrap_or(fresh);
+        let applied = applied.unwrap_or(fresh);
         if applied.log != state.log {
             return Err(Error::new(
                 ErrorKind::LedgerForeign,
@@ -223,7 +231,8 @@ impl Loader {
 /// Only a retry from quarantine can bring a row that is older than what was loaded. While the ledger is behind the log,
 /// entries that are closed by now may still have been open at the unit's epoch, so the tombstones stay.
 fn something_older_may_come(state: &LogState, table: &str, through: EpochNumber) -> bool {
-    let open = state.open_quarantine.get(table).is_some_and(|n| *n > 0);
+    // An entry whose table is not known may turn out to be of this one.
+    let open = [table, ""].iter().any(|of| state.open_quarantine.get(*of).is_some_and(|n| *n > 0));
     let ever = state.account.tables.get(table).is_some_and(|a| a.replaced > 0 || !a.rejected.is_empty())
         || state.account.records.values().any(|a| a.rejected > 0);
     open || (ever && through < state.n)

@@ -2,7 +2,8 @@
 //!
 //! A retry comes in as a log partition of its own, with the original `_seq`: where a newer version of the key has been
 //! loaded meanwhile, it stays (and a tombstone does the same for a key that was deleted). Closing the entries stands in
-//! the same manifest as the rows, so a retry that is repeated finds them closed.
+//! the same manifest as the rows, so a retry that is repeated finds them closed. All closings move one partition of the
+//! log forward: of two that were begun at the same time the second is fenced, as two readers of one partition are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -71,29 +72,76 @@ fn closing(entries: &[OpenReject], make: impl Fn(EpochNumber, Vec<u64>, String) 
     by_file.into_iter().map(|((epoch, table), rows)| make(epoch, rows, table)).collect()
 }
 
+/// Where the log's count of closings stands, once it is sure that `entries` are still open there.
+struct Closings {
+    at: u64,
+}
+
+impl Closings {
+    async fn begin(log: &Log, entries: &[OpenReject]) -> Result<Self> {
+        let state = log.refresh().await?;
+        let meant: BTreeSet<(EpochNumber, u64)> = entries.iter().map(|open| (open.epoch, open.entry.row)).collect();
+        for n in meant.first().map_or(1, |(epoch, _)| *epoch)..=state.n {
+            let manifest = log.manifest(n).await?;
+            if let Some((epoch, row)) = manifest.control.iter().flat_map(closes).find(|closed| meant.contains(closed)) {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("close entry {epoch}/{row}: epoch {n} has closed it"),
+                )
+                .help("somebody was quicker: look at `dataflow quarantine list` again"));
+            }
+        }
+        let at = state.progress.get(&Self::partition()).and_then(|standing| standing.position.as_offset());
+        Ok(Self { at: at.unwrap_or(0) })
+    }
+
+    fn partition() -> Partition {
+        Partition::new("quarantine", "closings")
+    }
+
+    /// Moves the count on by one.
+    fn advance(&mut self) -> Advance {
+        let from = Position::offset(self.at);
+        self.at += 1;
+        let span = Span { from, to: Position::offset(self.at) };
+        Advance { partition: Self::partition(), span, generation: 0, mark: None }
+    }
+}
+
+/// In the words of whoever wanted to close entries.
+fn closed_by_another(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Fenced => error.doing("close entries").help("others were closed at the same time: do it again"),
+        _ => error,
+    }
+}
+
 /// Gives entries up for good.
 pub async fn drop_rejects(log: &Log, entries: &[OpenReject]) -> Result<Arc<Manifest>> {
+    let spans = vec![Closings::begin(log, entries).await?.advance()];
     let control = closing(entries, |epoch, rows, table| Control::Dropped { epoch, rows, table });
-    commit_control(log, control).await
+    let draft = Draft { control, spans, ..Draft::new(Ulid::new(), Utc::now()) };
+    log.commit(draft, &without_rows).await.map_err(closed_by_another)
 }
 
 /// Commits what a person asked for: a manifest without data.
 pub async fn commit_control(log: &Log, control: Vec<Control>) -> Result<Arc<Manifest>> {
     let draft = Draft { control, ..Draft::new(Ulid::new(), Utc::now()) };
-    let derive = |table: &str, _: &crate::contract::TableSchema| {
-        Err(Error::new(ErrorKind::Internal, format!("a control entry has no rows of table {table}")))
-    };
-    log.commit(draft, &derive).await
+    log.commit(draft, &without_rows).await
+}
+
+fn without_rows(table: &str, _: &crate::contract::TableSchema) -> Result<crate::contract::TableSchema> {
+    Err(Error::new(ErrorKind::Internal, format!("a control entry has no rows of table {table}")))
 }
 
 /// Reads entries in again with today's topology. What is refused again is a new entry in quarantine.
 pub async fn retry_rejects(loaded: &Loaded, lake: &Lake, log: &Log, entries: &[OpenReject]) -> Result<Arc<Manifest>> {
     refuse_without_payload(entries)?;
+    let mut closings = Closings::begin(log, entries).await?;
     let chains = Arc::new(build::chains(&loaded.topology)?);
     let contracts: Vec<_> = log.state().contracts.values().cloned().collect();
     let mut open = OpenEpoch::begin(lake);
-    let attempt = Ulid::new();
-    for (part, ((origin, generation, stream), records)) in by_origin(loaded, entries).into_iter().enumerate() {
+    for ((origin, generation, stream), records) in by_origin(loaded, entries) {
         let mut decoder = build::decoder(loaded, &origin.source)?;
         decoder.adopt(&contracts)?;
         decoder.reset(&origin, None);
@@ -101,26 +149,17 @@ pub async fn retry_rejects(loaded: &Loaded, lake: &Lake, log: &Log, entries: &[O
         let raw = RawBatch { partition: origin.clone(), generation, span, stream: stream.map(Into::into), records };
         let batch = decoder.decode(&raw)?;
         let kept = decoder.flush(&origin)?;
-        let own = Partition::new("quarantine", format!("{}/{attempt}/{part}", origin.source));
         let mut transforms = Transforms::new(Arc::clone(&chains));
-        let mut from = Position::offset(0);
         for batch in std::iter::once(batch).chain(kept) {
             let mut done = transforms.apply(raw.clone(), batch, Vec::new())?;
-            let to = done.advance.span.to.clone();
-            done.advance = Advance {
-                partition: own.clone(),
-                span: Span { from: from.clone(), to: to.clone() },
-                generation,
-                mark: None,
-            };
-            done.raw.partition = own.clone();
-            from = to;
+            done.advance = closings.advance();
+            done.raw.partition = Partition::new("quarantine", origin.to_string());
             open.take(done, &loaded.topology, &BTreeSet::new())?;
         }
     }
     open.add_control(closing(entries, |epoch, rows, table| Control::Retried { epoch, rows, table }));
     let draft = open.seal().await?;
-    log.commit(draft, &|table, input| output_schema(&chains, table, input)).await
+    log.commit(draft, &|table, input| output_schema(&chains, table, input)).await.map_err(closed_by_another)
 }
 
 fn refuse_without_payload(entries: &[OpenReject]) -> Result<()> {

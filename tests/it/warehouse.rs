@@ -1076,6 +1076,7 @@ async fn a_taken_view_name(under: Under) {
 #[ignore = "run by the_ledger_tells_what_a_lost_answer_did"]
 async fn loses_answers() {
     dataflow::failpoint::setup();
+    #[cfg_attr(not(feature = "postgres"), allow(unused_mut, reason = "one warehouse"))]
     let mut all = vec![Under::sqlite().await];
     #[cfg(feature = "postgres")]
     all.push(Under::postgres().await);

@@ -91,6 +91,9 @@ impl Postgres {
             account.applied += u64::from(!stale);
         }
         let floor = before.max(load.truncate.map(|seq| (seq, load.truncated_at_us)));
+        for (seq, at) in &load.earlier_truncates {
+            run(conn, merge.truncate(*seq, &time(*at)), Some(table)).await?;
+        }
         if let (Some((seq, at)), true) = (floor, load.truncate.is_some()) {
             run(conn, merge.truncate(seq, &time(at)), Some(table)).await?;
         }

@@ -83,6 +83,9 @@ impl Scope<'_> {
             account.applied += u64::from(!stale);
         }
         let floor = before.max(load.truncate.map(|seq| (seq, load.truncated_at_us)));
+        for (seq, at) in &load.earlier_truncates {
+            run(conn, merge.truncate(*seq, &time_literal(*at)), Some(table)).await?;
+        }
         if let (Some((seq, time)), true) = (floor, load.truncate.is_some()) {
             run(conn, merge.truncate(seq, &time_literal(time)), Some(table)).await?;
         }

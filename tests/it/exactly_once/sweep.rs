@@ -126,7 +126,10 @@ async fn every_failpoint_from_files_to_sqlite() {
     let generated = 1_500;
     let stock = Stock::make(11, busy_shop(generated), generated);
     let records = stock.lines().count() as u64;
-    sweep(cases(), 3, async |(_, case)| {
+    // The quick half: a first kill everywhere, and everything at the two commits.
+    let quick = |case: &Case| case.action == KILL || case.place.contains("log.put") || case.place.contains("commit");
+    let cases = cases().into_iter().filter(|(_, case)| quick(case)).collect();
+    sweep(cases, 3, async |(_, case)| {
         let world = World::embedded();
         stock.write_files(&world.events(), 12);
         if case.head_start > 0 {
