@@ -31,8 +31,8 @@ lint:  ## format check and lints, without tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features failpoints -- -D warnings
 
-bench:  ## the figures of the README (release build: minutes)
-	cargo bench --workspace
+bench:  ## the figures of the README that need no whole process (release build: minutes); the others: loadtest/figures.sh
+	cargo bench --bench decode --bench lake --bench upsert
 
 mutations:  ## plant protocol bugs one at a time and show that the tests catch each
 	@tests/mutations/run.sh

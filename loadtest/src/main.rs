@@ -1,10 +1,13 @@
 //! The command line: writes the shop's events to files or to Kafka, and the summary that they can be checked against.
 
 mod check;
+#[cfg(feature = "kafka")]
+mod drop;
 mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod pace;
+mod tables;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,6 +32,25 @@ enum Command {
     Check {
         /// The file that `shop --summary` wrote.
         summary: PathBuf,
+    },
+    /// Writes a contract file a table, for events without schema blocks, and prints the `tables:` part of a topology.
+    Tables {
+        /// How many tables.
+        #[arg(long, default_value_t = loadtest::TABLE_NAMES.len())]
+        tables: usize,
+        /// The folder of the contract files, and so of the topology.
+        #[arg(long)]
+        contracts: PathBuf,
+    },
+    /// Reads Kafka topics to their end and drops what it reads: the baseline of everything that reads Kafka.
+    #[cfg(feature = "kafka")]
+    Drop {
+        /// Kafka brokers, host:port, comma separated.
+        #[arg(long)]
+        kafka: String,
+        /// How the topics' names begin.
+        #[arg(long, default_value = "shop.public.")]
+        prefix: String,
     },
 }
 
@@ -193,6 +215,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Shop(args) => run(&args),
         Command::Check { summary } => check::run(&summary),
+        Command::Tables { tables, contracts } => tables::run(tables, &contracts),
+        #[cfg(feature = "kafka")]
+        Command::Drop { kafka, prefix } => drop::run(&kafka, &prefix),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

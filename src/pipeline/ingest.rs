@@ -21,7 +21,7 @@ use crate::failpoint;
 use crate::lake::{Lake, Log};
 use crate::operator::Chain;
 use crate::pipeline::backoff::Backoff;
-use crate::pipeline::open_epoch::OpenEpoch;
+use crate::pipeline::open_epoch::{OpenEpoch, WrittenByOp};
 use crate::pipeline::reader::{Handover, Order, What, output_schema};
 use crate::pipeline::report::Report;
 use crate::telemetry;
@@ -58,6 +58,7 @@ pub struct IngestState {
     last_cut: Instant,
     committing: Option<Commit>,
     committing_since: Option<std::time::Instant>,
+    committing_written: WrittenByOp,
     caught_up: BTreeSet<Arc<str>>,
     /// Partitions that must go: fired when what is open now is committed or dropped.
     revoking_open: Vec<oneshot::Sender<()>>,
@@ -77,6 +78,7 @@ impl IngestState {
             last_cut: Instant::now(),
             committing: None,
             committing_since: None,
+            committing_written: WrittenByOp::new(),
             caught_up: BTreeSet::new(),
             revoking_open: Vec::new(),
             revoking_committing: Vec::new(),
@@ -168,6 +170,7 @@ impl Ingest {
     fn cut(&mut self) {
         let open = std::mem::replace(&mut self.state.open, OpenEpoch::begin(&self.lake));
         self.state.committing_since = open.began();
+        self.state.committing_written = open.written();
         self.state.revoking_committing.append(&mut self.state.revoking_open);
         let log = Arc::clone(&self.log);
         let chains = Arc::clone(&self.chains);
@@ -212,7 +215,7 @@ impl Ingest {
         if let Some(began) = self.state.committing_since.take() {
             metrics::histogram!(telemetry::EPOCH_DURATION_SECONDS).record(began.elapsed().as_secs_f64());
         }
-        self.report.committed(manifest, &state);
+        self.report.committed(manifest, &std::mem::take(&mut self.state.committing_written), &state);
         self.state.stopped = state.stopped.keys().cloned().collect();
         for reader in self.readers.values() {
             if !manifest.contracts.is_empty() {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use chrono::Utc;
 
+use crate::batch::TableChanges;
 use crate::config::{OnMismatch, Topology};
 use crate::epoch::{Account, Control};
 use crate::error::{Error, ErrorKind, Result};
@@ -12,12 +13,16 @@ use crate::lake::{Draft, EpochWriter, Lake};
 use crate::pipeline::reader::Transformed;
 use crate::progress::{Advance, Partition};
 
+/// Rows by table and letter of the operation.
+pub type WrittenByOp = BTreeMap<(String, &'static str), u64>;
+
 /// The epoch that is being collected.
 pub struct OpenEpoch {
     writer: EpochWriter,
     began: Option<Instant>,
     advances: BTreeMap<Partition, Advance>,
     account: Account,
+    written: WrittenByOp,
     control: Vec<Control>,
     payload_bytes: u64,
     holds_data: bool,
@@ -31,6 +36,7 @@ impl OpenEpoch {
             began: None,
             advances: BTreeMap::new(),
             account: Account::default(),
+            written: WrittenByOp::new(),
             control: Vec::new(),
             payload_bytes: 0,
             holds_data: false,
@@ -69,6 +75,7 @@ impl OpenEpoch {
         self.extend_span(done.advance)?;
         self.writer.raw(&done.raw)?;
         for rows in &done.tables {
+            self.count(rows);
             self.writer.write(rows)?;
         }
         for (table, account) in &done.accounts {
@@ -100,6 +107,19 @@ impl OpenEpoch {
         open.generation = advance.generation;
         open.mark = advance.mark;
         Ok(())
+    }
+
+    /// Rows by table and operation, for the metrics of its commit.
+    pub fn written(&self) -> WrittenByOp {
+        self.written.clone()
+    }
+
+    fn count(&mut self, rows: &TableChanges) {
+        let mut by_letter: BTreeMap<&'static str, u64> = BTreeMap::new();
+        rows.ops.iter().for_each(|op| *by_letter.entry(op.letter()).or_default() += 1);
+        for (letter, count) in by_letter {
+            *self.written.entry((rows.contract.table.clone(), letter)).or_default() += count;
+        }
     }
 
     /// Adds what a person asked for.

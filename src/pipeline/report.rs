@@ -12,6 +12,7 @@ use crate::epoch::{Applied, LoadAccount, LoadUnit, Manifest};
 use crate::error::Error;
 use crate::lake::LogState;
 use crate::pipeline::build;
+use crate::pipeline::open_epoch::WrittenByOp;
 use crate::pipeline::reader::Transformed;
 use crate::telemetry::{
     self, AccountStatus, GroupStatus, PartitionStatus, SourceStatus, Status, TableState, TableStatus,
@@ -97,12 +98,13 @@ impl Report {
     }
 
     /// Ingest committed an epoch.
-    pub fn committed(&self, manifest: &Manifest, state: &LogState) {
+    pub fn committed(&self, manifest: &Manifest, written: &WrittenByOp, state: &LogState) {
         for (table, account) in &manifest.account.tables {
-            let (rejected, filtered) = (account.rejected.values().sum(), account.filtered.values().sum());
-            for (result, count) in [("written", account.written), ("rejected", rejected), ("filtered", filtered)] {
-                count_rows(table, result, count);
-            }
+            count_rows(table, "any", "rejected", account.rejected.values().sum());
+            count_rows(table, "any", "filtered", account.filtered.values().sum());
+        }
+        for ((table, op), count) in written {
+            count_rows(table, op, "written", *count);
         }
         self.log(state);
     }
@@ -145,7 +147,7 @@ impl Report {
             for (result, count) in
                 [("applied", account.applied), ("superseded", account.superseded), ("incomplete", account.incomplete)]
             {
-                count_rows(name, result, count);
+                count_rows(name, "any", result, count);
             }
             let latency = metrics::histogram!(telemetry::END_TO_END_LATENCY_SECONDS, "table" => name.clone());
             for time in table.rows.iter().flat_map(|rows| &rows.source_times_us).filter(|t| **t != NO_TIME) {
@@ -237,8 +239,10 @@ fn count_records(source: &Arc<str>, account: &RecordAccount) {
     }
 }
 
-fn count_rows(table: &str, result: &'static str, count: u64) {
+/// `op` is the letter of an operation, or `any` where the fold has brought several together.
+fn count_rows(table: &str, op: &'static str, result: &'static str, count: u64) {
     if count > 0 {
-        metrics::counter!(telemetry::ROWS_TOTAL, "table" => table.to_owned(), "result" => result).increment(count);
+        metrics::counter!(telemetry::ROWS_TOTAL, "table" => table.to_owned(), "op" => op, "result" => result)
+            .increment(count);
     }
 }

@@ -55,6 +55,7 @@ pub struct Options {
 /// Runs until `stop` is cancelled, a failure, or (with `until_caught_up`) the end of every source.
 pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: CancellationToken) -> Result<()> {
     let topology = Arc::new(loaded.topology.clone());
+    refuse_shards(&topology, options)?;
     let lake = Lake::open(&topology.lake)?;
     let log = Arc::new(Log::open(lake.clone(), &topology.name, Access::Write).await?);
     let report = Arc::new(Report::new(status, &topology));
@@ -88,6 +89,21 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
         report.halted(error);
     }
     ended
+}
+
+/// Later files win over earlier ones, which only one reader can order; Kafka's consumer group shares partitions out itself.
+fn refuse_shards(topology: &crate::config::Topology, options: &Options) -> Result<()> {
+    let file = topology.sources.iter().find(|(_, source)| matches!(source, crate::config::Source::File(_)));
+    match file {
+        Some((name, _)) if options.shard.1 > 1 => Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "read a shard of source {name}: a file source cannot be shared out, because its files have an order"
+            ),
+        )
+        .help("leave --shard out, or give each process files of its own in a topology of its own")),
+        _ => Ok(()),
+    }
 }
 
 struct Shared<'a> {

@@ -57,6 +57,9 @@ impl FlatNames {
     }
 }
 
+/// What comes behind an envelope's parts.
+const BEHIND_PARTS: [&str; 5] = [",\"after\":", ",\"source\":", ",\"transaction\":", ",\"op\":", ",\"ts_ms\":"];
+
 /// Reads the value at the cursor and leaves the cursor behind it. `None` when it is not an object or null.
 pub(super) fn payload<'a>(cursor: &mut Cursor<'a>, names: &FlatNames) -> Option<Payload<'a>> {
     if cursor.peek()? == b'n' {
@@ -70,7 +73,10 @@ pub(super) fn payload<'a>(cursor: &mut Cursor<'a>, names: &FlatNames) -> Option<
     if !cursor.take(b'}') {
         loop {
             let name = cursor.name()?;
-            let token = cursor.value()?;
+            let token = match cursor.flat_object(&BEHIND_PARTS) {
+                Some(part) => part,
+                None => cursor.value()?,
+            };
             split.field(name, token, names)?;
             if !cursor.more(b'}')? {
                 break;
