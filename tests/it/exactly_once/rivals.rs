@@ -119,8 +119,24 @@ async fn a_rebalance_storm_of_three_pods() {
     for pod in &mut running {
         pod.exit(RUN_LIMIT).await;
     }
-    world.launch.run_until_caught_up().await;
-    world.oracle.assert(&world.judge(&expected, records).await);
+    // A member that died during a rebalance keeps its share until its session ends, and a process that is caught up with
+    // the rest ends before that: then another one reads what is left. What was skipped would never be found again.
+    let mut unread = Vec::new();
+    for _ in 0..5 {
+        world.launch.run_until_caught_up().await;
+        unread = servers.unread(&world.lake.log().await);
+        if unread.is_empty() {
+            break;
+        }
+        println!("left to a member that has died: {}", unread.join(", "));
+    }
+    let mut found = world.judge(&expected, records).await;
+    found.extend(unread);
+    if !found.is_empty() {
+        pods.iter().for_each(|pod| println!("{}", pod.whole_log()));
+        println!("{}", world.launch.whole_log());
+    }
+    world.oracle.assert(&found);
 }
 
 #[tokio::test(flavor = "multi_thread")]

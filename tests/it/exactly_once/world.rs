@@ -1,5 +1,6 @@
 //! A shop's events, a lake and a warehouse of one test, the process between them, and the judge.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,6 +173,18 @@ impl Servers {
             endpoint = self.s3.endpoint,
             key = "5a".repeat(32),
         )
+    }
+
+    /// The partitions whose end the log has not reached: what is missing of them was not lost, but never read.
+    pub fn unread(&self, log: &LogReader) -> Vec<String> {
+        let spans = log.manifests.iter().flat_map(|manifest| &manifest.spans);
+        let ends: BTreeMap<&str, &str> = spans.map(|a| (&*a.partition.name, a.span.to.0.as_str())).collect();
+        let behind = |(name, to): (&str, &str)| {
+            let (topic, rest) = name.split_once('#')?;
+            let end = self.broker.watermarks(topic, rest.rsplit_once('/')?.1.parse().ok()?).1;
+            (to != end.to_string()).then(|| format!("{name} was read up to {to}, its end is {end}"))
+        };
+        ends.into_iter().filter_map(behind).collect()
     }
 
     /// A world of its own on the shared servers. A static member need not wait for the one that was killed.

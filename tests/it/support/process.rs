@@ -149,6 +149,11 @@ impl Launch {
         &self.topology
     }
 
+    /// Everything that all runs have written.
+    pub fn whole_log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dataflow"));
         command.current_dir(&self.folder).env_remove("FAILPOINTS").envs(&self.environment).stdin(Stdio::null());
