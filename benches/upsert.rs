@@ -9,6 +9,7 @@
 #[path = "../tests/it/support/postgres.rs"]
 mod postgres;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -198,8 +199,15 @@ async fn main() {
     for round in 0..rounds {
         let changes = orders(&contract, rows, round);
         let load = fold(&contract, DeleteMode::Hard, vec![changes.clone()], false).unwrap();
-        let unit =
-            LoadUnit { group: "orders".into(), log: Uuid::nil(), after: round, through: round + 1, tables: vec![load] };
+        let unit = LoadUnit {
+            group: "orders".into(),
+            log: Uuid::nil(),
+            after: round,
+            through: round + 1,
+            held: BTreeMap::new(),
+            held_before: BTreeMap::new(),
+            tables: vec![load],
+        };
         // Who comes first alternates.
         for turn in 0..2 {
             let start = Instant::now();

@@ -113,6 +113,7 @@ async fn a_rebalance_storm_of_three_pods() {
         at = log_beyond(&world.lake, at + 1).await;
     }
     let (expected, records) = shop.close();
+    assert_eq!(servers.held(), records, "the broker does not hold what was sold");
     for pod in &mut running {
         pod.terminate();
     }

@@ -175,6 +175,13 @@ impl Servers {
         )
     }
 
+    /// How many records the broker holds.
+    pub fn held(&self) -> u64 {
+        let partitions = loadtest::TABLE_NAMES.iter().flat_map(|table| [(table, 0), (table, 1)]);
+        let there = partitions.filter(|(table, number)| *number == 0 || !ONE_PARTITION.contains(table));
+        there.map(|(table, n)| self.broker.watermarks(&format!("{}.{table}", self.prefix), n).1 as u64).sum()
+    }
+
     /// The partitions whose end the log has not reached: what is missing of them was not lost, but never read.
     pub fn unread(&self, log: &LogReader) -> Vec<String> {
         let spans = log.manifests.iter().flat_map(|manifest| &manifest.spans);
