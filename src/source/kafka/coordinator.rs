@@ -415,10 +415,11 @@ impl Coordinator {
         if !candidates.iter().any(|(_, next, settled)| !settled && *next < end) {
             return None;
         }
-        let ends_there = |topic: &String| self.probe.watermarks(topic, number).is_ok_and(|marks| marks.high == end);
-        let mut there = candidates.into_iter().map(|(topic, _, _)| topic).filter(ends_there);
-        let first = there.next();
-        first.filter(|_| there.next().is_none())
+        let ends_there = |topic: &str| self.probe.watermarks(topic, number).is_ok_and(|marks| marks.high == end);
+        let mut there = candidates.into_iter().filter(|(topic, _, _)| ends_there(topic));
+        let (topic, next, _) = there.next().filter(|_| there.next().is_none())?;
+        // It may still be another one's end, and this one's records on their way: they must not be skipped.
+        self.probe.is_empty_between(&topic, number, next, end).then_some(topic)
     }
 
     /// Says that everything that was there has been handed out, once after every batch that reaches the end.

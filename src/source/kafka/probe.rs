@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::context::Context;
@@ -112,6 +113,32 @@ impl Probe {
             Some(Offset::Offset(offset)) => u64::try_from(offset).ok(),
             _ => None,
         })
+    }
+
+    /// Whether `[from, end)` of a partition holds no record that may be read: only transaction markers and what was
+    /// aborted or compacted away. `false` also when that cannot be told right now.
+    pub(super) fn is_empty_between(&self, topic: &str, number: i32, from: u64, end: u64) -> bool {
+        let mut wanted = TopicPartitionList::new();
+        let placed = wanted.add_partition_offset(topic, number, Offset::Offset(from as i64));
+        if placed.and_then(|()| self.client.assign(&wanted)).is_err() {
+            return false;
+        }
+        let deadline = Instant::now() + ATTEMPT;
+        let mut empty = false;
+        while Instant::now() < deadline {
+            match self.client.poll(Duration::from_millis(20)) {
+                Some(Ok(message)) => {
+                    empty = u64::try_from(message.offset()).is_ok_and(|offset| offset >= end);
+                    break;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    empty = true;
+                    break;
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+        self.client.unassign().is_ok() && empty
     }
 
     /// Asks again while brokers do not answer; a refusal ends it at once.
