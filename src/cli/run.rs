@@ -5,12 +5,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Live, LiveForm, Output, TopologyArgs, check};
 use crate::admin;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{self, Options};
 use crate::telemetry::Status;
 
@@ -95,6 +95,9 @@ const LATE_AFTER_SECONDS: u64 = 300;
 
 /// Runs the pipeline, the status page and the live view beside it, until the pipeline ends.
 pub async fn run(args: RunArgs, _output: Output) -> Result<()> {
+    // First of all: from now on a request to stop is an orderly one.
+    let terminate = signal(SignalKind::terminate())
+        .map_err(|error| Error::new(ErrorKind::Internal, "catch SIGTERM").because(error))?;
     let loaded = args.topology.load()?;
     check::operators(&loaded)?;
     let status = Arc::new(Status::new(&loaded.topology.name, LATE_AFTER_SECONDS));
@@ -118,7 +121,7 @@ pub async fn run(args: RunArgs, _output: Output) -> Result<()> {
         pipeline,
         bound.serve(Arc::clone(&status), metrics, ended.clone()),
         show(live, &status, &ended),
-        obey_signals(&asked, &ended),
+        obey_signals(terminate, &asked, &ended),
     );
     outcome.and(served)
 }
@@ -137,14 +140,7 @@ async fn show(live: Option<Live>, status: &Status, ended: &CancellationToken) {
 
 /// The first SIGTERM or Ctrl-C asks for an orderly stop; the second ends the process at once. Nothing is lost by that:
 /// what is not committed is read again.
-async fn obey_signals(asked: &CancellationToken, ended: &CancellationToken) {
-    let mut terminate = match signal(SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(error) => {
-            tracing::warn!("SIGTERM cannot be caught: {error}");
-            return;
-        }
-    };
+async fn obey_signals(mut terminate: Signal, asked: &CancellationToken, ended: &CancellationToken) {
     loop {
         tokio::select! {
             () = ended.cancelled() => return,

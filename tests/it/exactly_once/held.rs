@@ -48,6 +48,8 @@ async fn paused_killed_and_resumed(world: &World, shop: OpenShop) {
     let topology: String = topology.lines().filter(|l| !l.starts_with("admin:")).map(|l| l.to_owned() + "\n").collect();
     let mut rival = Launch::named(world.folder.path(), "rival", &topology).arg("--role").arg("load").run();
     process.wait_for("the rest", LIMIT, |s| s["account"]["read"] == records && !stays_behind(s, "customers")).await;
+    // Before that it could not yet be asked to stop in order.
+    rival.wait_for_log("starting", LIMIT).await;
     rival.stop().await;
     process.stop().await;
     world.launch.run_until_caught_up().await;
