@@ -1,6 +1,6 @@
 //! One event becomes one row of its table, or a refusal.
 
-use super::envelope::{self, Payload, Source};
+use super::envelope::{self, Handled, Payload, Source};
 use super::key::MessageKey;
 use super::moves;
 use super::redelivery::{self, Identity};
@@ -29,7 +29,7 @@ pub(super) struct Event<'a> {
     pub block: Option<usize>,
     /// What re-delivery is recognised by: `source`, when the connector handled the event, its transaction.
     pub source: Option<&'a str>,
-    pub handled_ns: Option<i64>,
+    pub handled: Handled<'a>,
     pub transaction: Option<&'a str>,
 }
 
@@ -46,7 +46,7 @@ impl<'a> Event<'a> {
             old_key: None,
             block: None,
             source: None,
-            handled_ns: None,
+            handled: Handled::default(),
             transaction: None,
         }
     }
@@ -163,7 +163,7 @@ impl DebeziumJson {
         hash.update(event.op.letter().as_bytes());
         hash.update(event.row.unwrap_or_default().as_bytes());
         hash.update(transaction.as_bytes());
-        let (time, handled_ns) = (event.time, event.handled_ns);
+        let (time, handled_ns) = (event.time, event.handled.nanos());
         let identity = Identity { position, shared, time, hash: hash.digest(), handled_ns };
         self.marks.is_repeat(&state.route.table, &identity)
     }
@@ -346,7 +346,7 @@ fn event<'a>(payload: &Payload<'a>) -> std::result::Result<Event<'a>, Refusal> {
     let event = Event::new(op, row, flat, time);
     Ok(match payload {
         Payload::Envelope(e) => {
-            Event { source: e.source, handled_ns: e.handled_ns, transaction: e.transaction, ..event }
+            Event { source: e.source, handled: e.handled, transaction: e.transaction, ..event }
         }
         Payload::Flat(f) => Event { said: f.deleted || f.op.is_some(), ..event },
         Payload::Null | Payload::Control => event,

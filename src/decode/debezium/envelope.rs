@@ -25,10 +25,29 @@ pub(super) struct Envelope<'a> {
     pub before: Option<&'a str>,
     pub after: Option<&'a str>,
     pub source: Option<&'a str>,
-    /// When the connector handled it, in the finest unit that is there; only good for comparing for equality and order.
-    pub handled_ns: Option<i64>,
+    pub handled: Handled<'a>,
     /// The transaction block: part of what tells two equal rows apart.
     pub transaction: Option<&'a str>,
+}
+
+/// When the connector handled an event: numbers that are read only when they are needed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Handled<'a> {
+    ms: Option<&'a str>,
+    us: Option<&'a str>,
+    ns: Option<&'a str>,
+}
+
+impl Handled<'_> {
+    fn any(&self) -> bool {
+        self.ms.or(self.us).or(self.ns).is_some()
+    }
+
+    /// In nanoseconds, from the finest unit that is there; only good for comparing for equality and order.
+    pub fn nanos(&self) -> Option<i64> {
+        let in_nanos = |(text, factor): (Option<&str>, i64)| integer(text?).ok()?.checked_mul(factor);
+        [(self.ms, 1_000_000), (self.us, 1_000), (self.ns, 1)].into_iter().filter_map(in_nanos).max()
+    }
 }
 
 /// A flattened row with its metadata.
@@ -71,13 +90,25 @@ pub(super) fn payload<'a>(cursor: &mut Cursor<'a>, names: &FlatNames) -> Option<
     }
     let mut split = Split::default();
     if !cursor.take(b'}') {
+        let mut next = 0;
         loop {
-            let name = cursor.name()?;
+            // The usual next name is compared at once; only when it is another is the name read.
+            let name = match PARTS.get(next) {
+                Some((literal, name)) if cursor.take_literal(literal) => {
+                    next += 1;
+                    Text { raw: name, escaped: false }
+                }
+                _ => {
+                    let name = cursor.name()?;
+                    next = PARTS.iter().position(|(_, part)| *part == name.raw).map_or(next, |at| at + 1);
+                    name
+                }
+            };
             let token = match cursor.flat_object(&BEHIND_PARTS) {
                 Some(part) => part,
                 None => cursor.value()?,
             };
-            split.field(name, token, names)?;
+            split.field(name, token, names);
             if !cursor.more(b'}')? {
                 break;
             }
@@ -86,6 +117,18 @@ pub(super) fn payload<'a>(cursor: &mut Cursor<'a>, names: &FlatNames) -> Option<
     Some(split.finish(cursor.slice(from)))
 }
 
+/// The parts of an envelope in the order in which Debezium writes them.
+const PARTS: [(&str, &str); 8] = [
+    ("\"before\":", "before"),
+    ("\"after\":", "after"),
+    ("\"source\":", "source"),
+    ("\"transaction\":", "transaction"),
+    ("\"op\":", "op"),
+    ("\"ts_ms\":", "ts_ms"),
+    ("\"ts_us\":", "ts_us"),
+    ("\"ts_ns\":", "ts_ns"),
+];
+
 #[derive(Default)]
 struct Split<'a> {
     envelope: Envelope<'a>,
@@ -93,13 +136,14 @@ struct Split<'a> {
     /// A field that no envelope has.
     foreign: bool,
     fields: usize,
+    /// A time that is null.
     has_time: bool,
     control: u32,
 }
 
 impl<'a> Split<'a> {
     #[inline]
-    fn field(&mut self, name: Text<'a>, token: Token<'a>, names: &FlatNames) -> Option<()> {
+    fn field(&mut self, name: Text<'a>, token: Token<'a>, names: &FlatNames) {
         self.fields += 1;
         match (name.raw, token) {
             ("before", Token::Object(raw)) => self.envelope.before = Some(raw),
@@ -108,7 +152,9 @@ impl<'a> Split<'a> {
             ("before" | "after" | "source" | "transaction", Token::Null) => {}
             ("transaction", Token::Object(raw)) => self.envelope.transaction = Some(raw),
             ("op", Token::Text(op)) => self.envelope.op = op.raw,
-            ("ts_ms" | "ts_us" | "ts_ns", Token::Number(number)) => self.time(name.raw, number),
+            ("ts_ms", Token::Number(number)) => self.envelope.handled.ms = Some(number),
+            ("ts_us", Token::Number(number)) => self.envelope.handled.us = Some(number),
+            ("ts_ns", Token::Number(number)) => self.envelope.handled.ns = Some(number),
             ("ts_ms" | "ts_us" | "ts_ns", Token::Null) => self.has_time = true,
             ("message", Token::Object(_) | Token::Null) => {}
             _ => {
@@ -116,18 +162,6 @@ impl<'a> Split<'a> {
                 self.foreign_field(name.raw, token, names);
             }
         }
-        Some(())
-    }
-
-    fn time(&mut self, name: &str, number: &str) {
-        self.has_time = true;
-        let factor = match name {
-            "ts_ms" => 1_000_000,
-            "ts_us" => 1_000,
-            _ => 1,
-        };
-        let finer = integer(number).ok().and_then(|n| n.checked_mul(factor));
-        self.envelope.handled_ns = self.envelope.handled_ns.max(finer);
     }
 
     fn foreign_field(&mut self, name: &'a str, token: Token<'a>, names: &FlatNames) {
@@ -161,7 +195,8 @@ impl<'a> Split<'a> {
         if !self.foreign && !envelope.op.is_empty() && has_parts {
             return Payload::Envelope(self.envelope);
         }
-        let heartbeat = self.fields > 0 && !self.foreign && self.has_time && !has_parts && envelope.op.is_empty();
+        let has_time = self.has_time || envelope.handled.any();
+        let heartbeat = self.fields > 0 && !self.foreign && has_time && !has_parts && envelope.op.is_empty();
         let border = self.control & 0xFF >= 2 && self.control < 0x100 && self.fields <= 5;
         let schema_change = self.control >= 0x200 && envelope.source.is_some();
         let border = border && whole.contains("\"event_count\"");

@@ -12,6 +12,8 @@ use super::value::hex;
 pub(super) struct Placeholder {
     /// Insides of strings.
     texts: Vec<String>,
+    /// Bit `n` says that a text of `n` bytes may be one; longer ones are always compared.
+    lengths: u64,
     /// Arrays and objects, without white space.
     nested: Vec<String>,
 }
@@ -40,20 +42,29 @@ impl Placeholder {
             let whole = quoted(&pair);
             whole.get(1..whole.len() - 1).unwrap_or_default().to_owned()
         };
-        Self { texts: vec![inside(&text), base64, url, digits, escaped_pair, configured.to_owned()], nested }
+        let texts = vec![inside(&text), base64, url, digits, escaped_pair, configured.to_owned()];
+        let lengths = texts.iter().filter(|text| text.len() < 64).fold(0, |lengths, text| lengths | 1 << text.len());
+        Self { texts, lengths, nested }
     }
 
     /// Whether the value says that the column is unchanged.
     #[inline]
     pub fn is(&self, token: &Token<'_>) -> bool {
         match token {
-            Token::Text(text) => self.texts.iter().any(|form| form == text.raw),
-            Token::Array(raw) | Token::Object(raw) => self.nested.iter().any(|form| {
-                let mut bytes = raw.bytes().filter(|b| !matches!(b, b' ' | b'\n' | b'\r' | b'\t'));
-                form.bytes().all(|b| bytes.next() == Some(b)) && bytes.next().is_none()
-            }),
+            Token::Text(text) => {
+                let length = text.raw.len();
+                (length >= 64 || self.lengths >> length & 1 == 1) && self.texts.iter().any(|form| form == text.raw)
+            }
+            Token::Array(raw) | Token::Object(raw) => self.is_nested(raw),
             _ => false,
         }
+    }
+
+    fn is_nested(&self, raw: &str) -> bool {
+        self.nested.iter().any(|form| {
+            let mut bytes = raw.bytes().filter(|b| !matches!(b, b' ' | b'\n' | b'\r' | b'\t'));
+            form.bytes().all(|b| bytes.next() == Some(b)) && bytes.next().is_none()
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use arrow::datatypes::i256;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
-use super::scan::is_number;
+use super::scan::{are_digits, is_number};
 
 /// Why a value is refused: what is wrong with it and what a person can do, without the value.
 pub(super) type Why = &'static str;
@@ -32,6 +32,17 @@ impl Unit {
     }
 }
 
+/// The number that eight digits spell: neighbours are joined to pairs, pairs to fours, fours to the whole.
+#[inline]
+fn eight_digits(digits: &[u8; 8]) -> i64 {
+    const PAIRS: u64 = 0x00FF_00FF_00FF_00FF;
+    const FOURS: u64 = 0x0000_FFFF_0000_FFFF;
+    let ones = u64::from_le_bytes(*digits) & 0x0F0F_0F0F_0F0F_0F0F;
+    let pairs = (ones & PAIRS) * 10 + (ones >> 8 & PAIRS);
+    let fours = (pairs & FOURS) * 100 + (pairs >> 16 & FOURS);
+    ((fours & 0xFFFF_FFFF) * 10_000 + (fours >> 32)) as i64
+}
+
 /// A whole number without fraction or exponent.
 #[inline]
 pub(super) fn integer(text: &str) -> Result<i64, Why> {
@@ -44,8 +55,21 @@ pub(super) fn integer(text: &str) -> Result<i64, Why> {
         return Err(BAD);
     }
     // Eighteen digits cannot overflow.
-    if digits.len() <= 18 && digits.iter().all(u8::is_ascii_digit) {
-        let value = digits.iter().fold(0i64, |value, digit| value * 10 + i64::from(digit - b'0'));
+    if digits.len() <= 18 {
+        let (eights, rest) = digits.as_chunks::<8>();
+        let mut value = 0;
+        for eight in eights {
+            if !are_digits(eight) {
+                return Err(BAD);
+            }
+            value = value * 100_000_000 + eight_digits(eight);
+        }
+        for digit in rest {
+            if !digit.is_ascii_digit() {
+                return Err(BAD);
+            }
+            value = value * 10 + i64::from(digit - b'0');
+        }
         return Ok(if negative { -value } else { value });
     }
     let mut value: i64 = 0;
