@@ -93,22 +93,25 @@ pub(super) fn payload<'a>(cursor: &mut Cursor<'a>, names: &FlatNames) -> Option<
         let mut next = 0;
         loop {
             // The usual next name is compared at once; only when it is another is the name read.
-            let name = match PARTS.get(next) {
-                Some((literal, name)) if cursor.take_literal(literal) => {
+            match PARTS.get(next) {
+                Some((literal, part)) if cursor.take_literal(literal) => {
                     next += 1;
-                    Text { raw: name, escaped: false }
+                    let token = cursor.value()?;
+                    if !split.part(*part, token) {
+                        split.foreign(literal.trim_matches(['"', ':']), token, names);
+                    }
                 }
                 _ => {
-                    let name = cursor.name()?;
-                    next = PARTS.iter().position(|(_, part)| *part == name.raw).map_or(next, |at| at + 1);
-                    name
+                    let name = cursor.name()?.raw;
+                    let token = cursor.value()?;
+                    let known = PARTS.iter().position(|(literal, _)| literal[1..].strip_suffix("\":") == Some(name));
+                    next = known.map_or(next, |at| at + 1);
+                    if !known.and_then(|at| PARTS.get(at)).is_some_and(|(_, part)| split.part(*part, token)) {
+                        split.foreign(name, token, names);
+                    }
                 }
-            };
-            let token = match cursor.flat_object(&BEHIND_PARTS) {
-                Some(part) => part,
-                None => cursor.value()?,
-            };
-            split.field(name, token, names);
+            }
+            split.fields += 1;
             if !cursor.more(b'}')? {
                 break;
             }
@@ -117,16 +120,31 @@ pub(super) fn payload<'a>(cursor: &mut Cursor<'a>, names: &FlatNames) -> Option<
     Some(split.finish(cursor.slice(from)))
 }
 
+/// A part of an envelope.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Before,
+    After,
+    Source,
+    Transaction,
+    Op,
+    Millis,
+    Micros,
+    Nanos,
+    Message,
+}
+
 /// The parts of an envelope in the order in which Debezium writes them.
-const PARTS: [(&str, &str); 8] = [
-    ("\"before\":", "before"),
-    ("\"after\":", "after"),
-    ("\"source\":", "source"),
-    ("\"transaction\":", "transaction"),
-    ("\"op\":", "op"),
-    ("\"ts_ms\":", "ts_ms"),
-    ("\"ts_us\":", "ts_us"),
-    ("\"ts_ns\":", "ts_ns"),
+const PARTS: [(&str, Part); 9] = [
+    ("\"before\":", Part::Before),
+    ("\"after\":", Part::After),
+    ("\"source\":", Part::Source),
+    ("\"transaction\":", Part::Transaction),
+    ("\"op\":", Part::Op),
+    ("\"ts_ms\":", Part::Millis),
+    ("\"ts_us\":", Part::Micros),
+    ("\"ts_ns\":", Part::Nanos),
+    ("\"message\":", Part::Message),
 ];
 
 #[derive(Default)]
@@ -142,29 +160,30 @@ struct Split<'a> {
 }
 
 impl<'a> Split<'a> {
+    /// Takes a part of an envelope; says whether it looks as it does in one.
     #[inline]
-    fn field(&mut self, name: Text<'a>, token: Token<'a>, names: &FlatNames) {
-        self.fields += 1;
-        match (name.raw, token) {
-            ("before", Token::Object(raw)) => self.envelope.before = Some(raw),
-            ("after", Token::Object(raw)) => self.envelope.after = Some(raw),
-            ("source", Token::Object(raw)) => self.envelope.source = Some(raw),
-            ("before" | "after" | "source" | "transaction", Token::Null) => {}
-            ("transaction", Token::Object(raw)) => self.envelope.transaction = Some(raw),
-            ("op", Token::Text(op)) => self.envelope.op = op.raw,
-            ("ts_ms", Token::Number(number)) => self.envelope.handled.ms = Some(number),
-            ("ts_us", Token::Number(number)) => self.envelope.handled.us = Some(number),
-            ("ts_ns", Token::Number(number)) => self.envelope.handled.ns = Some(number),
-            ("ts_ms" | "ts_us" | "ts_ns", Token::Null) => self.has_time = true,
-            ("message", Token::Object(_) | Token::Null) => {}
-            _ => {
-                self.foreign = true;
-                self.foreign_field(name.raw, token, names);
-            }
+    fn part(&mut self, part: Part, token: Token<'a>) -> bool {
+        let envelope = &mut self.envelope;
+        match (part, token) {
+            (Part::Before, Token::Object(raw)) => envelope.before = Some(raw),
+            (Part::After, Token::Object(raw)) => envelope.after = Some(raw),
+            (Part::Source, Token::Object(raw)) => envelope.source = Some(raw),
+            (Part::Transaction, Token::Object(raw)) => envelope.transaction = Some(raw),
+            (Part::Before | Part::After | Part::Source | Part::Transaction, Token::Null) => {}
+            (Part::Op, Token::Text(op)) => envelope.op = op.raw,
+            (Part::Millis, Token::Number(number)) => envelope.handled.ms = Some(number),
+            (Part::Micros, Token::Number(number)) => envelope.handled.us = Some(number),
+            (Part::Nanos, Token::Number(number)) => envelope.handled.ns = Some(number),
+            (Part::Millis | Part::Micros | Part::Nanos, Token::Null) => self.has_time = true,
+            (Part::Message, Token::Object(_) | Token::Null) => {}
+            _ => return false,
         }
+        true
     }
 
-    fn foreign_field(&mut self, name: &'a str, token: Token<'a>, names: &FlatNames) {
+    /// Takes a field that no envelope has, perhaps one of a flattened row.
+    fn foreign(&mut self, name: &'a str, token: Token<'a>, names: &FlatNames) {
+        self.foreign = true;
         if matches!(name, "status" | "id" | "event_count" | "data_collections") {
             self.control += 1;
         } else if matches!(name, "ddl" | "databaseName" | "schemaName" | "tableChanges") {

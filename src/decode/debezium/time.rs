@@ -68,13 +68,20 @@ impl Reader<'_> {
     }
 
     fn digits(&mut self, least: usize, most: usize) -> Option<i64> {
-        let count = self.0.iter().take(most).take_while(|b| b.is_ascii_digit()).count();
-        if count < least {
-            return None;
+        let (mut value, mut count) = (0, 0);
+        while let Some(digit @ b'0'..=b'9') = self.0.get(count).filter(|_| count < most) {
+            value = value * 10 + i64::from(digit - b'0');
+            count += 1;
         }
-        let (digits, rest) = self.0.split_at(count);
+        self.0 = &self.0[count..];
+        (count >= least).then_some(value)
+    }
+
+    #[inline]
+    fn two_digits(&mut self) -> Option<i64> {
+        let [tens @ b'0'..=b'9', ones @ b'0'..=b'9', rest @ ..] = self.0 else { return None };
         self.0 = rest;
-        Some(digits.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0')))
+        Some(i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
     }
 
     fn date(&mut self) -> Option<i64> {
@@ -84,18 +91,18 @@ impl Reader<'_> {
         }
         let year = self.digits(4, 7)?;
         self.need(b'-')?;
-        let month = self.digits(2, 2)?;
+        let month = self.two_digits()?;
         self.need(b'-')?;
-        let day = self.digits(2, 2)?;
+        let day = self.two_digits()?;
         days(if negative { -year } else { year }, month, day)
     }
 
     /// `HH:MM[:SS[.f]]` in nanoseconds.
     fn clock(&mut self) -> Option<i64> {
-        let hour = self.digits(2, 2)?;
+        let hour = self.two_digits()?;
         self.need(b':')?;
-        let minute = self.digits(2, 2)?;
-        let second = if self.take(b':') { self.digits(2, 2)? } else { 0 };
+        let minute = self.two_digits()?;
+        let second = if self.take(b':') { self.two_digits()? } else { 0 };
         let mut nanos = 0;
         if self.take(b'.') || self.take(b',') {
             let before = self.0.len();
@@ -120,10 +127,10 @@ impl Reader<'_> {
         if !east {
             self.need(b'-')?;
         }
-        let hours = self.digits(2, 2)?;
+        let hours = self.two_digits()?;
         self.take(b':');
-        let minutes = if self.0.is_empty() { 0 } else { self.digits(2, 2)? };
-        let seconds = if self.take(b':') { self.digits(2, 2)? } else { 0 };
+        let minutes = if self.0.is_empty() { 0 } else { self.two_digits()? };
+        let seconds = if self.take(b':') { self.two_digits()? } else { 0 };
         if hours > 18 || minutes > 59 || seconds > 59 {
             return None;
         }
