@@ -76,9 +76,6 @@ impl FlatNames {
     }
 }
 
-/// What comes behind an envelope's parts.
-const BEHIND_PARTS: [&str; 5] = [",\"after\":", ",\"source\":", ",\"transaction\":", ",\"op\":", ",\"ts_ms\":"];
-
 /// Reads the value at the cursor and leaves the cursor behind it. `None` when it is not an object or null.
 pub(super) fn payload<'a>(cursor: &mut Cursor<'a>, names: &FlatNames) -> Option<Payload<'a>> {
     if cursor.peek()? == b'n' {

@@ -179,29 +179,6 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// An object without objects in it that one of `followers` (`,"name":`) comes after, found by its closing brace and not
-    /// read; `None` (and nothing taken) when it cannot be found so.
-    ///
-    /// A follower cannot stand inside a string, as its first quote would end that string and a name behind a string is no
-    /// JSON. So the brace before it is none of a string's, and with no other opening brace between, it is the object's.
-    #[inline]
-    pub fn flat_object(&mut self, followers: &[&str]) -> Option<Token<'a>> {
-        if self.peek()? != b'{' {
-            return None;
-        }
-        let rest = self.bytes().get(self.at + 1..)?;
-        let close = memchr::memchr(b'}', rest)?;
-        let behind = rest.get(close + 1..)?;
-        if !followers.iter().any(|follower| behind.starts_with(follower.as_bytes()))
-            || memchr::memchr(b'{', rest.get(..close)?).is_some()
-        {
-            return None;
-        }
-        let from = self.at;
-        self.at += close + 2;
-        Some(Token::Object(self.text.get(from..self.at)?))
-    }
-
     #[inline]
     fn number(&mut self) -> &'a str {
         let from = self.at;
@@ -489,30 +466,6 @@ mod tests {
             let Some(Token::Text(token)) = Cursor::new(&json).value() else { panic!("a text") };
             let mut scratch = String::new();
             prop_assert_eq!(token.decode(&mut scratch), Some(text.as_str()));
-        }
-
-        #[test]
-        fn flat_objects_are_found_or_left(
-            texts in proptest::collection::vec(r#"[\[\]{}",:\\ab]{0,6}(,"after":)?\}?(,"op":)?"#, 0..4),
-            nested: bool,
-        ) {
-            let mut row = serde_json::Map::new();
-            for (at, text) in texts.iter().enumerate() {
-                row.insert(format!("f{at}"), serde_json::Value::from(text.as_str()));
-            }
-            if nested {
-                row.insert("after".into(), serde_json::json!({ "x": texts, "after": {} }));
-            }
-            let row = serde_json::Value::from(row).to_string();
-            let json = format!("{row},\"after\":null");
-            let mut cursor = Cursor::new(&json);
-            match cursor.flat_object(&[",\"op\":", ",\"after\":"]) {
-                Some(found) => {
-                    prop_assert_eq!(found, Token::Object(row.as_str()));
-                    prop_assert_eq!(cursor.place(), row.len());
-                }
-                None => prop_assert_eq!(cursor.place(), 0),
-            }
         }
 
         #[test]
