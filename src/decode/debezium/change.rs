@@ -345,9 +345,7 @@ fn event<'a>(payload: &Payload<'a>) -> std::result::Result<Event<'a>, Refusal> {
     }
     let event = Event::new(op, row, flat, time);
     Ok(match payload {
-        Payload::Envelope(e) => {
-            Event { source: e.source, handled: e.handled, transaction: e.transaction, ..event }
-        }
+        Payload::Envelope(e) => Event { source: e.source, handled: e.handled, transaction: e.transaction, ..event },
         Payload::Flat(f) => Event { said: f.deleted || f.op.is_some(), ..event },
         Payload::Null | Payload::Control => event,
     })
