@@ -153,6 +153,25 @@ impl ColumnBuilder {
         }
     }
 
+    /// Appends a whole number when nothing about it needs to be judged; says whether it did.
+    #[inline]
+    pub fn append_whole(&mut self, wire: Wire, number: i64) -> bool {
+        let taken = match (&mut self.builder, wire) {
+            (Builder::Int64(b), _) => {
+                b.append_value(number);
+                true
+            }
+            (Builder::Int32(b), _) => i32::try_from(number).map(|n| b.append_value(n)).is_ok(),
+            (Builder::Date(b), Wire::Days) => time::finite_date(number).map(|days| b.append_value(days)).is_ok(),
+            (Builder::Timestamp(b) | Builder::TimestampTz(b), Wire::Timestamp(unit)) => {
+                finite(number, unit).map(|us| b.append_value(us)).is_ok()
+            }
+            _ => false,
+        };
+        self.len += usize::from(taken);
+        taken
+    }
+
     /// Appends one value; nothing is appended when it is refused.
     #[inline]
     pub fn append(&mut self, wire: Wire, token: Token<'_>) -> Done {
@@ -317,6 +336,7 @@ fn timestamp(
     }
 }
 
+#[inline]
 fn finite(number: i64, unit: Unit) -> Result<i64, Why> {
     // The ends of the range stand for infinity in every unit.
     if unit != Unit::Micro && (number == i64::MAX || number == i64::MIN) {

@@ -33,6 +33,8 @@ pub(super) struct Rows {
     ops: Vec<Op>,
     seqs: Vec<Seq>,
     times: Vec<i64>,
+    /// Columns that the current row has something in.
+    filled: usize,
     /// Rows that were abandoned.
     dead: Vec<usize>,
     old_keys: Option<Vec<ColumnBuilder>>,
@@ -51,6 +53,7 @@ impl Rows {
             ops: Vec::new(),
             seqs: Vec::new(),
             times: Vec::new(),
+            filled: 0,
             dead: Vec::new(),
             old_keys: None,
         }
@@ -96,10 +99,27 @@ impl Rows {
         if self.has(column) {
             return Err(Problem::Value("it appears twice in the row"));
         }
-        self.slots[column].builder.append(wire, token)
+        self.slots[column].builder.append(wire, token)?;
+        self.filled += 1;
+        Ok(())
+    }
+
+    /// Appends a whole number when nothing about it needs to be judged; says whether it did.
+    #[inline]
+    pub fn append_whole(&mut self, column: usize, wire: Wire, number: i64) -> bool {
+        let taken = !self.has(column) && self.slots[column].builder.append_whole(wire, number);
+        self.filled += usize::from(taken);
+        taken
+    }
+
+    /// Whether the current row has something in every column.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.filled == self.slots.len()
     }
 
     pub fn null(&mut self, column: usize) {
+        self.filled += 1;
         self.slots[column].builder.append_null();
     }
 
@@ -108,6 +128,7 @@ impl Rows {
         let slot = &mut self.slots[column];
         slot.builder.append_null();
         slot.unchanged.push(row);
+        self.filled += 1;
     }
 
     /// Columns that the current row lacks so far.
@@ -132,7 +153,8 @@ impl Rows {
     /// Finishes the current row; every column must have something.
     #[inline]
     pub fn finish_row(&mut self, op: Op, seq: Seq, time: i64) {
-        debug_assert!(self.missing().next().is_none(), "a finished row is whole");
+        debug_assert!(self.is_full() && self.missing().next().is_none(), "a finished row is whole");
+        self.filled = 0;
         self.ops.push(op);
         self.seqs.push(seq);
         self.times.push(time);

@@ -28,6 +28,7 @@ pub(super) struct Text<'a> {
 
 impl<'a> Text<'a> {
     /// The text itself; `scratch` is used only when there are escapes. `None` for a bad escape or half a surrogate.
+    #[inline]
     pub fn decode<'s>(&self, scratch: &'s mut String) -> Option<&'s str>
     where
         'a: 's,
@@ -91,7 +92,11 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     pub fn space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.bytes().get(self.at) {
+        while let Some(byte) = self.bytes().get(self.at) {
+            // One comparison says no for nearly every byte.
+            if *byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                return;
+            }
             self.at += 1;
         }
     }
@@ -179,6 +184,39 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Takes a whole number of at most eighteen digits if it is next and a comma or a brace follows at once.
+    #[inline]
+    pub fn take_whole(&mut self) -> Option<i64> {
+        let rest = self.bytes().get(self.at..)?;
+        if !matches!(rest.first(), Some(b'-' | b'0'..=b'9')) {
+            return None;
+        }
+        let digits = rest.strip_prefix(b"-").unwrap_or(rest);
+        let (mut value, mut count) = (0, 0);
+        while let Some(eight) = digits.get(count..).and_then(<[u8]>::first_chunk::<8>).filter(|eight| are_digits(eight))
+        {
+            if count > 8 {
+                return None;
+            }
+            value = value * 100_000_000 + eight_digits(eight);
+            count += 8;
+        }
+        while let Some(digit @ b'0'..=b'9') = digits.get(count) {
+            if count == 18 {
+                return None;
+            }
+            value = value * 10 + i64::from(digit - b'0');
+            count += 1;
+        }
+        let whole = count == 1 || (count > 1 && digits.first() != Some(&b'0'));
+        if !whole || !matches!(digits.get(count), Some(b',' | b'}')) {
+            return None;
+        }
+        let negative = digits.len() != rest.len();
+        self.at += count + usize::from(negative);
+        Some(if negative { -value } else { value })
+    }
+
     #[inline]
     fn number(&mut self) -> &'a str {
         let from = self.at;
@@ -189,6 +227,39 @@ impl<'a> Cursor<'a> {
             self.at += 1;
         }
         self.slice(from)
+    }
+}
+
+/// Text that is expected, so that it is compared a word at a time where it is short.
+#[derive(Debug)]
+pub(super) struct Literal {
+    head: u128,
+    mask: u128,
+    text: String,
+}
+
+impl Literal {
+    pub fn new(text: String) -> Self {
+        let mut head = [0; 16];
+        let length = text.len().min(16);
+        head[..length].copy_from_slice(&text.as_bytes()[..length]);
+        let mask = if length == 16 { u128::MAX } else { (1 << (8 * length)) - 1 };
+        Self { head: u128::from_le_bytes(head), mask, text }
+    }
+}
+
+impl Cursor<'_> {
+    /// Takes the expected text if it is next, white space not skipped.
+    #[inline]
+    pub fn take_expected(&mut self, literal: &Literal) -> bool {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let found = match rest.first_chunk::<16>() {
+            Some(chunk) if u128::from_le_bytes(*chunk) & literal.mask != literal.head => false,
+            Some(_) if literal.text.len() <= 16 => true,
+            _ => rest.starts_with(literal.text.as_bytes()),
+        };
+        self.at += if found { literal.text.len() } else { 0 };
+        found
     }
 }
 
@@ -225,6 +296,17 @@ pub(super) fn are_digits(bytes: &[u8; 8]) -> bool {
     let value = u64::from_le_bytes(*bytes) ^ (ONES * u64::from(b'0'));
     // Digits are now 0 to 9; anything else has a high bit or gets one.
     (value | value.wrapping_add(ONES * 0x76)) & HIGHS == 0
+}
+
+/// The number that eight digits spell: neighbours are joined to pairs, pairs to fours, fours to the whole.
+#[inline]
+pub(super) fn eight_digits(digits: &[u8; 8]) -> i64 {
+    const PAIRS: u64 = 0x00FF_00FF_00FF_00FF;
+    const FOURS: u64 = 0x0000_FFFF_0000_FFFF;
+    let ones = u64::from_le_bytes(*digits) & 0x0F0F_0F0F_0F0F_0F0F;
+    let pairs = (ones & PAIRS) * 10 + (ones >> 8 & PAIRS);
+    let fours = (pairs & FOURS) * 100 + (pairs >> 16 & FOURS);
+    ((fours & 0xFFFF_FFFF) * 10_000 + (fours >> 32)) as i64
 }
 
 /// The index of the closing quote of a string whose inside begins at `at`, and whether it has escapes.
@@ -454,7 +536,56 @@ mod tests {
         None
     }
 
+    #[test]
+    fn whole_numbers_are_taken_only_when_nothing_is_to_be_judged() {
+        let take = |text: &str| {
+            let mut cursor = Cursor::new(text);
+            (cursor.take_whole(), cursor.place())
+        };
+        for (text, number) in [("0,", 0), ("-7}", -7), ("123456789012345678,", 123_456_789_012_345_678)] {
+            assert_eq!(take(text), (Some(number), text.len() - 1));
+        }
+        for text in [
+            "",
+            "-,",
+            "01,",
+            "1.5,",
+            "1e3,",
+            "1 ,",
+            "1",
+            "\"1\",",
+            "1234567890123456789,",
+            "12345678901234567890123456,",
+        ] {
+            assert_eq!(take(text), (None, 0), "{text}");
+        }
+    }
+
+    #[test]
+    fn expected_texts_are_taken_whole() {
+        for name in ["\"a\":", "\"thirteen_char\":", "\"a_name_of_more_than_16\":"] {
+            let literal = Literal::new(name.to_owned());
+            for text in [format!("{name}1,\"b\":2345678901234567"), name.to_owned()] {
+                let mut cursor = Cursor::new(&text);
+                assert_eq!((cursor.take_expected(&literal), cursor.place()), (true, name.len()), "{text}");
+            }
+            for text in [name.replace(':', ";1,\"b\":2345678901234567"), name[..name.len() - 1].to_owned()] {
+                let mut cursor = Cursor::new(&text);
+                assert_eq!((cursor.take_expected(&literal), cursor.place()), (false, 0), "{text}");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn whole_numbers_are_read_as_the_general_way_reads_them(text in "-?[0-9]{0,22}[,}.e ]?") {
+            let mut cursor = Cursor::new(&text);
+            if let Some(number) = cursor.take_whole() {
+                prop_assert_eq!(text[..cursor.place()].parse::<i64>(), Ok(number));
+                prop_assert!(is_number(&text[..cursor.place()]));
+            }
+        }
+
         #[test]
         fn nested_values_end_where_their_bracket_closes(text in "[{\\[]([\"\\\\]|[{}]|\\[|\\]|[ay:,é]{1,40}){0,24}") {
             prop_assert_eq!(nested_end(text.as_bytes(), 0), end(text.as_bytes()));

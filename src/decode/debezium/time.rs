@@ -89,7 +89,10 @@ impl Reader<'_> {
         if !negative {
             self.take(b'+');
         }
-        let year = self.digits(4, 7)?;
+        let year = match self.0.get(4) {
+            Some(b'-') => self.two_digits()? * 100 + self.two_digits()?,
+            _ => self.digits(4, 7)?,
+        };
         self.need(b'-')?;
         let month = self.two_digits()?;
         self.need(b'-')?;

@@ -4,7 +4,7 @@ use arrow::datatypes::i256;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
-use super::scan::{are_digits, is_number};
+use super::scan::{are_digits, eight_digits, is_number};
 
 /// Why a value is refused: what is wrong with it and what a person can do, without the value.
 pub(super) type Why = &'static str;
@@ -30,17 +30,6 @@ impl Unit {
             Self::Nano => Err("it has nanoseconds below the microsecond, which cannot be kept"),
         }
     }
-}
-
-/// The number that eight digits spell: neighbours are joined to pairs, pairs to fours, fours to the whole.
-#[inline]
-fn eight_digits(digits: &[u8; 8]) -> i64 {
-    const PAIRS: u64 = 0x00FF_00FF_00FF_00FF;
-    const FOURS: u64 = 0x0000_FFFF_0000_FFFF;
-    let ones = u64::from_le_bytes(*digits) & 0x0F0F_0F0F_0F0F_0F0F;
-    let pairs = (ones & PAIRS) * 10 + (ones >> 8 & PAIRS);
-    let fours = (pairs & FOURS) * 100 + (pairs >> 16 & FOURS);
-    ((fours & 0xFFFF_FFFF) * 10_000 + (fours >> 32)) as i64
 }
 
 /// A whole number without fraction or exponent.

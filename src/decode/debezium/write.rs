@@ -100,6 +100,9 @@ fn column_error(rows: &Rows, index: usize, token: Token<'_>, problem: Problem) -
 /// Completes the current row: what an update lacks is unchanged, what a new row lacks is null.
 #[inline]
 pub(super) fn fill(rows: &mut Rows, update: bool) {
+    if rows.is_full() {
+        return;
+    }
     for column in 0..rows.width() {
         if !rows.has(column) {
             if update {
