@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{NO_TIME, TableChanges};
@@ -41,6 +41,17 @@ pub struct Loader {
     pub known: Option<Applied>,
     /// The contract that the live table was last made to fit.
     pub ensured: BTreeMap<String, Arc<Contract>>,
+    /// What the loaders of this process may hold of rows at the same time: see [`memory`].
+    pub memory: Arc<Semaphore>,
+}
+
+/// One permit is a KiB of rows; `limits.unit_bytes` of them, however many groups there are.
+pub fn memory(topology: &Topology) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(memory_limit(topology) as usize))
+}
+
+fn memory_limit(topology: &Topology) -> u32 {
+    u32::try_from(topology.limits.unit_bytes.0 / 1024).unwrap_or(u32::MAX).clamp(1, 1 << 28)
 }
 
 impl Loader {
@@ -122,6 +133,10 @@ impl Loader {
             self.known = Some(applied);
             return Ok(false);
         };
+        // A unit that is larger than the limit by itself waits until it is alone.
+        let wanted = u32::try_from(plan.bytes / 1024).unwrap_or(u32::MAX).clamp(1, memory_limit(&self.topology));
+        let memory = Arc::clone(&self.memory).acquire_many_owned(wanted).await;
+        let _held_until_applied = memory.map_err(|e| Error::new(ErrorKind::Internal, "share memory").because(e))?;
         let started = std::time::Instant::now();
         let load = self.fold(&state, &applied, plan, &manifests).await?;
         metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "fold").record(started.elapsed().as_secs_f64());

@@ -11,7 +11,7 @@ use crate::epoch::{EpochNumber, LoadAccount, LoadUnit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{Access, Lake, Log};
 use crate::pipeline::build;
-use crate::pipeline::load::Loader;
+use crate::pipeline::load::{self, Loader};
 use crate::pipeline::report::Report;
 use crate::telemetry::Status;
 use crate::warehouse::Warehouse;
@@ -58,6 +58,7 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
             report: Arc::clone(&report),
             known: None,
             ensured: BTreeMap::new(),
+            memory: load::memory(&topology),
         };
         loader.run(stop.clone()).await?;
         if let Some(applied) = warehouse.applied(&group).await? {

@@ -16,7 +16,7 @@ use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::lake::{Access, Lake, Log};
 use crate::pipeline::build::{self, Parts};
 use crate::pipeline::ingest::{Ingest, IngestState};
-use crate::pipeline::load::Loader;
+use crate::pipeline::load::{self, Loader};
 use crate::pipeline::reader::{Reader, Transforms};
 use crate::pipeline::report::Report;
 use crate::progress::Standings;
@@ -147,6 +147,7 @@ struct Process {
 
 impl Process {
     fn start_loaders(&mut self, shared: &Shared<'_>, warehouse: &Arc<dyn Warehouse>, head: &watch::Sender<u64>) {
+        let memory = load::memory(shared.topology);
         for (group, tables) in build::groups(shared.topology) {
             let loader = Loader {
                 group,
@@ -159,6 +160,7 @@ impl Process {
                 report: Arc::clone(shared.report),
                 known: None,
                 ensured: BTreeMap::new(),
+                memory: Arc::clone(&memory),
             };
             self.tasks.spawn(loader.run(self.loaders_stop.clone()));
         }

@@ -27,6 +27,8 @@ pub struct UnitPlan {
     pub held: BTreeMap<String, EpochNumber>,
     /// The epochs to read, in order.
     pub takes: Vec<Take>,
+    /// Their row bytes (Arrow, in memory).
+    pub bytes: u64,
 }
 
 /// Where a group stands and what is wanted.
@@ -68,10 +70,10 @@ fn advance(
     held: BTreeMap<String, EpochNumber>,
     manifests: &[Arc<Manifest>],
 ) -> Option<UnitPlan> {
-    let (takes, through) =
+    let (takes, through, bytes) =
         collect(standing, manifests, EpochNumber::MAX, |table, n| n > standing.after && !held.contains_key(table));
     let through = through.unwrap_or(standing.after).max(standing.after);
-    (through > standing.after || held != *standing.held).then_some(UnitPlan { through, held, takes })
+    (through > standing.after || held != *standing.held).then_some(UnitPlan { through, held, takes, bytes })
 }
 
 /// Brings the tables that were held and run again up to the ledger's epoch; the others wait for that.
@@ -80,7 +82,7 @@ fn catch_up(
     mut held: BTreeMap<String, EpochNumber>,
     manifests: &[Arc<Manifest>],
 ) -> Option<UnitPlan> {
-    let (takes, through) = collect(standing, manifests, standing.after, |table, n| {
+    let (takes, through, bytes) = collect(standing, manifests, standing.after, |table, n| {
         !standing.stopped.contains(table) && held.get(table).is_some_and(|at| n > *at)
     });
     let through = through.unwrap_or(standing.after);
@@ -91,7 +93,7 @@ fn catch_up(
         *at = (*at).max(through);
         *at < standing.after
     });
-    Some(UnitPlan { through: standing.after, held, takes })
+    Some(UnitPlan { through: standing.after, held, takes, bytes })
 }
 
 fn collect(
@@ -99,7 +101,7 @@ fn collect(
     manifests: &[Arc<Manifest>],
     last: EpochNumber,
     wanted: impl Fn(&str, EpochNumber) -> bool,
-) -> (Vec<Take>, Option<EpochNumber>) {
+) -> (Vec<Take>, Option<EpochNumber>, u64) {
     let (mut takes, mut through, mut bytes) = (Vec::new(), None, 0u64);
     for manifest in manifests.iter().filter(|m| m.n <= last) {
         let tables: Vec<String> = standing
@@ -118,7 +120,7 @@ fn collect(
             takes.push(Take { n: manifest.n, tables });
         }
     }
-    (takes, through)
+    (takes, through, bytes)
 }
 
 #[cfg(test)]
