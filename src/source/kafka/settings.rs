@@ -29,17 +29,10 @@ const OURS: [(&str, &str); 13] = [
 /// The properties of the consumer that reads.
 pub(super) fn consumer(name: &str, config: &KafkaSource, topology: &str, inflight: usize) -> Result<ClientConfig> {
     let mut properties = connection(name, config, topology)?;
-    let group = config.group.clone().unwrap_or_else(|| format!("dataflow-{topology}-{name}"));
     // Half of what may be in flight waits inside librdkafka, half in our own channel.
     let queued_kib = (inflight / 2 / 1024).clamp(1024, 1 << 20);
     let fetch_bytes = (inflight / 4).clamp(1 << 20, 50 << 20);
-    properties
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true")
-        .set("partition.assignment.strategy", "cooperative-sticky");
+    properties.set("enable.auto.offset.store", "false").set("partition.assignment.strategy", "cooperative-sticky");
     for (key, value) in [
         ("queued.max.messages.kbytes", queued_kib.to_string()),
         ("fetch.max.bytes", fetch_bytes.to_string()),
@@ -60,7 +53,7 @@ pub(super) fn consumer(name: &str, config: &KafkaSource, topology: &str, infligh
     Ok(properties)
 }
 
-/// The properties of a client that only asks.
+/// The properties of a client that only asks. It bears the group's name, because reading needs one, and never joins.
 pub(super) fn connection(name: &str, config: &KafkaSource, topology: &str) -> Result<ClientConfig> {
     let mut properties = ClientConfig::new();
     properties.set("client.id", format!("dataflow-{topology}"));
@@ -74,10 +67,15 @@ pub(super) fn connection(name: &str, config: &KafkaSource, topology: &str) -> Re
         }
         properties.set(key, value);
     }
+    let group = config.group.clone().unwrap_or_else(|| format!("dataflow-{topology}-{name}"));
     let debug = config.properties.get("debug").map_or_else(|| "metadata".to_owned(), |more| format!("metadata,{more}"));
     properties
         .set("bootstrap.servers", &config.brokers)
+        .set("group.id", group)
         .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
         .set("enable.metrics.push", "false")
         .set("debug", debug)
         .set_log_level(RDKafkaLogLevel::Debug);
