@@ -38,7 +38,8 @@ async fn a_store_that_overwrites_is_refused_at_the_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_lost_and_the_store_goes_away() {
-    let generated = 1_500;
+    // Enough for some seconds: the log is looked at once a second, and that must happen while the store is away.
+    let generated = 10_000;
     let stock = Stock::make(72, busy_shop(generated), generated);
     let records = stock.lines().count() as u64;
     // More often than the client tries again, and more often than we do on top of that.
