@@ -691,7 +691,7 @@ fn contracts_grow_and_widen_midway() {
             "c id=1 v=5000000000",
             "u id=1 v=2",
             "u id=1 v=3 new=true",
-            "u id=1 v=~ new=false",
+            "u id=1 v=null new=false",
             "c id=1 v=null new=null",
         ]
     );

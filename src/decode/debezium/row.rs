@@ -169,8 +169,11 @@ fn place(expected: &Expected, token: Token<'_>, rows: &mut Rows, how: Reading<'_
             }
             match rows.append(*index, *wire, token) {
                 Ok(()) => Ok(()),
-                // Left missing: null for a new row, unchanged for an update.
-                Err(Problem::Kind(_)) if how.ignore => Ok(()),
+                // Left out: null for a new row, unchanged for an update.
+                Err(Problem::Kind(_)) if how.ignore => {
+                    rows.ignore(*index);
+                    Ok(())
+                }
                 Err(problem) => Err(refused(rows, *index, token, problem)),
             }
         }
@@ -179,7 +182,10 @@ fn place(expected: &Expected, token: Token<'_>, rows: &mut Rows, how: Reading<'_
             rows.null(*index);
             Ok(())
         }
-        Target::Mismatch { .. } if how.ignore => Ok(()),
+        Target::Mismatch { index, .. } if how.ignore => {
+            rows.ignore(*index);
+            Ok(())
+        }
         Target::Mismatch { index, why } => Err(RowError::Mismatch { name: column(rows, *index), why: why.clone() }),
     }
 }

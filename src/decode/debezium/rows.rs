@@ -24,6 +24,8 @@ struct Slot {
 
 /// Rows under construction.
 pub(super) struct Rows {
+    /// Columns of the current row whose value does not fit and is left out.
+    ignored: Vec<usize>,
     pub contract: Arc<Contract>,
     partition: Partition,
     slots: Vec<Slot>,
@@ -53,6 +55,7 @@ impl Rows {
             ops: Vec::new(),
             seqs: Vec::new(),
             times: Vec::new(),
+            ignored: Vec::new(),
             filled: 0,
             dead: Vec::new(),
             old_keys: None,
@@ -131,6 +134,16 @@ impl Rows {
         self.filled += 1;
     }
 
+    /// Leaves the value of a column out of the current row.
+    pub fn ignore(&mut self, column: usize) {
+        self.ignored.push(column);
+    }
+
+    /// Whether the current row has a value for the column that was left out.
+    pub fn is_ignored(&self, column: usize) -> bool {
+        self.ignored.contains(&column)
+    }
+
     /// Columns that the current row lacks so far.
     pub fn missing(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.slots.len()).filter(|column| !self.has(*column))
@@ -155,6 +168,7 @@ impl Rows {
     pub fn finish_row(&mut self, op: Op, seq: Seq, time: i64) {
         debug_assert!(self.is_full() && self.missing().next().is_none(), "a finished row is whole");
         self.filled = 0;
+        self.ignored.clear();
         self.ops.push(op);
         self.seqs.push(seq);
         self.times.push(time);
@@ -162,6 +176,7 @@ impl Rows {
 
     /// Gives up the current row.
     pub fn abandon(&mut self) {
+        self.ignored.clear();
         for column in 0..self.slots.len() {
             if !self.has(column) {
                 self.null(column);

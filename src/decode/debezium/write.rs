@@ -97,7 +97,8 @@ fn column_error(rows: &Rows, index: usize, token: Token<'_>, problem: Problem) -
     RowError::Column { name: format!("`{}` ({})", column.name, column.data_type), shape: token.shape(), problem }
 }
 
-/// Completes the current row: what an update lacks is unchanged, what a new row lacks is null.
+/// Completes the current row: what it lacks is null, because the source had no such column when the row was written
+/// (Debezium sends every column). A value that was left out leaves the column of an update as it is.
 #[inline]
 pub(super) fn fill(rows: &mut Rows, update: bool) {
     if rows.is_full() {
@@ -105,7 +106,7 @@ pub(super) fn fill(rows: &mut Rows, update: bool) {
     }
     for column in 0..rows.width() {
         if !rows.has(column) {
-            if update {
+            if update && rows.is_ignored(column) {
                 rows.unchanged(column);
             } else {
                 rows.null(column);
