@@ -278,19 +278,34 @@ impl Ingest {
         Ok(())
     }
 
-    /// Seals and commits what is left. One attempt each: what cannot be committed now is read again next time.
+    /// Seals and commits what is left. One attempt each: what cannot be committed now, because another process has taken
+    /// the partitions over or the store is away, is read again by whoever reads next. That is an orderly end.
     async fn finish(mut self) -> Result<()> {
-        if let Some(committing) = self.state.committing.take() {
-            let manifest = committing.await?;
-            self.announce(&manifest);
+        if let Some(committing) = self.state.committing.take()
+            && !self.commit_last(committing).await?
+        {
+            return Ok(());
         }
         if !self.state.open.is_empty() {
             self.cut();
             if let Some(committing) = self.state.committing.take() {
-                let manifest = committing.await?;
-                self.announce(&manifest);
+                self.commit_last(committing).await?;
             }
         }
         Ok(())
+    }
+
+    async fn commit_last(&mut self, committing: Commit) -> Result<bool> {
+        match committing.await {
+            Ok(manifest) => {
+                self.announce(&manifest);
+                Ok(true)
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::StoreUnavailable) => {
+                tracing::warn!("{error}; the last epoch is dropped and read again at the next start");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
