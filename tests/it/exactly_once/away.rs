@@ -95,7 +95,7 @@ async fn a_warehouse_that_is_away_for_thirty_epochs() {
     let mut process = world.launch.run();
     // The column comes while the warehouse is away.
     let options = loadtest::Options { add_column_after: Some(1_000), ..busy_shop(1_000) };
-    let shop = OpenShop::open(41, options, 40_000, Arc::clone(&servers));
+    let shop = OpenShop::open(41, options, Arc::clone(&servers));
     process.wait_for("something is loaded", LIMIT, |status| status["account"]["applied"].as_u64() > Some(50)).await;
     assert!(shop.sold() < 1_000, "the column came too early: {}", shop.sold());
     switch.cut();

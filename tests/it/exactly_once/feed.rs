@@ -15,6 +15,9 @@ use super::world::Servers;
 const PAUSE: Duration = Duration::from_millis(40);
 /// Row events of a portion.
 const PORTION: u64 = 60;
+/// Row events after which a shop that nobody closes stops: far more than a test waits for. A shop that closes early
+/// leaves a test waiting for epochs that cannot come.
+const MOST: u64 = 500_000;
 
 /// Where events go.
 pub trait Counter: Send + 'static {
@@ -65,8 +68,8 @@ pub struct OpenShop {
 }
 
 impl OpenShop {
-    /// Sells until it is closed, but never more than `most` row events.
-    pub fn open(seed: u64, options: Options, most: u64, mut counter: impl Counter) -> Self {
+    /// Sells until it is closed.
+    pub fn open(seed: u64, options: Options, mut counter: impl Counter) -> Self {
         let closing = Arc::new(AtomicBool::new(false));
         let closed = Arc::clone(&closing);
         let sold = Arc::new(AtomicU64::new(0));
@@ -74,7 +77,7 @@ impl OpenShop {
         let selling = std::thread::spawn(move || {
             let mut shop = Shop::new(seed, options);
             let mut records = 0;
-            while !closed.load(Ordering::Acquire) && shop.generated() < most {
+            while !closed.load(Ordering::Acquire) && shop.generated() < MOST {
                 let until = shop.generated() + PORTION;
                 let mut events = Vec::new();
                 while shop.generated() < until {

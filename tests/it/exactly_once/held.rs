@@ -59,7 +59,7 @@ async fn paused_killed_and_resumed(world: &World, shop: OpenShop) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_paused_and_resumed_inside_a_group_on_sqlite() {
     let world = World::embedded_with(&in_one_group(TABLES), EPOCHS, "true");
-    let shop = OpenShop::open(51, busy_shop(1_000), 20_000, Till::open(&world.events()));
+    let shop = OpenShop::open(51, busy_shop(1_000), Till::open(&world.events()));
     paused_killed_and_resumed(&world, shop).await;
 }
 
@@ -68,7 +68,7 @@ async fn a_table_paused_and_resumed_inside_a_group_on_postgres() {
     let Some(servers) = Servers::start("paused", Partitions::Two).await else { return };
     let servers = Arc::new(servers);
     let world = servers.world_of("paused", &in_one_group(&servers.topology("paused", ", group.instance.id: one")));
-    let shop = OpenShop::open(52, busy_shop(1_000), 20_000, Arc::clone(&servers));
+    let shop = OpenShop::open(52, busy_shop(1_000), Arc::clone(&servers));
     paused_killed_and_resumed(&world, shop).await;
 }
 
@@ -112,7 +112,7 @@ async fn parked_and_resumed(world: &World, shop: OpenShop, person: &Person, made
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_whose_ddl_is_refused_is_parked_alone_on_sqlite() {
     let world = World::embedded_with(&in_one_group(TABLES), EPOCHS, "true");
-    let shop = OpenShop::open(53, busy_shop(1_000), 20_000, Till::open(&world.events()));
+    let shop = OpenShop::open(53, busy_shop(1_000), Till::open(&world.events()));
     let person = Person::Sqlite(world.folder.path().join("warehouse.db"));
     parked_and_resumed(&world, shop, &person, "CREATE TABLE products (id REAL PRIMARY KEY)", "products").await;
 }
@@ -123,7 +123,7 @@ async fn a_table_whose_ddl_is_refused_is_parked_alone_on_postgres() {
     let servers = Arc::new(servers);
     assert!(tables_from("parked").contains("parked.orders"));
     let world = servers.world_of("parked", &in_one_group(&servers.topology("parked", ", group.instance.id: one")));
-    let shop = OpenShop::open(54, busy_shop(1_000), 20_000, Arc::clone(&servers));
+    let shop = OpenShop::open(54, busy_shop(1_000), Arc::clone(&servers));
     let person = Person::Postgres(servers.database.clone());
     let made = "CREATE SCHEMA parked; CREATE TABLE parked.products (id boolean PRIMARY KEY)";
     parked_and_resumed(&world, shop, &person, made, "parked.products").await;

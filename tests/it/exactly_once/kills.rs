@@ -9,7 +9,6 @@ use super::world::{LakeStore, Partitions, Servers, World, busy_shop};
 use crate::support::process::LIMIT;
 
 const KILLS: u32 = 12;
-const MOST: u64 = 6_000;
 
 /// Numbers that a seed decides.
 struct Dice(u64);
@@ -59,7 +58,7 @@ async fn kill_at_any_moment(world: &World, shop: OpenShop, seed: u64) {
 async fn killed_at_random_while_a_file_grows() {
     let world = World::embedded_with(super::world::TABLES, super::world::EPOCHS, "true");
     let options = loadtest::Options { redeliver: 0.1, ..busy_shop(1_000) };
-    let shop = OpenShop::open(21, options, MOST, Till::open(&world.events()));
+    let shop = OpenShop::open(21, options, Till::open(&world.events()));
     kill_at_any_moment(&world, shop, 21).await;
 }
 
@@ -69,6 +68,6 @@ async fn killed_at_random_while_kafka_fills() {
     let servers = Arc::new(servers);
     let world = servers.world("kills");
     let options = loadtest::Options { redeliver: 0.1, ..busy_shop(1_000) };
-    let shop = OpenShop::open(22, options, MOST, Arc::clone(&servers));
+    let shop = OpenShop::open(22, options, Arc::clone(&servers));
     kill_at_any_moment(&world, shop, 22).await;
 }

@@ -44,7 +44,7 @@ async fn two_processes_that_read_the_same_file_are_fenced_by_the_log() {
     let topology: String =
         topology.lines().filter(|line| !line.starts_with("admin:")).map(|l| l.to_owned() + "\n").collect();
     let rivals = ["one", "other"].map(|name| Launch::named(world.folder.path(), name, &topology));
-    let shop = OpenShop::open(31, busy_shop(1_000), 20_000, Till::open(&world.events()));
+    let shop = OpenShop::open(31, busy_shop(1_000), Till::open(&world.events()));
     let logs = let_them_fight(&world, &rivals, 25).await;
     let (expected, records) = shop.close();
     world.launch.run_until_caught_up().await;
@@ -62,7 +62,7 @@ async fn two_consumer_groups_on_the_same_topics_are_fenced_by_the_log() {
         let own_group = topology.replace("kind: kafka", &format!("kind: kafka\n    group: {name}"));
         Launch::named(world.folder.path(), name, &own_group)
     });
-    let shop = OpenShop::open(32, busy_shop(1_000), 20_000, Arc::clone(&servers));
+    let shop = OpenShop::open(32, busy_shop(1_000), Arc::clone(&servers));
     let logs = let_them_fight(&world, &rivals, 25).await;
     let (expected, records) = shop.close();
     world.launch.run_until_caught_up().await;
@@ -92,7 +92,7 @@ async fn a_rebalance_storm_of_three_pods() {
     let topology = servers.topology("storm", "");
     let world = servers.world_of("storm", &topology);
     let pods = ["a", "b", "c"].map(|name| Launch::named(world.folder.path(), name, &topology));
-    let shop = OpenShop::open(33, busy_shop(1_000), 20_000, Arc::clone(&servers));
+    let shop = OpenShop::open(33, busy_shop(1_000), Arc::clone(&servers));
     let mut running: Vec<Running> = pods.iter().map(Launch::run).collect();
     let mut at = log_beyond(&world.lake, 1).await;
     // Ordered ends, sudden ends, and pods that stand still until the group gives up on them.
@@ -149,7 +149,7 @@ async fn two_loaders_on_one_warehouse() {
     let ingest = Launch::named(world.folder.path(), "ingest", &topology).arg("--role").arg("ingest");
     let loaders =
         ["one", "other"].map(|name| Launch::named(world.folder.path(), name, &topology).arg("--role").arg("load"));
-    let shop = OpenShop::open(34, busy_shop(1_000), 20_000, Arc::clone(&servers));
+    let shop = OpenShop::open(34, busy_shop(1_000), Arc::clone(&servers));
     let mut reading = ingest.run();
     let mut loading: Vec<Running> = loaders.iter().map(Launch::run).collect();
     log_beyond(&world.lake, 20).await;
@@ -172,7 +172,7 @@ async fn two_loaders_on_one_file() {
         topology.lines().filter(|line| !line.starts_with("admin:")).map(|l| l.to_owned() + "\n").collect();
     let [ingest, one, other] = [("ingest", "ingest"), ("one", "load"), ("other", "load")]
         .map(|(name, role)| Launch::named(world.folder.path(), name, &topology).arg("--role").arg(role));
-    let shop = OpenShop::open(35, busy_shop(1_000), 20_000, Till::open(&world.events()));
+    let shop = OpenShop::open(35, busy_shop(1_000), Till::open(&world.events()));
     let mut reading = ingest.run();
     let mut loading = [one.run(), other.run()];
     log_beyond(&world.lake, 20).await;
