@@ -53,6 +53,11 @@ impl OpenFile {
         self.writer.write(batch).map_err(unwritable)
     }
 
+    /// Ends the row group: what its compressors need is given back.
+    pub fn end_group(&mut self) -> Result<()> {
+        self.writer.flush().map_err(unwritable)
+    }
+
     /// Bytes held: finished row groups and the one in work.
     pub fn buffered_bytes(&self) -> usize {
         self.writer.bytes_written() + self.writer.memory_size()
@@ -88,6 +93,10 @@ pub(super) struct FinishedTable {
 pub(super) struct TableWriter {
     properties: WriterProperties,
     open: Option<OpenFile>,
+    /// Rows that wait for the next row group. A column that is being written costs its compressor, about 0.7 MiB; so the
+    /// tables of an epoch are written one after the other, a row group at a time.
+    pending: Vec<RecordBatch>,
+    pending_bytes: usize,
     layout: SchemaRef,
     contract: Arc<Contract>,
     moves: bool,
@@ -105,6 +114,8 @@ impl TableWriter {
         Self {
             properties,
             open: None,
+            pending: Vec::new(),
+            pending_bytes: 0,
             layout: form::layout(&contract.output, false),
             contract: Arc::clone(contract),
             moves: false,
@@ -129,7 +140,8 @@ impl TableWriter {
             } else {
                 form::encode(&form::slice(changes, at, len), &self.layout)?
             };
-            self.file()?.write(&batch)?;
+            self.pending_bytes += batch.get_array_memory_size();
+            self.pending.push(batch);
             at += len;
         }
         self.keys.observe(changes)?;
@@ -141,11 +153,27 @@ impl TableWriter {
         Ok(())
     }
 
-    fn file(&mut self) -> Result<&mut OpenFile> {
-        if self.open.is_none() {
-            self.open = Some(OpenFile::begin(Arc::clone(&self.layout), self.properties.clone())?);
+    /// Bytes of the rows that wait for a row group.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Writes the rows that wait, as a row group.
+    pub fn write_group(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
         }
-        self.open.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "no open file"))
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => OpenFile::begin(Arc::clone(&self.layout), self.properties.clone())?,
+        };
+        self.pending_bytes = 0;
+        for batch in self.pending.drain(..) {
+            open.write(&batch)?;
+        }
+        open.end_group()?;
+        self.open = Some(open);
+        Ok(())
     }
 
     fn follow(&mut self, contract: &Arc<Contract>, moves: bool) -> Result<()> {
@@ -169,6 +197,7 @@ impl TableWriter {
     }
 
     fn close(&mut self) -> Result<()> {
+        self.write_group()?;
         if let Some(open) = self.open.take() {
             self.done.push((open.finish()?, self.contract.output.clone()));
         }
@@ -178,7 +207,7 @@ impl TableWriter {
     /// Bytes held.
     pub fn buffered_bytes(&self) -> usize {
         let done: usize = self.done.iter().map(|(file, _)| file.body.len()).sum();
-        done + self.open.as_ref().map_or(0, OpenFile::buffered_bytes) + self.keys.bytes()
+        done + self.pending_bytes + self.open.as_ref().map_or(0, OpenFile::buffered_bytes) + self.keys.bytes()
     }
 
     /// Ends the table's files.
