@@ -27,4 +27,8 @@ pub trait Decoder: Send {
 
     /// Starts or starts again at a committed position: forgets what is kept back, and takes the mark from the log.
     fn reset(&mut self, partition: &Partition, mark: Option<&str>);
+
+    /// Starts with records that are read in again, out of their order (a retry from quarantine): `mark` is where the
+    /// partition stands today, so nothing counts as delivered before.
+    fn revisit(&mut self, partition: &Partition, mark: Option<&str>);
 }

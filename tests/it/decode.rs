@@ -21,6 +21,7 @@ fn route() -> TableRoute {
         key: None,
         contract: None,
         on_mismatch: OnMismatch::Quarantine,
+        gone: vec![],
     }
 }
 

@@ -12,7 +12,8 @@
 //! | `table.rs` | what is known of a table, and how it is learned |
 //! | `change.rs`, `write.rs` | one event becomes one row, or a refusal |
 //! | `moves.rs` | key updates: two events become one row |
-//! | `redelivery.rs` | recognising re-delivered events of tables without a key |
+//! | `redelivery.rs` | recognising re-delivered events of tables without a key; what is kept of a partition |
+//! | `shown.rs` | telling a column that is gone from one that was not there yet |
 //!
 //! # Decisions
 //!
@@ -39,6 +40,7 @@ mod row;
 mod rows;
 mod scan;
 mod schema;
+mod shown;
 mod table;
 mod time;
 mod value;
@@ -74,6 +76,8 @@ pub struct TableRoute {
     pub contract: Option<config::ContractFile>,
     /// What happens when the stream leaves the contract.
     pub on_mismatch: config::OnMismatch,
+    /// Columns that the source need not have any more.
+    pub gone: Vec<String>,
 }
 
 /// Decodes Debezium's JSON.
@@ -358,6 +362,11 @@ impl Decoder for DebeziumJson {
 
     fn reset(&mut self, partition: &Partition, mark: Option<&str>) {
         let marks = mark.and_then(Marks::from_text).unwrap_or_default();
+        self.partitions.insert(partition.clone(), State { marks, held: None });
+    }
+
+    fn revisit(&mut self, partition: &Partition, mark: Option<&str>) {
+        let marks = mark.and_then(Marks::from_text).unwrap_or_default().without_delivered();
         self.partitions.insert(partition.clone(), State { marks, held: None });
     }
 }

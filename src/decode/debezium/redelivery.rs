@@ -27,9 +27,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::Source;
+use super::shown::Shown;
 
 /// A position in the source: compared in order.
-type Position = [i64; 3];
+pub(super) type Position = [i64; 3];
 
 /// The most rows that are remembered at one position; a heap page holds fewer.
 const ROWS: usize = 1_024;
@@ -40,7 +41,18 @@ const RESTART_NS: i64 = 1_000_000_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Marks {
     #[serde(flatten)]
-    tables: BTreeMap<String, Mark>,
+    tables: BTreeMap<String, Kept>,
+}
+
+/// What is kept of one table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    /// How far it was delivered, when it has no key.
+    #[serde(flatten)]
+    mark: Option<Mark>,
+    /// The columns that its rows have shown.
+    #[serde(rename = "c", default, skip_serializing_if = "Shown::is_empty")]
+    shown: Shown,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,12 +109,34 @@ impl Marks {
         serde_json::from_str(text).ok()
     }
 
+    /// Without what tells re-delivered events: for records that are read in again out of their order.
+    pub fn without_delivered(mut self) -> Self {
+        for kept in self.tables.values_mut() {
+            kept.mark = None;
+        }
+        self.tables.retain(|_, kept| !kept.shown.is_empty());
+        self
+    }
+
+    /// The columns that rows of `table` have shown, when there are any.
+    pub fn shown(&self, table: &str) -> Option<&Shown> {
+        self.tables.get(table).map(|kept| &kept.shown)
+    }
+
+    /// The same, to be added to.
+    pub fn shown_mut(&mut self, table: &str) -> &mut Shown {
+        &mut self.tables.entry(table.to_owned()).or_default().shown
+    }
+
     /// Whether the event was delivered before; a new one moves the table's mark.
     pub fn is_repeat(&mut self, table: &str, event: &Identity) -> bool {
-        if let Some(mark) = self.tables.get_mut(table) {
-            return mark.is_repeat(event);
+        match self.tables.get_mut(table).map(|kept| &mut kept.mark) {
+            Some(Some(mark)) => return mark.is_repeat(event),
+            Some(none) => *none = Some(Mark::at(event)),
+            None => {
+                self.tables.insert(table.to_owned(), Kept { mark: Some(Mark::at(event)), ..Kept::default() });
+            }
         }
-        self.tables.insert(table.to_owned(), Mark::at(event));
         false
     }
 }
