@@ -145,7 +145,7 @@ pub async fn retry_rejects(loaded: &Loaded, lake: &Lake, log: &Log, entries: &[O
     for ((origin, generation, stream), records) in by_origin(loaded, entries) {
         let mut decoder = build::decoder(loaded, &origin.source)?;
         decoder.adopt(&contracts)?;
-        decoder.revisit(&origin, state.progress.get(&origin).and_then(|standing| standing.mark.as_deref()));
+        decoder.revisit(&origin, &state.progress);
         let span = Span { from: Position::offset(0), to: Position::offset(records.len() as u64) };
         let raw = RawBatch { partition: origin.clone(), generation, span, stream: stream.map(Into::into), records };
         let batch = decoder.decode(&raw)?;

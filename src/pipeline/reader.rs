@@ -271,7 +271,7 @@ impl Reader {
                     answer => break answer?,
                 }
             };
-            self.decoder.reset(partition, progress.get(partition).and_then(|s| s.mark.as_deref()));
+            self.decoder.reset(partition, &progress);
             self.known.insert(partition.clone());
         }
         Ok(())

@@ -61,7 +61,7 @@ use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, RecordAccount,
 use crate::config;
 use crate::contract::Contract;
 use crate::error::{Error, ErrorKind, Result};
-use crate::progress::{Generation, Partition, Span};
+use crate::progress::{Generation, Partition, Progress, Span};
 
 /// Which stream becomes which table.
 #[derive(Debug, Clone)]
@@ -188,6 +188,20 @@ impl DebeziumJson {
             hints: (0, 0),
             partitions: HashMap::new(),
             marks: Marks::default(),
+        })
+    }
+
+    /// What the log says of a partition. A new one begins with what the others have shown.
+    fn marks_at(&self, partition: &Partition, progress: &Progress) -> Marks {
+        let own = progress.get(partition).and_then(|standing| standing.mark.as_deref()).and_then(Marks::from_text);
+        own.unwrap_or_else(|| {
+            let mut marks = Marks::default();
+            for state in self.partitions.iter().filter(|(other, _)| *other != partition).map(|(_, state)| state) {
+                marks.inherit(&state.marks);
+            }
+            let others = progress.of_source(&partition.source).filter_map(|(_, standing)| standing.mark.as_deref());
+            others.filter_map(Marks::from_text).for_each(|other| marks.inherit(&other));
+            marks
         })
     }
 
@@ -360,13 +374,13 @@ impl Decoder for DebeziumJson {
         Ok(())
     }
 
-    fn reset(&mut self, partition: &Partition, mark: Option<&str>) {
-        let marks = mark.and_then(Marks::from_text).unwrap_or_default();
+    fn reset(&mut self, partition: &Partition, progress: &Progress) {
+        let marks = self.marks_at(partition, progress);
         self.partitions.insert(partition.clone(), State { marks, held: None });
     }
 
-    fn revisit(&mut self, partition: &Partition, mark: Option<&str>) {
-        let marks = mark.and_then(Marks::from_text).unwrap_or_default().without_delivered();
+    fn revisit(&mut self, partition: &Partition, progress: &Progress) {
+        let marks = self.marks_at(partition, progress).without_delivered();
         self.partitions.insert(partition.clone(), State { marks, held: None });
     }
 }

@@ -118,6 +118,14 @@ impl Marks {
         self
     }
 
+    /// Takes over what another partition of the source has shown.
+    pub fn inherit(&mut self, other: &Self) {
+        for (table, kept) in other.tables.iter().filter(|(_, kept)| !kept.shown.is_empty()) {
+            self.shown_mut(table).inherit(&kept.shown);
+        }
+        self.tables.retain(|_, kept| kept.mark.is_some() || !kept.shown.is_empty());
+    }
+
     /// The columns that rows of `table` have shown, when there are any.
     pub fn shown(&self, table: &str) -> Option<&Shown> {
         self.tables.get(table).map(|kept| &kept.shown)

@@ -16,7 +16,10 @@
 //! | at the same or a lower source position else | older: null |
 //! | without positions, with a newer commit time | newer: gone |
 //! | without positions, with the same or an older commit time | older: null |
-//! | without positions and times, delivered later | newer: gone |
+//! | without positions and times, delivered later in the same partition | newer: gone |
+//!
+//! A partition that is new (a rotated file, another partition of a topic) begins with what the others of its source have
+//! shown, as far as positions or times can be compared.
 
 use serde::{Deserialize, Serialize};
 
@@ -52,9 +55,9 @@ pub(super) struct Place {
     /// Commit time at the source, microseconds.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     time: Option<i64>,
-    /// Generation and offset: the order of delivery.
-    #[serde(rename = "n")]
-    delivered: (u32, u64),
+    /// Generation and offset: the order of delivery. `None` when the row came in another partition.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    delivered: Option<(u32, u64)>,
 }
 
 impl Place {
@@ -65,7 +68,7 @@ impl Place {
             origin: source.as_ref().and_then(Source::stream),
             position: source.as_ref().and_then(redelivery::position).map(|(position, _)| position),
             time: Some(event.time).filter(|time| *time != NO_TIME),
-            delivered: (generation, major),
+            delivered: Some((generation, major)),
         }
     }
 
@@ -83,8 +86,14 @@ impl Place {
         match (self.position, other.position) {
             (Some(one), Some(two)) if one == two => false,
             (Some(one), Some(two)) => one > two || newer.unwrap_or(false),
-            _ => newer.unwrap_or(self.delivered > other.delivered),
+            _ => newer.unwrap_or(other.delivered.is_some_and(|other| self.delivered > Some(other))),
         }
+    }
+
+    /// The same for rows of another partition; `None` when nothing could be compared there.
+    fn elsewhere(&self) -> Option<Self> {
+        let comparable = self.position.is_some() || self.time.is_some();
+        comparable.then(|| Self { delivered: None, ..self.clone() })
     }
 }
 
@@ -112,6 +121,17 @@ impl Shown {
         self.rows.push(First { place, columns });
     }
 
+    /// Takes over what another partition has shown.
+    pub fn inherit(&mut self, other: &Self) {
+        for first in &other.rows {
+            let Some(place) = first.place.elsewhere() else { continue };
+            let new: Vec<String> = first.columns.iter().filter(|column| !self.has(column)).cloned().collect();
+            if !new.is_empty() {
+                self.show(place, new);
+            }
+        }
+    }
+
     /// Forgets a column whose absence was taken.
     pub fn forget(&mut self, column: &str) {
         for first in &mut self.rows {
@@ -126,7 +146,7 @@ mod tests {
     use super::*;
 
     fn place(position: Option<i64>, time: Option<i64>, offset: u64) -> Place {
-        Place { origin: None, position: position.map(|p| [p, p, 0]), time, delivered: (1, offset) }
+        Place { origin: None, position: position.map(|p| [p, p, 0]), time, delivered: Some((1, offset)) }
     }
 
     #[test]
@@ -143,6 +163,21 @@ mod tests {
         assert!(!after(None, None, 4), "read in again from quarantine");
         let merged = Place { origin: Some("b.s.t".into()), ..place(Some(6), Some(60), 9) };
         assert!(!merged.is_after(&Place { origin: Some("a.s.t".into()), ..since }));
+    }
+
+    #[test]
+    fn what_another_partition_has_shown() {
+        let mut other = Shown::default();
+        other.show(place(None, Some(50), 5), vec!["timed".into()]);
+        other.show(place(None, None, 6), vec!["untimed".into()]);
+        let mut new = Shown::default();
+        new.inherit(&other);
+        assert!(new.is_gone("timed", &place(None, Some(51), 0)) && !new.is_gone("timed", &place(None, Some(50), 9)));
+        assert!(!new.has("untimed"), "offsets of two partitions cannot be compared");
+        assert!(!new.is_gone("timed", &place(None, None, 9)), "neither here");
+        new.show(place(None, Some(70), 0), vec!["own".into()]);
+        new.inherit(&other);
+        assert!(new.is_gone("own", &place(None, Some(71), 1)));
     }
 
     #[test]
