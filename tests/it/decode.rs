@@ -966,7 +966,10 @@ fn what_is_refused_leaves_a_mark_under_its_key() {
     assert_eq!(seqs, [0, 1, 2, 3, 4, 5, 8]);
     // A table without a key has nothing that a later row could stand on.
     let mut d = decoder(vec![TableRoute { key: Some(vec![]), ..route() }]);
-    let batch = decode(&mut d, &[keyless(&envelope("c", "null", r#"{"a":1}"#)), keyless(&envelope("c", "null", r#"{"a":"x"}"#))]);
+    let batch = decode(
+        &mut d,
+        &[keyless(&envelope("c", "null", r#"{"a":1}"#)), keyless(&envelope("c", "null", r#"{"a":"x"}"#))],
+    );
     assert_eq!((rows(&batch), batch.account.rejected), (vec!["c a=1".to_owned()], 1));
 }
 

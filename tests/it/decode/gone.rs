@@ -77,8 +77,10 @@ fn a_dropped_column_is_a_mismatch_also_after_a_restart() {
         assert_eq!(rows(&batch), ["u id=1 name=a", "u id=1 name=b note=n", "x id=1 name=null note=null"]);
         assert_eq!(
             refused(&batch),
-            ["column `note` is gone: older rows had it, this one does not; if the source has dropped or renamed it, list \
-              it in the table's `gone:` ([note]) or set `on_mismatch: ignore`, and retry the row: it will be null"]
+            [
+                "column `note` is gone: older rows had it, this one does not; if the source has dropped or renamed it, list \
+              it in the table's `gone:` ([note]) or set `on_mismatch: ignore`, and retry the row: it will be null"
+            ]
         );
         assert_eq!((batch.rejects[0].rule.as_str(), batch.rejects[0].table.as_deref()), ("contract", Some("orders")));
         stream.restart();
@@ -201,7 +203,10 @@ fn a_hand_written_contract_and_schema_blocks() {
 #[test]
 fn tables_merged_into_one_stream_may_differ() {
     let mut stream = Stream::new(route());
-    let other = Rec { value: event(30, true, AFTER).value.map(|v| v.replace(r#""db":"shop","#, r#""db":"shop2","#)), ..event(30, true, AFTER) };
+    let other = Rec {
+        value: event(30, true, AFTER).value.map(|v| v.replace(r#""db":"shop","#, r#""db":"shop2","#)),
+        ..event(30, true, AFTER)
+    };
     let other = Rec { value: other.value.map(|v| v.replace(r#""name":"shop""#, r#""name":"shop2""#)), ..other };
     let batch = stream.send(0, &[event(20, true, WITH), other]);
     assert_eq!(rows(&batch), ["u id=1 name=b note=n", "u id=1 name=c note=null"]);

@@ -151,6 +151,9 @@ async fn a_partial_row_never_stands_on_what_was_before_a_refused_row() {
         case.write(&story[3..]);
         case.run().await;
         let healed = case.shown(columns).await;
-        assert!(healed[0][0].as_deref().unwrap().starts_with('5') && healed[0][1].as_deref() == Some("whole"), "{healed:?}");
+        assert!(
+            healed[0][0].as_deref().unwrap().starts_with('5') && healed[0][1].as_deref() == Some("whole"),
+            "{healed:?}"
+        );
     }
 }
