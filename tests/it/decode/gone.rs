@@ -127,6 +127,30 @@ fn a_new_partition_knows_what_the_others_have_shown() {
 }
 
 #[test]
+fn two_processes_learn_at_once_and_one_goes_on_alone() {
+    let (with_a, with_b) = (r#"{"id":1,"a":"x"}"#, r#"{"id":2,"b":"y"}"#);
+    let (mut one, mut two) = (Stream::new(route()), Stream::new(route()));
+    one.send(0, &[event(20, true, with_a)]);
+    // The source has dropped `a` and added `b`; this process has not seen `a`.
+    two.send(1, &[event(30, true, with_b)]);
+    // Both have committed: the later one's contract was joined with the earlier one's.
+    one.decoder.adopt(two.contract.as_slice()).unwrap();
+    two.log.set(partition(0), one.log.get(&partition(0)).cloned().unwrap());
+    // Columns that only the other one has shown are not missed, old or new.
+    let batch = one.send(0, &[event(21, true, with_a)]);
+    assert_eq!(rows(&batch), ["u id=1 b=null a=x"]);
+    two.decoder.adopt(one.contract.as_slice()).unwrap();
+    assert_eq!(rows(&two.send(1, &[event(31, true, with_b)])), ["u id=2 b=y a=null"]);
+    // The first one dies: its partition is handed over, and with it what it has shown.
+    two.log.set(partition(0), one.log.get(&partition(0)).cloned().unwrap());
+    two.offsets.insert(0, one.offsets[&0]);
+    two.decoder.reset(&partition(0), &two.log);
+    let batch = two.send(0, &[event(15, true, r#"{"id":1}"#), event(32, true, with_b)]);
+    assert_eq!(rows(&batch), ["u id=1 b=null a=null", "x id=2 b=null a=null"]);
+    assert!(refused(&batch)[0].starts_with("column `a` is gone"), "{:?}", refused(&batch));
+}
+
+#[test]
 fn without_times_and_positions_the_order_of_delivery_tells() {
     let flat = |row: &str| rec(r#"{"id":1}"#, row);
     let mut stream = Stream::new(route());
