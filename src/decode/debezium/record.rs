@@ -12,16 +12,16 @@ impl DebeziumJson {
     /// no later partial row stands on the version before it.
     pub(super) fn record(&mut self, context: &Context<'_>, record: &RawRecord<'_>) -> Result<Outcome> {
         let outcome = match self.open(record) {
-            Ok(None) => self.tombstone(context, record)?,
-            Ok(Some((payload, block))) => self.payload(context, record, payload, block)?,
-            Err(refusal) => self.refuse(context, refusal),
+            Ok(None) => self.tombstone(context, record),
+            Ok(Some((payload, block))) => self.payload(context, record, payload, block),
+            Err(refusal) => Ok(self.refuse(context, refusal)),
         };
-        if let Outcome::Refused(Refusal { table: Some(table), op, .. }) = &outcome
+        if let Ok(Outcome::Refused(Refusal { table: Some(table), op, .. })) = &outcome
             && *op != Some(Op::Truncate)
         {
             self.mark_refused(context, record, *table);
         }
-        Ok(outcome)
+        outcome
     }
 
     /// Reads a record's value as far as its parts; `None` when it has no value.
