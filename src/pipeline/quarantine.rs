@@ -139,12 +139,13 @@ pub async fn retry_rejects(loaded: &Loaded, lake: &Lake, log: &Log, entries: &[O
     refuse_without_payload(entries)?;
     let mut closings = Closings::begin(log, entries).await?;
     let chains = Arc::new(build::chains(&loaded.topology)?);
-    let contracts: Vec<_> = log.state().contracts.values().cloned().collect();
+    let state = log.state();
+    let contracts: Vec<_> = state.contracts.values().cloned().collect();
     let mut open = OpenEpoch::begin(lake);
     for ((origin, generation, stream), records) in by_origin(loaded, entries) {
         let mut decoder = build::decoder(loaded, &origin.source)?;
         decoder.adopt(&contracts)?;
-        decoder.reset(&origin, None);
+        decoder.revisit(&origin, &state.progress);
         let span = Span { from: Position::offset(0), to: Position::offset(records.len() as u64) };
         let raw = RawBatch { partition: origin.clone(), generation, span, stream: stream.map(Into::into), records };
         let batch = decoder.decode(&raw)?;

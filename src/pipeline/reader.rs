@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{ChangeBatch, RawBatch, RawRecords, Reject, TableChanges};
+use crate::batch::{ChangeBatch, Op, RawBatch, RawRecords, Reject, TableChanges};
 use crate::contract::{Contract, TableSchema};
 use crate::decode::Decoder;
 use crate::epoch::TableAccount;
@@ -119,13 +119,12 @@ impl Transforms {
         for changes in batch.tables {
             let contract = self.derive(&changes.contract)?;
             let mut output = Output::default();
-            output.account.decoded = changes.len() as u64;
+            output.account.decoded = counted(&changes);
             let Some(chain) = self.chains.get(&contract.table) else {
                 return Err(Error::new(ErrorKind::Internal, format!("table {} has no operators", contract.table)));
             };
             let rows = chain.apply(changes, &contract, &mut output)?;
-            let markers = rows.ops.iter().filter(|op| **op == crate::batch::Op::Refused).count();
-            output.account.written = (rows.len() - markers) as u64;
+            output.account.written = counted(&rows);
             done.accounts.entry(contract.table.clone()).or_default().add(&output.account);
             done.rejects.append(&mut output.rejects);
             if !rows.is_empty() {
@@ -134,6 +133,11 @@ impl Transforms {
         }
         Ok(done)
     }
+}
+
+/// Rows without the markers of refused versions: those are counted where they were refused.
+fn counted(changes: &TableChanges) -> u64 {
+    changes.ops.iter().filter(|op| **op != Op::Refused).count() as u64
 }
 
 /// What the operators of `table` make of `input`.
@@ -267,7 +271,7 @@ impl Reader {
                     answer => break answer?,
                 }
             };
-            self.decoder.reset(partition, progress.get(partition).and_then(|s| s.mark.as_deref()));
+            self.decoder.reset(partition, &progress);
             self.known.insert(partition.clone());
         }
         Ok(())
