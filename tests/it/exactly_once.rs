@@ -23,4 +23,4 @@ mod retry;
 mod rivals;
 mod stores;
 mod sweep;
-mod world;
+pub mod world;
