@@ -161,14 +161,18 @@ pub async fn run(args: ReprocessArgs, output: Output) -> Result<()> {
         ended.cancel();
         outcome
     };
-    let (outcome, (), ()) =
-        tokio::join!(work, show(records, &status, &ended), obey_signals(terminate, &asked, &ended));
+    let (outcome, (), ()) = tokio::join!(work, show(records, &status, &ended), obey_signals(terminate, &asked, &ended));
     let report = ReprocessReport::new(&outcome?, started.elapsed().as_secs_f64());
-    if args.json { output.print_json(&report)? } else { output.print(&report.text())? }
+    if args.json {
+        output.print_json(&report)?
+    } else {
+        output.print(&report.text())?
+    }
     if report.finished {
         return Ok(());
     }
-    let what = format!("reprocess stopped before its end: {} of {records} raw records are in the new lake", report.read);
+    let what =
+        format!("reprocess stopped before its end: {} of {records} raw records are in the new lake", report.read);
     Err(Error::new(ErrorKind::SourceUnavailable, what).help("start the same command again; it goes on from there"))
 }
 
@@ -180,7 +184,11 @@ async fn show(records: u64, status: &Status, ended: &CancellationToken) {
             () = ended.cancelled() => {}
             _ = ticks.tick() => {}
         }
-        progress.done(status.snapshot().account.read.min(records));
+        // The end is said once, when the warehouse is loaded, too.
+        let done = status.snapshot().account.read.min(records);
+        if done < records || ended.is_cancelled() {
+            progress.done(done);
+        }
     }
     progress.finish();
 }

@@ -271,11 +271,12 @@ fn decode(file: &DataFile, batch: &RecordBatch, key: Option<&MasterKey>, out: &m
                 None => Ok(Some(Cow::Borrowed(array.value(row)))),
                 Some(key) => match key.open(&place(text, offset, name), array.value(row)) {
                     Some(plain) => Ok(Some(Cow::Owned(plain))),
-                    None => Err(Error::new(
-                        ErrorKind::Config,
-                        format!("{} does not open with lake.raw.key", file.path),
-                    )
-                    .help("it was written with another key: give that one (`dataflow reprocess`: --from-raw-key)")),
+                    None => {
+                        Err(Error::new(ErrorKind::Config, format!("{} does not open with lake.raw.key", file.path))
+                            .help(
+                                "it was written with another key: give that one (`dataflow reprocess`: --from-raw-key)",
+                            ))
+                    }
                 },
             }
         };
@@ -318,7 +319,8 @@ fn current<'a>(
     let same = out.last().is_some_and(|last| {
         &*last.partition.source == source
             && &*last.partition.name == name
-            && last.generation == generation && last.stream.as_deref() == stream
+            && last.generation == generation
+            && last.stream.as_deref() == stream
     });
     if !same {
         out.push(RawBatch {

@@ -115,7 +115,8 @@ impl Reprocess {
     pub async fn plan(loaded: &Loaded, from: &config::Lake, first: Option<EpochNumber>) -> Result<Self> {
         let topology = Arc::new(loaded.topology.clone());
         refuse_same_place(&topology.lake, from)?;
-        let old = Log::open_any(Lake::open(from)?).await.map_err(|error| error.doing("open the lake to read from"))?;
+        let opened = Log::open_any(Lake::open(from)?).await;
+        let (old, old_name) = opened.map_err(|error| error.doing("open the lake to read from"))?;
         refuse_unfinished(&old)?;
         let new = Arc::new(Log::open(Lake::open(&topology.lake)?, &topology.name, Access::Write).await?);
         if old.state().log == new.state().log {
@@ -128,15 +129,14 @@ impl Reprocess {
         if let Some(file) = &survey.first_file {
             old.lake().open_raw(file).await?.step()?;
         }
-        refuse_loaded_warehouse(&topology, &new).await?;
-        let source = RawZone::new(
-            old.clone(),
-            Arc::clone(&survey),
-            &new.state().progress,
-            topology.limits.inflight_bytes.0,
-        );
-        let part =
-            SourcePart { name: "reprocess".into(), source: Box::new(source), decoder: Box::new(BySource::new(loaded)?) };
+        refuse_loaded_warehouse(&topology, &new, &old_name).await?;
+        let source =
+            RawZone::new(old.clone(), Arc::clone(&survey), &new.state().progress, topology.limits.inflight_bytes.0);
+        let part = SourcePart {
+            name: "reprocess".into(),
+            source: Box::new(source),
+            decoder: Box::new(BySource::new(loaded)?),
+        };
         let feed = Parts { chains: Arc::new(build::chains(&topology)?), sources: vec![part] };
         Ok(Self { topology, old, new, survey, filling, feed })
     }
@@ -197,8 +197,9 @@ impl Filling {
         let url = new.lake().url();
         if at.is_none() && state.n > 0 {
             let what = format!("{url} holds a log of {} epochs that was not begun from {}", state.n, old.lake().url());
-            return Err(Error::new(ErrorKind::Config, what)
-                .help("name a new, empty lake and a new warehouse schema or file: --set lake.url=… --set warehouse.…"));
+            return Err(Error::new(ErrorKind::Config, what).help(
+                "name a new, empty lake and a new warehouse schema or file: --set lake.url=… --set warehouse.…",
+            ));
         }
         if let (Some(begun), Some(first)) = (begun, first.filter(|first| begun != Some(*first))) {
             return Err(Error::new(ErrorKind::Config, format!("{url} was begun with --from {begun}, not {first}"))
@@ -206,8 +207,11 @@ impl Filling {
         }
         let (first, head) = (begun.or(first).unwrap_or(1), old.state().n);
         if first > head.max(1) {
-            return Err(Error::new(ErrorKind::Config, format!("--from {first}: {} ends at epoch {head}", old.lake().url()))
-                .help("leave --from out to read everything"));
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("--from {first}: {} ends at epoch {head}", old.lake().url()),
+            )
+            .help("leave --from out to read everything"));
         }
         Ok(Self { partition, at, first })
     }
@@ -264,7 +268,11 @@ async fn finish(new: Arc<Log>, survey: Arc<Survey>, filling: Filling) -> Result<
     if state.progress.get(&filling.partition).is_some_and(|at| at.position == done) {
         return Ok(());
     }
-    commit(&new, vec![filling.advance(filling.open(), done)]).await
+    match commit(&new, vec![filling.advance(filling.open(), done)]).await {
+        // Another process that does the same was quicker to say it.
+        Err(error) if error.kind() == &ErrorKind::Fenced => Ok(()),
+        said => said,
+    }
 }
 
 async fn commit(log: &Log, spans: Vec<Advance>) -> Result<()> {
@@ -299,27 +307,44 @@ fn refuse_unknown_sources(topology: &Topology, survey: &Survey) -> Result<()> {
     let unknown = survey.end.iter().map(|(partition, _)| &partition.source);
     let unknown = unknown.filter(|source| !topology.sources.contains_key(&***source)).collect::<Vec<_>>();
     if let Some(source) = unknown.first() {
-        return Err(Error::new(ErrorKind::Config, format!("the raw zone holds source {source}, which the topology lacks"))
-            .help("put the source back (under the name that it had), even if no table reads it any more"));
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("the raw zone holds source {source}, which the topology lacks"),
+        )
+        .help("put the source back (under the name that it had), even if no table reads it any more"));
     }
     if topology.sources.contains_key(RETRIED) {
-        return Err(Error::new(ErrorKind::Config, format!("a source named {RETRIED} cannot be read from the raw zone"))
-            .help("entries of the quarantine come in again under that name; build from the source itself"));
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("a source named {RETRIED} cannot be read from the raw zone"),
+        )
+        .help("entries of the quarantine come in again under that name; build from the source itself"));
     }
     Ok(())
 }
 
-/// A ledger of another log would be found by the loaders too, but only after the lake has been filled.
-async fn refuse_loaded_warehouse(topology: &Topology, new: &Log) -> Result<()> {
+/// A ledger of another log would be found by the loaders too, but only after the lake has been filled. One under the old
+/// topology's name would not: its tables would be taken for tables that people have made.
+async fn refuse_loaded_warehouse(topology: &Topology, new: &Log, old_name: &str) -> Result<()> {
+    let elsewhere =
+        "name another schema or file, e.g. --set warehouse.schema=rebuilt; switch readers over when it is full";
     let warehouse = crate::warehouse::open(&topology.warehouse, &topology.name).await?;
     for group in build::groups(topology).keys() {
         let Some(applied) = warehouse.applied(group).await? else { continue };
         if applied.log != new.state().log {
             let what = format!("the warehouse has loaded group {group} from another log, {}", applied.log);
-            return Err(Error::new(ErrorKind::Config, what).help(
-                "name another schema or file, e.g. --set warehouse.schema=rebuilt; switch readers over when it is full",
-            ));
+            return Err(Error::new(ErrorKind::Config, what).help(elsewhere));
         }
     }
-    Ok(())
+    if old_name == topology.name {
+        return Ok(());
+    }
+    let tables = crate::warehouse::open(&topology.warehouse, old_name).await?.freshness().await?;
+    match tables.iter().find(|loaded| topology.tables.contains_key(&loaded.table)) {
+        Some(loaded) => {
+            let what = format!("the warehouse holds table {} of topology {old_name}", loaded.table);
+            Err(Error::new(ErrorKind::Config, what).help(elsewhere))
+        }
+        None => Ok(()),
+    }
 }

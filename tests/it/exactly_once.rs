@@ -17,7 +17,7 @@
 mod away;
 mod feed;
 mod held;
-mod kills;
+pub mod kills;
 mod redelivery;
 mod retry;
 mod rivals;

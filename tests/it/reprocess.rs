@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use loadtest::{Options, Shop};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::exactly_once::kills::log_beyond;
 use crate::exactly_once::world::{EPOCHS, LakeStore, Stock, TABLES, busy_shop};
 use crate::support::oracle::{LogReader, Oracle};
 use crate::support::process::Launch;
@@ -243,7 +244,9 @@ async fn killed_at_any_step_it_goes_on_and_the_live_source_after_it() {
     let from = ["--from-lake", "lake-old"];
     // Each passes its place some times and dies; what it has committed stays.
     let mut committed = 0;
-    for place in ["log.put.after=2*off", "lake.upload.before=4*off", "log.put.before=1*off", "warehouse.commit.after=1*off"] {
+    for place in
+        ["log.put.after=2*off", "lake.upload.before=4*off", "log.put.before=1*off", "warehouse.commit.after=1*off"]
+    {
         let mut command = reprocess_command(&target, &from);
         let output = command.env("FAILPOINTS", format!("{place}->return(kill)")).output().unwrap();
         assert_eq!(output.status.code(), None, "{place} is passed: {}", String::from_utf8_lossy(&output.stderr));
@@ -289,9 +292,63 @@ async fn an_old_lake_that_goes_on_growing_is_followed() {
     }
     let epochs = case.lake("new").manifests().await;
     let report = reprocessed(&target, &["--from-lake", "lake-old"]);
-    assert_eq!((case.lake("new").manifests().await, &report["read"]), (epochs, &Value::from(lines.len())), "nothing new");
+    assert_eq!(
+        (case.lake("new").manifests().await, &report["read"]),
+        (epochs, &Value::from(lines.len())),
+        "nothing new"
+    );
     let oracle = case.oracle("new");
     oracle.assert(&oracle.differences(&stock.expected).await);
+}
+
+/// A shop in an old lake, and a target that takes its time for every epoch.
+async fn slow_target(seed: u64) -> (Case, Launch, Stock) {
+    let case = Case::new();
+    let stock = Stock::make(seed, redelivering(3_000), 3_000);
+    stock.write_files(&case.events(), 2);
+    case.topology("old", TABLES, PLAIN).run_until_caught_up().await;
+    let target = case.topology("new", TABLES, PLAIN);
+    (case, target, stock)
+}
+
+fn slowly(target: &Launch) -> Child {
+    let mut command = reprocess_command(target, &["--from-lake", "lake-old"]);
+    command.env("FAILPOINTS", "log.put.before=sleep(150)").stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_in_order_or_killed_it_goes_on() {
+    let (case, target, stock) = slow_target(101).await;
+    let lake = case.lake("new");
+    let child = slowly(&target);
+    let at = log_beyond(&lake, 2).await;
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("start the same command again"), "{said}");
+    let child = slowly(&target);
+    log_beyond(&lake, at + 2).await;
+    assert!(Command::new("kill").args(["-KILL", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait_with_output().unwrap().status.code(), None);
+    let report = reprocessed(&target, &["--from-lake", "lake-old"]);
+    assert_eq!(report["read"], stock.lines().count() as u64);
+    case.same("old", "new").await;
+    assert_eq!(ends(&sound(&case, "old").await), ends(&sound(&case, "new").await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_at_once_do_no_harm() {
+    let (case, target, stock) = slow_target(111).await;
+    for child in [slowly(&target), slowly(&target)] {
+        let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+        assert!(output.status.code().is_some(), "it ends by itself, whether it won or gave up");
+    }
+    let report = reprocessed(&target, &["--from-lake", "lake-old"]);
+    assert_eq!(report["read"], stock.lines().count() as u64);
+    case.same("old", "new").await;
+    assert_eq!(ends(&sound(&case, "old").await), ends(&sound(&case, "new").await));
+    target.run_until_caught_up().await;
 }
 
 /// The raw files of a lake in the log's order: epoch, file.
@@ -350,9 +407,13 @@ async fn what_would_not_be_right_is_refused_and_says_what_to_do() {
     assert!(spoken.status.code() == Some(2) && said.contains("other processes see arguments"), "{said}");
     let other = case.topology_in("none", "none", TABLES, NONE);
     refused(&other, &["--from-lake", "lake-old"], &["was not begun from", "lake.url"]);
-    let warehouse = ["--from-lake", "lake-old", "--from-raw-key", "file:old.key", "--set", "warehouse.path=none.db"];
+    let warehouse = ["--from-lake", "lake-old", "--from-raw-key", "file:old.key", "--set", "warehouse.path=old.db"];
     std::fs::write(case.path("old.key"), "ee".repeat(32) + "\n").unwrap();
-    refused(&target, &warehouse, &["has loaded group", "another schema or file"]);
+    refused(&target, &warehouse, &["holds table", "of topology old", "another schema or file"]);
+    // Under its own name, too.
+    let renamed = [&warehouse[..4], &["--set", "name=old"]].concat();
+    let renamed: Vec<&str> = [&renamed[..], &["--set", "warehouse.path=old.db", "--set", "lake.url=lake-x"]].concat();
+    refused(&target, &renamed, &["has loaded group", "another schema or file"]);
     assert_eq!(case.lake("new").manifests().await, 0, "nothing was written");
     // With the right key, and the new lake encrypted with its own.
     reprocessed(&target, &warehouse[..4]);

@@ -90,14 +90,15 @@ impl Log {
         Self::opened(lake, &identity, access).await
     }
 
-    /// Opens a log to read it, whichever topology it belongs to.
-    pub async fn open_any(lake: Lake) -> Result<Self> {
+    /// Opens a log to read it, whichever topology it belongs to: with that one's name.
+    pub async fn open_any(lake: Lake) -> Result<(Self, String)> {
         let Some((body, _)) = lake.store.get(IDENTITY).await? else {
             return Err(Error::new(ErrorKind::Config, format!("there is no log in {}", lake.url()))
                 .help("correct the URL: a lake holds `_log/log.json`"));
         };
         let identity = parse_identity(&lake, &body)?;
-        Self::opened(lake, &identity, Access::Read).await
+        let log = Self::opened(lake, &identity, Access::Read).await?;
+        Ok((log, identity.topology))
     }
 
     async fn opened(lake: Lake, identity: &Identity, access: Access) -> Result<Self> {

@@ -60,8 +60,7 @@ impl EpochInHand {
     /// Begins with what `resume` says is still to be read.
     pub fn begin(manifest: Arc<Manifest>, file: Option<RawFile>, resume: &mut Resume) -> Self {
         let spans = manifest.spans.iter().filter(|advance| !is_own(&advance.partition));
-        let parts =
-            spans.map(|advance| (advance.partition.clone(), Part::new(manifest.n, advance, resume))).collect();
+        let parts = spans.map(|advance| (advance.partition.clone(), Part::new(manifest.n, advance, resume))).collect();
         Self { manifest, file, waiting: VecDeque::new(), parts, seen: BTreeMap::new() }
     }
 
@@ -118,7 +117,9 @@ impl EpochInHand {
         };
         let beyond = part.offsets && part.to.as_offset().is_some_and(|to| last >= to);
         if first < part.next_offset || beyond {
-            return Err(broken(format!("{partition} at {first} to {last} is outside of what was read, or there twice")));
+            return Err(broken(format!(
+                "{partition} at {first} to {last} is outside of what was read, or there twice"
+            )));
         }
         part.next_offset = last + 1;
         *self.seen.entry(Arc::clone(&partition.source)).or_default() += batch.records.len() as u64;
@@ -134,7 +135,8 @@ impl EpochInHand {
         for (source, read) in records_by_source(&self.manifest) {
             let seen = self.seen.get(source).copied().unwrap_or(0);
             if seen != read {
-                let what = format!("epoch {} read {read} records of {source}, its raw file holds {seen}", self.manifest.n);
+                let what =
+                    format!("epoch {} read {read} records of {source}, its raw file holds {seen}", self.manifest.n);
                 return Err(Error::new(ErrorKind::LogCorrupt, what)
                     .help("the raw file is not what its manifest says: restore both from a copy of the lake"));
             }

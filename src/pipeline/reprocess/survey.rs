@@ -72,8 +72,7 @@ pub async fn survey(old: &Log, files: &RawFiles, first: EpochNumber, target: &Pr
         missing: Vec::new(),
         begun: target.iter().next().is_some(),
     };
-    let mut manifests =
-        std::pin::pin!(futures::stream::iter(1..=head).map(|n| old.manifest(n)).buffered(READ_AHEAD));
+    let mut manifests = std::pin::pin!(futures::stream::iter(1..=head).map(|n| old.manifest(n)).buffered(READ_AHEAD));
     while let Some(manifest) = manifests.try_next().await? {
         if manifest.n == first {
             look.resume.pass(&look.survey.before);
@@ -145,7 +144,8 @@ impl Look {
 
     fn refuse_strangers(&self) -> Result<()> {
         let Some((partition, position)) = self.resume.stranger() else { return Ok(()) };
-        let what = format!("partition {partition} stands at {position} in the new lake, where no epoch of the old one ended");
+        let what =
+            format!("partition {partition} stands at {position} in the new lake, where no epoch of the old one ended");
         Err(Error::new(ErrorKind::Config, what).help(
             "the new lake reads the live source already: nothing more can come from the raw zone. To build it again, \
              name another new lake and warehouse schema",

@@ -2,7 +2,7 @@
 
 use loadtest::Shop;
 
-use super::{ends, reprocessed, redelivering};
+use super::{ends, redelivering, reprocessed};
 use crate::exactly_once::world::{Partitions, Servers, World};
 use crate::support::s3::BUCKET;
 

@@ -40,8 +40,7 @@ fn record(partition: &'static str, offset: u64, generation: Generation, op: &str
 }
 
 fn halves(partition: &'static str, offset: u64, old: u64, new: u64) -> [Record; 3] {
-    let [mut delete, mut create] =
-        [record(partition, offset, 0, "d", old), record(partition, offset + 2, 0, "c", new)];
+    let [mut delete, mut create] = [record(partition, offset, 0, "d", old), record(partition, offset + 2, 0, "c", new)];
     delete.headers = vec![("__debezium.newkey", key(new))];
     create.headers = vec![("__debezium.oldkey", key(old))];
     let tombstone = Record { value: None, headers: Vec::new(), ..record(partition, offset + 1, 0, "d", old) };
