@@ -152,7 +152,7 @@ pub async fn run(args: ReprocessArgs, output: Output) -> Result<()> {
     let started = Instant::now();
     let loaded = args.topology.load()?;
     check::operators(&loaded)?;
-    let reprocess = Reprocess::plan(&loaded, &args.from_lake_config()?, args.from).await?;
+    let reprocess = Reprocess::plan(&loaded, &args.old_lake()?, args.from).await?;
     let records = reprocess.records();
     let status = Arc::new(Status::new(&loaded.topology.name, u64::MAX));
     let (asked, ended) = (CancellationToken::new(), CancellationToken::new());
@@ -195,7 +195,7 @@ async fn show(records: u64, status: &Status, ended: &CancellationToken) {
 
 impl ReprocessArgs {
     /// The lake that is read: the topology's own with another URL, and what the arguments say is different.
-    fn from_lake_config(&self) -> Result<Lake> {
+    fn old_lake(&self) -> Result<Lake> {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let mut set = self.topology.set.clone();
         set.push(("lake.url".to_owned(), quoted(&self.from_lake)));

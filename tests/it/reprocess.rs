@@ -304,7 +304,7 @@ async fn an_old_lake_that_goes_on_growing_is_followed() {
 /// A shop in an old lake, and a target that takes its time for every epoch.
 async fn slow_target(seed: u64) -> (Case, Launch, Stock) {
     let case = Case::new();
-    let stock = Stock::make(seed, redelivering(3_000), 3_000);
+    let stock = Stock::make(seed, redelivering(2_000), 2_000);
     stock.write_files(&case.events(), 2);
     case.topology("old", TABLES, PLAIN).run_until_caught_up().await;
     let target = case.topology("new", TABLES, PLAIN);
@@ -313,7 +313,7 @@ async fn slow_target(seed: u64) -> (Case, Launch, Stock) {
 
 fn slowly(target: &Launch) -> Child {
     let mut command = reprocess_command(target, &["--from-lake", "lake-old"]);
-    command.env("FAILPOINTS", "log.put.before=sleep(150)").stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("FAILPOINTS", "log.put.before=sleep(100)").stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }
 
