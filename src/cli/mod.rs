@@ -15,6 +15,7 @@ mod plan;
 mod progress;
 mod quarantine;
 mod replay;
+mod reprocess;
 mod run;
 mod schema;
 mod status;
@@ -36,6 +37,7 @@ pub use plan::{PlanArgs, PlanReport, PlanStep};
 pub use progress::Progress;
 pub use quarantine::{QuarantineArgs, QuarantineCommand, RejectLine, RejectList, Selection};
 pub use replay::{ReplayArgs, ReplayReport};
+pub use reprocess::{ReprocessArgs, ReprocessReport};
 pub use run::{Role, RunArgs, Shard};
 pub use status::{AccountReport, StatusArgs, StatusReport, TableReport};
 pub use table::{TableAction, TableArgs, TableChange};
@@ -93,6 +95,8 @@ enum Command {
     Quarantine(QuarantineArgs),
     /// Rebuild a warehouse from the lake
     Replay(ReplayArgs),
+    /// Build a new lake and warehouse from another lake's raw zone, with today's rules
+    Reprocess(ReprocessArgs),
     /// Print the JSON Schema of topologies and contract files, for editors
     Schema(schema::SchemaArgs),
 }
@@ -180,6 +184,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Table(args) => table::run(args, output).await,
         Command::Quarantine(args) => quarantine::run(args, output).await,
         Command::Replay(args) => replay::run(args, output).await,
+        Command::Reprocess(args) => reprocess::run(args, output).await,
         Command::Schema(args) => schema::run(args, output),
     }
 }

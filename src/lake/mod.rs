@@ -37,6 +37,7 @@ mod table_writer;
 pub use epoch_writer::{EpochWriter, SealedFiles};
 pub use log::{Access, Derive, Draft, DraftTable, Log, LogState, Stopped, TableTotals};
 pub use quarantine::{Payload, StoredReject};
+pub use raw::{RawFile, RawFiles};
 pub use sweep::{SweepReport, sweep, sweep_everything};
 
 use std::sync::Arc;

@@ -11,6 +11,7 @@
 //! | `load.rs` | one task per group: fold, ensure, apply |
 //! | `quarantine.rs` | refused entries: list, retry, drop |
 //! | `replay.rs` | a warehouse from the log alone |
+//! | `reprocess.rs` | a lake and a warehouse from another lake's raw zone |
 //! | `backoff.rs` | how long to wait before trying again |
 //! | `report.rs` | what happened, as counters and status |
 //! | `run.rs` | start, supervision, shutdown |
@@ -34,6 +35,7 @@ pub mod quarantine;
 mod reader;
 mod replay;
 mod report;
+pub mod reprocess;
 mod run;
 mod unit;
 

@@ -156,6 +156,13 @@ pub fn output_schema(chains: &BTreeMap<String, Chain>, table: &str, input: &Tabl
     })
 }
 
+/// Records that a decoder keeps back, for the raw zone.
+#[derive(Debug, Default)]
+pub struct Carried {
+    stream: Option<Arc<str>>,
+    records: RawRecords,
+}
+
 /// Reads one source until it is told to stop.
 pub struct Reader {
     /// The source's name.
@@ -176,10 +183,13 @@ pub struct Reader {
     pub standings: Arc<dyn Standings>,
     /// Partitions whose decoder has the log's mark.
     pub known: BTreeSet<Partition>,
+    /// Releases after which what a decoder keeps back is given out; `None`: at the end of the source, because what
+    /// follows is there already.
+    pub patience: Option<u32>,
     /// Partitions whose decoder keeps something back, with the number of releases seen since.
     pub kept: BTreeMap<Partition, u32>,
-    /// The records that it keeps back.
-    pub carried: BTreeMap<Partition, RawRecords>,
+    /// The records that it keeps back, and their stream.
+    pub carried: BTreeMap<Partition, Carried>,
 }
 
 impl Reader {
@@ -255,7 +265,12 @@ impl Reader {
                 self.forget(&partitions);
                 // What ingest holds of them still joins on, or the log refuses it: the fence decides, not we.
             }
-            Polled::CaughtUp => self.hand_over(What::CaughtUp).await,
+            Polled::CaughtUp => {
+                if self.patience.is_none() {
+                    self.give_out(self.kept.keys().cloned().collect()).await?;
+                }
+                self.hand_over(What::CaughtUp).await;
+            }
         }
         Ok(())
     }
@@ -294,7 +309,7 @@ impl Reader {
             return raw;
         }
         let (mut now, mut later) = (RawRecords::default(), RawRecords::default());
-        let before = before.unwrap_or_default();
+        let before = before.unwrap_or_default().records;
         for (number, record) in before.iter().chain(raw.records.iter()).enumerate() {
             let into = if number < read { &mut now } else { &mut later };
             into.push(record.offset(), record.timestamp_us(), record.key(), record.value());
@@ -303,7 +318,8 @@ impl Reader {
             }
         }
         if !later.is_empty() {
-            self.carried.insert(raw.partition.clone(), later);
+            let stream = raw.stream.clone();
+            self.carried.insert(raw.partition.clone(), Carried { stream, records: later });
         }
         RawBatch { records: now, ..raw }
     }
@@ -339,16 +355,19 @@ impl Reader {
 
     /// What a decoder keeps back for a whole epoch is given out as far as it can be understood alone.
     async fn give_out_kept(&mut self) -> Result<()> {
+        let Some(patience) = self.patience else { return Ok(()) };
         for waited in self.kept.values_mut() {
             *waited += 1;
         }
-        let due: Vec<Partition> = self.kept.iter().filter(|(_, n)| **n > 1).map(|(p, _)| p.clone()).collect();
+        self.give_out(self.kept.iter().filter(|(_, n)| **n > patience).map(|(p, _)| p.clone()).collect()).await
+    }
+
+    async fn give_out(&mut self, due: Vec<Partition>) -> Result<()> {
         for partition in due {
             self.kept.remove(&partition);
-            let records = self.carried.remove(&partition).unwrap_or_default();
+            let Carried { stream, records } = self.carried.remove(&partition).unwrap_or_default();
             let Some(batch) = self.decoder.flush(&partition)? else { continue };
-            let raw =
-                RawBatch { partition, generation: batch.generation, span: batch.span.clone(), stream: None, records };
+            let raw = RawBatch { partition, generation: batch.generation, span: batch.span.clone(), stream, records };
             let done = self.transforms.apply(raw, batch, Vec::new())?;
             self.hand_over(What::Changes(Box::new(done))).await;
         }

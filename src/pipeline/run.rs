@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{self, BoxFuture, FutureExt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Loaded;
+use crate::config::{Loaded, Topology};
 use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::lake::{Access, Lake, Log};
 use crate::pipeline::build::{self, Parts};
@@ -19,6 +20,7 @@ use crate::pipeline::ingest::{Ingest, IngestState};
 use crate::pipeline::load::{self, Loader};
 use crate::pipeline::reader::{Reader, Transforms};
 use crate::pipeline::report::Report;
+use crate::pipeline::reprocess;
 use crate::progress::Standings;
 use crate::telemetry::Status;
 use crate::warehouse::Warehouse;
@@ -28,6 +30,9 @@ const HANDOVERS: usize = 4;
 
 /// How often a process looks for what others have committed.
 const LOOK_AT_LOG: Duration = Duration::from_secs(1);
+
+/// Commits that half of a key update is kept for before it stands alone.
+const KEPT_FOR: u32 = 1;
 
 /// Which half of the system this process is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,25 +62,54 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
     let topology = Arc::new(loaded.topology.clone());
     refuse_shards(&topology, options)?;
     let lake = Lake::open(&topology.lake)?;
-    let log = Arc::new(Log::open(lake.clone(), &topology.name, Access::Write).await?);
-    let report = Arc::new(Report::new(status, &topology));
+    let log = Arc::new(Log::open(lake, &topology.name, Access::Write).await?);
+    if options.role != Role::Load {
+        reprocess::refuse_unfinished(&log)?;
+    }
+    let standings: Arc<dyn Standings> = Arc::clone(&log) as Arc<dyn Standings>;
+    let feed = async {
+        let parts = build::parts(loaded, &standings).await?;
+        Ok(Feed { parts, patience: Some(KEPT_FOR), at_end: future::ready(Ok(())).boxed() })
+    };
+    drive(&topology, &log, options, status, stop, feed).await
+}
+
+/// What ingest reads.
+pub(super) struct Feed {
+    pub parts: Parts,
+    /// See [`Reader::patience`].
+    pub patience: Option<u32>,
+    /// What is done when ingest has ended in order, before the loaders end.
+    pub at_end: BoxFuture<'static, Result<()>>,
+}
+
+/// Runs ingest on `feed` and the loaders beside it: see [`run`].
+pub(super) async fn drive(
+    topology: &Arc<Topology>,
+    log: &Arc<Log>,
+    options: &Options,
+    status: Arc<Status>,
+    stop: CancellationToken,
+    feed: impl Future<Output = Result<Feed>>,
+) -> Result<()> {
+    let lake = log.lake();
+    let report = Arc::new(Report::new(status, topology));
     report.log(&log.state());
     let head = Arc::new(watch::channel(log.state().n).0);
     let mut process =
         Process { tasks: JoinSet::new(), stop: stop.child_token(), loaders_stop: CancellationToken::new() };
+    let shared = Shared { topology, lake, log, report: &report };
     if options.role != Role::Ingest {
         let warehouse = crate::warehouse::open(&topology.warehouse, &topology.name).await?;
-        let shared = Shared { topology: &topology, lake: &lake, log: &log, report: &report };
         process.start_loaders(&shared, &warehouse, &head);
-        let watch = watch_log(Arc::clone(&log), Arc::clone(&report), Arc::clone(&head), process.loaders_stop.clone());
+        let watch = watch_log(Arc::clone(log), Arc::clone(&report), Arc::clone(&head), process.loaders_stop.clone());
         process.tasks.spawn(watch);
         for fresh in warehouse.freshness().await? {
             report.fresh(&fresh.table, fresh.max_source_time_us);
         }
     }
     if options.role != Role::Load {
-        let shared = Shared { topology: &topology, lake: &lake, log: &log, report: &report };
-        process.start_ingest(loaded, options, &shared, head).await?;
+        process.start_ingest(feed.await?, options, &shared, head)?;
     } else {
         let (stop, loaders_stop) = (process.stop.clone(), process.loaders_stop.clone());
         process.tasks.spawn(async move {
@@ -92,7 +126,7 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
 }
 
 /// Later files win over earlier ones, which only one reader can order; Kafka's consumer group shares partitions out itself.
-fn refuse_shards(topology: &crate::config::Topology, options: &Options) -> Result<()> {
+fn refuse_shards(topology: &Topology, options: &Options) -> Result<()> {
     let file = topology.sources.iter().find(|(_, source)| matches!(source, crate::config::Source::File(_)));
     match file {
         Some((name, _)) if options.shard.1 > 1 => Err(Error::new(
@@ -107,7 +141,7 @@ fn refuse_shards(topology: &crate::config::Topology, options: &Options) -> Resul
 }
 
 struct Shared<'a> {
-    topology: &'a Arc<crate::config::Topology>,
+    topology: &'a Arc<Topology>,
     lake: &'a Lake,
     log: &'a Arc<Log>,
     report: &'a Arc<Report>,
@@ -166,16 +200,15 @@ impl Process {
         }
     }
 
-    async fn start_ingest(
+    fn start_ingest(
         &mut self,
-        loaded: &Loaded,
+        feed: Feed,
         options: &Options,
         shared: &Shared<'_>,
         head: Arc<watch::Sender<u64>>,
     ) -> Result<()> {
         let standings: Arc<dyn Standings> = Arc::clone(shared.log) as Arc<dyn Standings>;
-        let parts = build::parts(loaded, &standings).await?;
-        let Parts { chains, sources } = parts;
+        let Feed { parts: Parts { chains, sources }, patience, at_end } = feed;
         let contracts: Vec<_> = shared.log.state().contracts.values().cloned().collect();
         let (out, inbox) = mpsc::channel(HANDOVERS);
         let mut readers = BTreeMap::new();
@@ -192,6 +225,7 @@ impl Process {
                 orders: told,
                 era: 0,
                 standings: Arc::clone(&standings),
+                patience,
                 known: std::collections::BTreeSet::new(),
                 kept: BTreeMap::new(),
                 carried: BTreeMap::new(),
@@ -210,14 +244,18 @@ impl Process {
             log: Arc::clone(shared.log),
             inbox,
             readers,
-            head,
+            head: Arc::clone(&head),
             report: Arc::clone(shared.report),
             until_caught_up: options.until_caught_up,
             state: IngestState::new(shared.lake),
         };
-        let (stop, loaders_stop) = (self.stop.clone(), self.loaders_stop.clone());
+        let (stop, loaders_stop, log) = (self.stop.clone(), self.loaders_stop.clone(), Arc::clone(shared.log));
         self.tasks.spawn(async move {
-            let ended = ingest.run(stop.clone()).await;
+            let ended = match ingest.run(stop.clone()).await {
+                Ok(()) => at_end.await,
+                failed => failed,
+            };
+            head.send_replace(log.state().n);
             // In this order: the readers have nothing left to read for, the loaders still have the last epoch to apply.
             stop.cancel();
             loaders_stop.cancel();
