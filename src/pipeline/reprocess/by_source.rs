@@ -9,7 +9,7 @@ use crate::contract::Contract;
 use crate::decode::Decoder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::build;
-use crate::progress::Partition;
+use crate::progress::{Partition, Progress};
 
 /// Each source's decoder.
 pub struct BySource(BTreeMap<String, Box<dyn Decoder>>);
@@ -40,9 +40,15 @@ impl Decoder for BySource {
         self.0.values_mut().try_for_each(|decoder| decoder.adopt(contracts))
     }
 
-    fn reset(&mut self, partition: &Partition, mark: Option<&str>) {
+    fn reset(&mut self, partition: &Partition, progress: &Progress) {
         if let Ok(decoder) = self.of(partition) {
-            decoder.reset(partition, mark);
+            decoder.reset(partition, progress);
+        }
+    }
+
+    fn revisit(&mut self, partition: &Partition, progress: &Progress) {
+        if let Ok(decoder) = self.of(partition) {
+            decoder.revisit(partition, progress);
         }
     }
 }
