@@ -13,4 +13,5 @@ mod kafka;
 mod lake;
 mod layers;
 mod operator;
+mod quarantine;
 mod warehouse;
