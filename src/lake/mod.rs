@@ -98,6 +98,11 @@ impl Lake {
         self.store.url()
     }
 
+    /// Whether there is a log. Writes nothing.
+    pub async fn has_log(&self) -> Result<bool> {
+        Ok(self.store.get(log::IDENTITY).await?.is_some())
+    }
+
     /// Whether raw payloads are kept.
     pub fn keeps_raw(&self) -> bool {
         self.settings.raw != RawKeep::None

@@ -13,6 +13,7 @@
 //! | `replay.rs` | a warehouse from the log alone |
 //! | `backoff.rs` | how long to wait before trying again |
 //! | `report.rs` | what happened, as counters and status |
+//! | `upkeep.rs` | what is looked after now and then: the sweep, rows without a base |
 //! | `run.rs` | start, supervision, shutdown |
 //!
 //! ```text
@@ -36,6 +37,7 @@ mod replay;
 mod report;
 mod run;
 mod unit;
+mod upkeep;
 
 pub use reader::output_schema;
 pub use replay::{Replayed, replay};

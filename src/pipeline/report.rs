@@ -10,7 +10,7 @@ use crate::batch::{NO_TIME, RecordAccount};
 use crate::config::Topology;
 use crate::epoch::{Applied, LoadAccount, LoadUnit, Manifest};
 use crate::error::Error;
-use crate::lake::LogState;
+use crate::lake::{LogState, SweepReport};
 use crate::pipeline::build;
 use crate::pipeline::open_epoch::WrittenByOp;
 use crate::pipeline::reader::Transformed;
@@ -92,7 +92,10 @@ impl Report {
                 table.rejects_open = state.open_quarantine.get(&table.table).copied().unwrap_or(0);
                 table.rejects_total =
                     state.account.tables.get(&table.table).map_or(0, |a| a.rejected.values().sum::<u64>() + a.replaced);
+                table.rejects_expired = state.expired_quarantine.get(&table.table).copied().unwrap_or(0);
             }
+            s.undecoded_open = state.open_quarantine.get("").copied().unwrap_or(0);
+            s.undecoded_expired = state.expired_quarantine.get("").copied().unwrap_or(0);
             s.account = sums(state, &loads);
         });
     }
@@ -136,6 +139,28 @@ impl Report {
                 entry.newest_source_time_us = entry.newest_source_time_us.max(max_source_time_us);
             }
         });
+    }
+
+    /// The warehouse was asked for its partial rows without a base: how many, by table.
+    pub fn incompletes(&self, open: &BTreeMap<String, u64>) {
+        self.status.update(|s| {
+            for table in &mut s.tables {
+                table.incomplete_open = Some(open.get(&table.table).copied().unwrap_or(0));
+            }
+        });
+    }
+
+    /// A sweep has ended. What is about to expire is a person's business while there is still time.
+    pub fn swept(&self, swept: &SweepReport) {
+        const WHAT: &str = "quarantine";
+        let soon = &swept.expiring_rejects;
+        if soon.is_empty() {
+            return self.solved(WHAT);
+        }
+        let tables: Vec<String> = soon.iter().map(|(table, count)| format!("{} {count}", table_words(table))).collect();
+        let why = format!("entries are past their retention within a day, and then gone: {}", tables.join(", "));
+        let help = "bring them in again (`dataflow quarantine retry`) or give them up (`dataflow quarantine drop`)";
+        self.status.problem(WHAT, why, Some(help.to_owned()));
     }
 
     /// A unit was applied; `applied.accounts` are the unit's.
@@ -196,6 +221,10 @@ fn partition<'a>(source: &'a mut SourceStatus, name: &str) -> &'a mut PartitionS
         source.partitions.len() - 1
     });
     &mut source.partitions[at]
+}
+
+fn table_words(table: &str) -> &str {
+    if table.is_empty() { "table not known" } else { table }
 }
 
 /// What became of everything.

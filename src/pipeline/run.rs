@@ -19,6 +19,7 @@ use crate::pipeline::ingest::{Ingest, IngestState};
 use crate::pipeline::load::{self, Loader};
 use crate::pipeline::reader::{Reader, Transforms};
 use crate::pipeline::report::Report;
+use crate::pipeline::upkeep;
 use crate::progress::Standings;
 use crate::telemetry::Status;
 use crate::warehouse::Warehouse;
@@ -69,6 +70,10 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
         process.start_loaders(&shared, &warehouse, &head);
         let watch = watch_log(Arc::clone(&log), Arc::clone(&report), Arc::clone(&head), process.loaders_stop.clone());
         process.tasks.spawn(watch);
+        let (asked, asker) = (Arc::clone(&topology), Arc::clone(&report));
+        process.tasks.spawn(upkeep::watch_incompletes(asked, asker, process.loaders_stop.clone()));
+        let (swept, sweeper) = (Arc::clone(&log), Arc::clone(&report));
+        process.tasks.spawn(upkeep::sweep_regularly(swept, sweeper, process.loaders_stop.clone()));
         for fresh in warehouse.freshness().await? {
             report.fresh(&fresh.table, fresh.max_source_time_us);
         }

@@ -49,6 +49,10 @@ pub struct StatusSnapshot {
     pub account: AccountStatus,
     /// Bytes read and held but not yet sealed.
     pub inflight_bytes: u64,
+    /// Refused records whose table is not known, neither retried nor given up.
+    pub undecoded_open: u64,
+    /// Of these, still open when their retention was over, since the log began.
+    pub undecoded_expired: u64,
 }
 
 /// Something that is not as it should be.
@@ -164,6 +168,10 @@ pub struct TableStatus {
     pub rejects_open: u64,
     /// Refused since the log began.
     pub rejects_total: u64,
+    /// Still open when their retention was over, since the log began.
+    pub rejects_expired: u64,
+    /// Partial rows that found no base in the warehouse and that nothing has healed yet; `None` until the warehouse said.
+    pub incomplete_open: Option<u64>,
     /// There is something to load, and it has waited longer than `late_after_s`; set on reading.
     pub late: bool,
 }
@@ -212,6 +220,8 @@ impl Status {
             tables: Vec::new(),
             account: AccountStatus::default(),
             inflight_bytes: 0,
+            undecoded_open: 0,
+            undecoded_expired: 0,
         };
         Self { current: RwLock::new(current) }
     }
