@@ -38,8 +38,8 @@ pub trait Inspect: Warehouse {
     /// The live rows of each table; `None` where the table is not there yet.
     async fn live_rows(&self, table: &str, mode: DeleteMode) -> Result<Option<LiveRows>>;
 
-    /// The partial rows without a base, oldest first, at most `limit` of them.
-    async fn open_incompletes(&self, limit: u64) -> Result<Vec<OpenIncomplete>>;
+    /// The partial rows without a base, oldest first.
+    async fn open_incompletes(&self) -> Result<Vec<OpenIncomplete>>;
 
     /// How many there are, by table.
     async fn count_incompletes(&self) -> Result<BTreeMap<String, u64>>;

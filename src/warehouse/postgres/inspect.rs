@@ -88,12 +88,11 @@ impl Inspect for Postgres {
         self.live_rows_within(table, mode, COUNT_TIMEOUT_MS).await
     }
 
-    async fn open_incompletes(&self, limit: u64) -> Result<Vec<OpenIncomplete>> {
+    async fn open_incompletes(&self) -> Result<Vec<OpenIncomplete>> {
         let incomplete = self.names.of(INCOMPLETE);
-        let statement = format!("SELECT {COLUMNS} FROM {incomplete} WHERE topology = $1 ORDER BY id LIMIT $2");
+        let statement = format!("SELECT {COLUMNS} FROM {incomplete} WHERE topology = $1 ORDER BY id");
         let found: Vec<Found> = sqlx::query_as(AssertSqlSafe(statement))
             .bind(&self.topology)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&self.pool)
             .await
             .map_err(|e| failure(e, None).doing("read the incomplete rows"))?;

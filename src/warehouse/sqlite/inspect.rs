@@ -55,11 +55,10 @@ impl Inspect for Sqlite {
         Ok(Some(LiveRows { rows: rows.unsigned_abs(), estimated: false }))
     }
 
-    async fn open_incompletes(&self, limit: u64) -> Result<Vec<OpenIncomplete>> {
-        let statement = format!("SELECT {COLUMNS} FROM {INCOMPLETE} WHERE topology = ? ORDER BY id LIMIT ?");
+    async fn open_incompletes(&self) -> Result<Vec<OpenIncomplete>> {
+        let statement = format!("SELECT {COLUMNS} FROM {INCOMPLETE} WHERE topology = ? ORDER BY id");
         let found: Vec<Found> = sqlx::query_as(AssertSqlSafe(statement))
             .bind(&self.topology)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&self.pool)
             .await
             .map_err(|e| failure(e, None).doing("read the incomplete rows"))?;
