@@ -8,7 +8,7 @@ mod status;
 
 pub use screen::Screen;
 pub use status::{
-    AccountStatus, GroupStatus, PartitionStatus, Problem, SourceStatus, Status, StatusSnapshot, TableState, TableStatus,
+    AccountStatus, GroupStatus, LastLoad, PartitionStatus, Problem, SourceStatus, Status, StatusSnapshot, TableState, TableStatus,
 };
 
 use std::io::IsTerminal;

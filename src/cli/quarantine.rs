@@ -182,8 +182,10 @@ async fn retry(topology: &TopologyArgs, selection: &Selection, output: Output) -
     if let Some(first) = found.held_back.first().filter(|_| by_id || found.logged.is_empty()) {
         return Err(no_retry(first));
     }
-    let Some(log) = found.log.filter(|_| !found.logged.is_empty()) else { return output.print("nothing to retry") };
-    let manifest = retry_rejects(&found.loaded, &found.lake, &log, &found.logged).await?;
+    let Some(log) = found.log.as_ref().filter(|_| !found.logged.is_empty()) else {
+        return output.print(&found.nothing("retry"));
+    };
+    let manifest = retry_rejects(&found.loaded, &found.lake, log, &found.logged).await?;
     let again = manifest.quarantine.as_ref().map_or(0, |file| file.by_table.values().sum::<u64>());
     let read = number(found.logged.len() as u64);
     output.print(&format!("{read} read again in epoch {}; {} refused again", manifest.n, number(again)))?;
@@ -224,7 +226,7 @@ async fn drop_found(topology: &TopologyArgs, selection: &Selection, yes: bool, o
     }
     found.all_there(selection, "give up")?;
     if found.logged.is_empty() && found.held_back.is_empty() {
-        return output.print("nothing to give up");
+        return output.print(&found.nothing("give up"));
     }
     if let Some(log) = found.log.filter(|_| !found.logged.is_empty()) {
         let manifest = drop_rejects(&log, &found.logged).await?;
@@ -275,6 +277,11 @@ impl Found {
             known_table(&loaded, table)?;
         }
         Ok(Self { loaded, lake, log, logged, held_back, unasked })
+    }
+
+    fn nothing(&self, to: &str) -> String {
+        let why = if self.log.is_none() { format!(": there is no log in {} yet", self.lake.url()) } else { String::new() };
+        format!("nothing to {to}{why}")
     }
 
     /// Every id that was named must be open.

@@ -148,7 +148,8 @@ impl RejectLine {
         line("operation", self.op.as_deref().unwrap_or("not known"));
         line("read at", &format!("{} {}", self.partition, self.position));
         line("key", self.key.as_deref().unwrap_or("not known"));
-        line("values", self.values.as_deref().unwrap_or("could not be decoded"));
+        let without = if matches!(self.id, EntryId::HeldBack(_)) { "not kept" } else { "could not be decoded" };
+        line("values", self.values.as_deref().unwrap_or(without));
         line("retry", self.retry_text());
         out
     }

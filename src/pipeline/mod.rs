@@ -8,6 +8,7 @@
 //! | `open_epoch.rs` | what has been collected since the last cut |
 //! | `unit.rs` | which epochs become one warehouse transaction: pure |
 //! | `fold.rs` | newest value per key: pure |
+//! | `opening.rs` | the warehouse, also when it is away at the start |
 //! | `load.rs` | one task per group: fold, ensure, apply |
 //! | `quarantine.rs` | refused entries: list, retry, drop |
 //! | `replay.rs` | a warehouse from the log alone |
@@ -31,6 +32,7 @@ pub mod fold;
 mod ingest;
 mod load;
 mod open_epoch;
+mod opening;
 pub mod quarantine;
 mod reader;
 mod replay;

@@ -15,8 +15,11 @@ use crate::pipeline::build;
 use crate::pipeline::open_epoch::WrittenByOp;
 use crate::pipeline::reader::Transformed;
 use crate::telemetry::{
-    self, AccountStatus, GroupStatus, PartitionStatus, SourceStatus, Status, TableState, TableStatus,
+    self, AccountStatus, GroupStatus, LastLoad, PartitionStatus, SourceStatus, Status, TableState, TableStatus,
 };
+
+/// What a problem with the warehouse is called.
+pub const WAREHOUSE: &str = "the warehouse";
 
 /// Writes the status and the counters.
 #[derive(Debug)]
@@ -90,13 +93,14 @@ impl Report {
                 };
                 table.log_epoch = totals.map_or(0, |totals| totals.epoch);
                 table.rejects_open = state.open_quarantine.get(&table.table).copied().unwrap_or(0);
-                table.rejects_total =
-                    state.account.tables.get(&table.table).map_or(0, |a| a.rejected.values().sum::<u64>() + a.replaced);
                 table.rejects_expired = state.expired_quarantine.get(&table.table).copied().unwrap_or(0);
             }
             s.undecoded_open = state.open_quarantine.get("").copied().unwrap_or(0);
             s.undecoded_expired = state.expired_quarantine.get("").copied().unwrap_or(0);
             s.account = sums(state, &loads);
+            // Resumed, whoever did it: what it stumbles over again is said again.
+            let running = |what: &str| state.stopped.keys().all(|table| table_problem(table) != what);
+            s.problems.retain(|p| !p.what.starts_with(TABLE_PROBLEM) || !running(&p.what));
         });
     }
 
@@ -127,7 +131,7 @@ impl Report {
             for table in s.tables.iter_mut().filter(|table| table.group == group) {
                 let through = applied.held.get(&table.table).copied().unwrap_or(applied.through);
                 table.warehouse_epoch = through.min(table.log_epoch);
-                table.rows_total = applied.accounts.get(&table.table).map_or(table.rows_total, |a| a.applied);
+                table.changes_total = applied.accounts.get(&table.table).map_or(table.changes_total, |a| a.applied);
             }
         });
     }
@@ -182,10 +186,11 @@ impl Report {
             let before =
                 self.applied_at.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Instant::now());
             if let Some(before) = before {
-                let rate = account.loaded as f64 / before.elapsed().as_secs_f64().max(0.001);
+                let after_s = before.elapsed().as_secs_f64();
+                let last_load = Some(LastLoad { at: now, after_s, changes: account.loaded });
                 self.status.update(|s| {
                     if let Some(entry) = s.tables.iter_mut().find(|entry| entry.table == *name) {
-                        entry.changes_per_s = rate;
+                        entry.last_load = last_load;
                     }
                 });
             }
@@ -196,6 +201,11 @@ impl Report {
             }
         });
         self.solved(&format!("group {}", unit.group));
+    }
+
+    /// A table has stopped by itself, or is about to.
+    pub fn parked(&self, table: &str, error: &Error) {
+        self.problem(&table_problem(table), error);
     }
 
     /// Something failed that will be tried again, or stopped a table.
@@ -221,6 +231,13 @@ fn partition<'a>(source: &'a mut SourceStatus, name: &str) -> &'a mut PartitionS
         source.partitions.len() - 1
     });
     &mut source.partitions[at]
+}
+
+/// How problems of one table begin.
+const TABLE_PROBLEM: &str = "table ";
+
+fn table_problem(table: &str) -> String {
+    format!("{TABLE_PROBLEM}{table}")
 }
 
 fn table_words(table: &str) -> &str {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Topology;
 use crate::error::Result;
 use crate::lake::{Log, sweep};
-use crate::pipeline::report::Report;
+use crate::pipeline::report::{Report, WAREHOUSE};
 use crate::warehouse::{self, Inspect};
 
 /// The first sweep comes after what a start-up has to do.
@@ -42,7 +42,6 @@ pub async fn sweep_regularly(log: Arc<Log>, report: Arc<Report>, stop: Cancellat
 
 /// Asks the warehouse how many partial rows wait there for a base, until `stop`.
 pub async fn watch_incompletes(topology: Arc<Topology>, report: Arc<Report>, stop: CancellationToken) -> Result<()> {
-    const WHAT: &str = "the warehouse";
     let mut open: Option<Arc<dyn Inspect>> = None;
     loop {
         let asked = tokio::select! {
@@ -50,10 +49,10 @@ pub async fn watch_incompletes(topology: Arc<Topology>, report: Arc<Report>, sto
             asked = ask(&topology, &report, &mut open) => asked,
         };
         match asked {
-            Ok(()) => report.solved(WHAT),
+            Ok(()) => report.solved(WAREHOUSE),
             Err(error) => {
                 tracing::debug!("{error}");
-                report.problem(WHAT, &error);
+                report.problem(WAREHOUSE, &error);
                 open = None;
             }
         }

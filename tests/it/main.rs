@@ -14,4 +14,5 @@ mod lake;
 mod layers;
 mod operator;
 mod quarantine;
+mod status;
 mod warehouse;
