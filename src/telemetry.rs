@@ -8,7 +8,8 @@ mod status;
 
 pub use screen::Screen;
 pub use status::{
-    AccountStatus, GroupStatus, LastLoad, PartitionStatus, Problem, SourceStatus, Status, StatusSnapshot, TableState, TableStatus,
+    AccountStatus, GroupStatus, LastLoad, PartitionStatus, Problem, SourceStatus, Status, StatusSnapshot, TableState,
+    TableStatus,
 };
 
 use std::io::IsTerminal;

@@ -167,7 +167,9 @@ fn show(
         output.print(&text(&list))?;
     }
     match found.unasked {
-        Some(error) => Err(error.doing("list the partial rows that the warehouse holds back (what the log has is above)")),
+        Some(error) => {
+            Err(error.doing("list the partial rows that the warehouse holds back (what the log has is above)"))
+        }
         None => Ok(()),
     }
 }
@@ -280,15 +282,15 @@ impl Found {
     }
 
     fn nothing(&self, to: &str) -> String {
-        let why = if self.log.is_none() { format!(": there is no log in {} yet", self.lake.url()) } else { String::new() };
+        let why =
+            if self.log.is_none() { format!(": there is no log in {} yet", self.lake.url()) } else { String::new() };
         format!("nothing to {to}{why}")
     }
 
     /// Every id that was named must be open.
     fn all_there(&self, selection: &Selection, doing: &str) -> Result<()> {
         let logged = self.logged.iter().map(logged_id);
-        let found: Vec<EntryId> =
-            logged.chain(self.held_back.iter().map(|held| EntryId::HeldBack(held.id))).collect();
+        let found: Vec<EntryId> = logged.chain(self.held_back.iter().map(|held| EntryId::HeldBack(held.id))).collect();
         let unasked = |id: &EntryId| self.unasked.is_some() && matches!(id, EntryId::HeldBack(_));
         match selection.ids.iter().find(|id| !found.contains(id) && !unasked(id)) {
             None => Ok(()),

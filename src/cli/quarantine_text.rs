@@ -107,7 +107,9 @@ impl RejectList {
 
     fn empty_text(&self) -> String {
         match &self.no_log_in {
-            Some(lake) => format!("nothing is in quarantine: there is no log in {lake} yet (`dataflow run` makes it)\n"),
+            Some(lake) => {
+                format!("nothing is in quarantine: there is no log in {lake} yet (`dataflow run` makes it)\n")
+            }
             None if self.narrowed => "nothing in quarantine matches\n".into(),
             None => "the quarantine is empty\n".into(),
         }

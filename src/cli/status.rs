@@ -11,9 +11,9 @@ use crate::config::{Loaded, Topology};
 use crate::epoch::{Applied, LoadAccount, TableAccount};
 use crate::error::{Error, Result};
 use crate::lake::{Access, Lake, Log, LogState};
+use crate::pipeline;
 use crate::telemetry::TableState;
 use crate::warehouse::{self, Freshness, LiveRows};
-use crate::pipeline;
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]

@@ -41,7 +41,13 @@ impl Opening {
     pub async fn patiently(&self, stop: &CancellationToken) -> Result<Option<Arc<dyn Warehouse>>> {
         let mut backoff = Backoff::default();
         loop {
-            let error = match self.once().await {
+            // What is open already is used, also when it is time to stop: what the log has is still to be loaded.
+            let opened = tokio::select! {
+                biased;
+                opened = self.once() => opened,
+                () = stop.cancelled() => return Ok(None),
+            };
+            let error = match opened {
                 Ok(warehouse) => return Ok(Some(warehouse)),
                 Err(error) if error.disposition() == Disposition::Retry => error,
                 Err(error) => return Err(error),

@@ -59,9 +59,7 @@ fn closes(control: &Control) -> Vec<(EpochNumber, u64)> {
         Control::Retried { epoch, rows, .. } | Control::Dropped { epoch, rows, .. } => {
             rows.iter().map(|row| (*epoch, *row)).collect()
         }
-        Control::Pause { .. } | Control::Resume { .. } | Control::Resync { .. } | Control::Expired { .. } => {
-            Vec::new()
-        }
+        Control::Pause { .. } | Control::Resume { .. } | Control::Resync { .. } | Control::Expired { .. } => Vec::new(),
     }
 }
 

@@ -138,8 +138,8 @@ fn looking_at_what_is_not_there_makes_nothing() {
     let (code, text, _) = said(&launch.other(&["quarantine", "list"], &[]));
     assert_eq!(code, Some(0));
     assert_eq!(text, "nothing is in quarantine: there is no log in lake yet (`dataflow run` makes it)\n");
-    for words in ["retry", "drop"] {
-        let (code, text, _) = said(&launch.other(&["quarantine", words], &["--rule", "x", "--yes"][..if words == "drop" { 3 } else { 2 }]));
+    for (word, more) in [("retry", &["--rule", "x"][..]), ("drop", &["--rule", "x", "--yes"])] {
+        let (code, text, _) = said(&launch.other(&["quarantine", word], more));
         assert!(code == Some(0) && text.contains("there is no log in lake yet"), "{text}");
     }
     let (code, _, error) = said(&launch.other(&["quarantine", "list"], &["--table", "thing"]));
@@ -193,8 +193,7 @@ async fn postgres_estimates_what_takes_too_long_to_count() {
     let found = Postgres::find(&config, "shop").await.unwrap().expect("the ledger is there");
     assert_eq!(found.live_rows("big", DeleteMode::Hard).await.unwrap(), None);
     let pool = sqlx::PgPool::connect(&url).await.unwrap();
-    for statement in
-        ["CREATE TABLE s.big AS SELECT n AS id FROM generate_series(1, 1000000) n", "VACUUM ANALYZE s.big"]
+    for statement in ["CREATE TABLE s.big AS SELECT n AS id FROM generate_series(1, 1000000) n", "VACUUM ANALYZE s.big"]
     {
         sqlx::query(statement).execute(&pool).await.unwrap();
     }

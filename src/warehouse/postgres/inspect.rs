@@ -1,18 +1,21 @@
 //! What people ask.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgPoolOptions;
 
-use super::{CONNECT_TIMEOUT, Postgres, failure, options, sql};
+use super::{Postgres, failure, options, sql};
 use crate::config::PostgresWarehouse;
 use crate::epoch::DeleteMode;
 use crate::error::Result;
 use crate::warehouse::inspect::{COLUMNS, Found, Inspect, LiveRows, OpenIncomplete, open_incomplete};
 use crate::warehouse::names::{CURRENT, DELETED, INCOMPLETE};
 
+/// How long a person waits to learn that the server does not answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a person waits for one table's exact count.
 const COUNT_TIMEOUT_MS: u32 = 5_000;
 
@@ -22,7 +25,7 @@ impl Postgres {
         let options = options(&config.url, topology)?;
         let place = format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or(""));
         let doing = || format!("look at the PostgreSQL warehouse {place}, schema {}", config.schema);
-        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_TIMEOUT);
+        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(ANSWER_TIMEOUT);
         let pool = pool.connect_with(options).await.map_err(|e| failure(e, None).doing(doing()))?;
         let found = Self { pool, names: sql::Names::new(&config.schema), topology: topology.to_owned() };
         let there = found.has_table(INCOMPLETE).await.map_err(|e| e.doing(doing()))?;
@@ -101,7 +104,8 @@ impl Inspect for Postgres {
 
     async fn count_incompletes(&self) -> Result<BTreeMap<String, u64>> {
         let incomplete = self.names.of(INCOMPLETE);
-        let statement = format!("SELECT table_name, count(*) FROM {incomplete} WHERE topology = $1 GROUP BY table_name");
+        let statement =
+            format!("SELECT table_name, count(*) FROM {incomplete} WHERE topology = $1 GROUP BY table_name");
         let found: Vec<(String, i64)> = sqlx::query_as(AssertSqlSafe(statement))
             .bind(&self.topology)
             .fetch_all(&self.pool)

@@ -76,9 +76,8 @@ impl Inspect for Sqlite {
     }
 
     async fn drop_incompletes(&self, ids: &[i64]) -> Result<u64> {
-        let statement = format!(
-            "DELETE FROM {INCOMPLETE} WHERE topology = ? AND id IN (SELECT value FROM json_each(?))"
-        );
+        let statement =
+            format!("DELETE FROM {INCOMPLETE} WHERE topology = ? AND id IN (SELECT value FROM json_each(?))");
         let done = sqlx::query(AssertSqlSafe(statement))
             .bind(&self.topology)
             .bind(serde_json::Value::from(ids).to_string())
