@@ -90,7 +90,9 @@ fn compare(expected: &Expected, status: &Status) -> (String, bool) {
         let rows = match found.rows {
             None if agrees => "no table, as expected".to_owned(),
             None => format!("NO TABLE, EXPECTED {}", table.rows),
-            Some(rows) if found.estimated => format!("{:>9} IS AN ESTIMATE, EXPECTED {}", format!("~{rows}"), table.rows),
+            Some(rows) if found.estimated => {
+                format!("{:>9} IS AN ESTIMATE, EXPECTED {}", format!("~{rows}"), table.rows)
+            }
             Some(rows) if agrees => format!("{rows:>9} as expected"),
             Some(rows) => format!("{rows:>9} EXPECTED {}", table.rows),
         };
