@@ -3,6 +3,7 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `run.rs` … `schema.rs` | one command each: its arguments and what it does |
+//! | `quarantine_text.rs` | how quarantined entries are named and printed |
 //! | `table_text.rs` | aligned columns, numbers and ages for people |
 //! | `live.rs` | the moving view of `run` |
 //! | `progress.rs` | a bar for long work |
@@ -14,6 +15,7 @@ mod live;
 mod plan;
 mod progress;
 mod quarantine;
+mod quarantine_text;
 mod replay;
 mod reprocess;
 mod run;
@@ -35,7 +37,8 @@ pub use check::OperatorMistake;
 pub use live::{Live, LiveForm};
 pub use plan::{PlanArgs, PlanReport, PlanStep};
 pub use progress::Progress;
-pub use quarantine::{QuarantineArgs, QuarantineCommand, RejectLine, RejectList, Selection};
+pub use quarantine::{QuarantineArgs, QuarantineCommand, Selection};
+pub use quarantine_text::{EntryId, RejectLine, RejectList};
 pub use replay::{ReplayArgs, ReplayReport};
 pub use reprocess::{ReprocessArgs, ReprocessReport};
 pub use run::{Role, RunArgs, Shard};

@@ -15,6 +15,7 @@ use crate::epoch::TableAccount;
 use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::operator::{Chain, Output};
 use crate::pipeline::backoff::Backoff;
+use crate::pipeline::report::Report;
 use crate::progress::{Advance, Partition, Progress, Standings};
 use crate::source::{Lag, Polled, Source};
 use crate::telemetry;
@@ -173,6 +174,8 @@ pub struct Reader {
     pub decoder: Box<dyn Decoder>,
     /// The operators of its tables.
     pub transforms: Transforms,
+    /// Where it is told that the source does not answer.
+    pub report: Arc<Report>,
     /// Where changes go.
     pub out: mpsc::Sender<Handover>,
     /// What ingest says.
@@ -219,7 +222,10 @@ impl Reader {
             };
             let Err(error) = step else {
                 order = None;
-                backoff.reset();
+                if backoff.attempts() > 0 {
+                    backoff.reset();
+                    self.report.solved(&format!("source {}", self.name));
+                }
                 continue;
             };
             if error.disposition() != Disposition::Retry {
@@ -227,6 +233,7 @@ impl Reader {
                 return;
             }
             tracing::warn!(source = &*self.name, attempt = backoff.attempts(), "{error}; trying again");
+            self.report.problem(&format!("source {}", self.name), &error);
             metrics::counter!(telemetry::RETRIES_TOTAL, "part" => "source", "reason" => "unavailable").increment(1);
             tokio::select! { () = stop.cancelled() => break, () = backoff.wait() => {} }
         }

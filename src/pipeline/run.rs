@@ -18,12 +18,12 @@ use crate::lake::{Access, Lake, Log};
 use crate::pipeline::build::{self, Parts};
 use crate::pipeline::ingest::{Ingest, IngestState};
 use crate::pipeline::load::{self, Loader};
+use crate::pipeline::opening::Opening;
 use crate::pipeline::reader::{Reader, Transforms};
-use crate::pipeline::report::Report;
-use crate::pipeline::reprocess;
+use crate::pipeline::report::{Report, WAREHOUSE};
+use crate::pipeline::{reprocess, upkeep};
 use crate::progress::Standings;
 use crate::telemetry::Status;
-use crate::warehouse::Warehouse;
 
 /// Batches (of about 1 MiB) between the readers and ingest.
 const HANDOVERS: usize = 4;
@@ -100,13 +100,22 @@ pub(super) async fn drive(
         Process { tasks: JoinSet::new(), stop: stop.child_token(), loaders_stop: CancellationToken::new() };
     let shared = Shared { topology, lake, log, report: &report };
     if options.role != Role::Ingest {
-        let warehouse = crate::warehouse::open(&topology.warehouse, &topology.name).await?;
-        process.start_loaders(&shared, &warehouse, &head);
+        let opening = Opening::new(Arc::clone(topology), Arc::clone(&report));
+        match opening.once().await {
+            // The sources are read meanwhile; who wants an end wants to know that it is not one.
+            Err(error) if error.disposition() == Disposition::Retry && !options.until_caught_up => {
+                tracing::warn!("{error}; what is read waits in the lake until the warehouse answers");
+                report.problem(WAREHOUSE, &error);
+            }
+            opened => drop(opened?),
+        }
+        process.start_loaders(&shared, &opening, &head);
         let watch = watch_log(Arc::clone(log), Arc::clone(&report), Arc::clone(&head), process.loaders_stop.clone());
         process.tasks.spawn(watch);
-        for fresh in warehouse.freshness().await? {
-            report.fresh(&fresh.table, fresh.max_source_time_us);
-        }
+        let (asked, asker) = (Arc::clone(topology), Arc::clone(&report));
+        process.tasks.spawn(upkeep::watch_incompletes(asked, asker, process.loaders_stop.clone()));
+        let (swept, sweeper) = (Arc::clone(log), Arc::clone(&report));
+        process.tasks.spawn(upkeep::sweep_regularly(swept, sweeper, process.loaders_stop.clone()));
     }
     if options.role != Role::Load {
         process.start_ingest(feed.await?, options, &shared, head)?;
@@ -147,6 +156,9 @@ struct Shared<'a> {
     report: &'a Arc<Report>,
 }
 
+/// What a problem with the log is called.
+const LOG: &str = "the lake's log";
+
 /// Sees what other processes commit (ingest pods, a person who pauses a table): one read a look for the whole process.
 async fn watch_log(
     log: Arc<Log>,
@@ -161,11 +173,15 @@ async fn watch_log(
         }
         match log.refresh().await {
             Ok(state) => {
+                report.solved(LOG);
                 if head.send_if_modified(|known| std::mem::replace(known, state.n) != state.n) {
                     report.log(&state);
                 }
             }
-            Err(error) if error.disposition() == Disposition::Retry => tracing::warn!("{error}; trying again"),
+            Err(error) if error.disposition() == Disposition::Retry => {
+                tracing::warn!("{error}; trying again");
+                report.problem(LOG, &error);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -180,23 +196,20 @@ struct Process {
 }
 
 impl Process {
-    fn start_loaders(&mut self, shared: &Shared<'_>, warehouse: &Arc<dyn Warehouse>, head: &watch::Sender<u64>) {
+    fn start_loaders(&mut self, shared: &Shared<'_>, opening: &Opening, head: &watch::Sender<u64>) {
         let memory = load::memory(shared.topology);
         for (group, tables) in build::groups(shared.topology) {
-            let loader = Loader {
-                group,
-                tables,
-                topology: Arc::clone(shared.topology),
-                lake: shared.lake.clone(),
-                log: Arc::clone(shared.log),
-                warehouse: Arc::clone(warehouse),
-                head: head.subscribe(),
-                report: Arc::clone(shared.report),
-                known: None,
-                ensured: BTreeMap::new(),
-                memory: Arc::clone(&memory),
-            };
-            self.tasks.spawn(loader.run(self.loaders_stop.clone()));
+            let (opening, stop) = (opening.clone(), self.loaders_stop.clone());
+            let (topology, lake) = (Arc::clone(shared.topology), shared.lake.clone());
+            let (log, report) = (Arc::clone(shared.log), Arc::clone(shared.report));
+            let (head, memory) = (head.subscribe(), Arc::clone(&memory));
+            self.tasks.spawn(async move {
+                let Some(warehouse) = opening.patiently(&stop).await? else { return Ok(()) };
+                let (known, ensured) = (None, BTreeMap::new());
+                let loader =
+                    Loader { group, tables, topology, lake, log, warehouse, head, report, known, ensured, memory };
+                loader.run(stop).await
+            });
         }
     }
 
@@ -221,6 +234,7 @@ impl Process {
                 source: part.source,
                 decoder: part.decoder,
                 transforms: Transforms::new(Arc::clone(&chains)),
+                report: Arc::clone(shared.report),
                 out: out.clone(),
                 orders: told,
                 era: 0,

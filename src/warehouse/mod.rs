@@ -5,9 +5,11 @@
 //! | `merge.rs` | how a staged unit becomes rows, as SQL text |
 //! | `shape.rs` | what a unit's table needs: a stage, a base, tombstones |
 //! | `key.rs` | a key as text |
+//! | `inspect.rs` | [`Inspect`]: what people ask, and nothing that a load needs |
 //! | `names.rs` | ledger and system column names, quoting |
 //! | `sqlite/`, `postgres/` | client, SQL, types and apply of each; neither knows the other |
 
+mod inspect;
 mod key;
 mod merge;
 mod names;
@@ -16,6 +18,7 @@ pub mod postgres;
 mod shape;
 pub mod sqlite;
 
+pub use inspect::{Inspect, LiveRows, OpenIncomplete, find};
 pub use key::KeyText;
 
 use std::collections::BTreeMap;

@@ -13,5 +13,7 @@ mod kafka;
 mod lake;
 mod layers;
 mod operator;
+mod quarantine;
 mod reprocess;
+mod status;
 mod warehouse;

@@ -32,7 +32,7 @@ use crate::epoch::{EpochNumber, FORMAT_VERSION, Manifest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Standings};
 
-const IDENTITY: &str = "_log/log.json";
+pub(super) const IDENTITY: &str = "_log/log.json";
 /// Manifests that are read at the same time when there is a lot to catch up with.
 const READ_AHEAD: usize = 16;
 /// Manifests that are kept in memory.

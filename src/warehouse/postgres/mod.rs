@@ -7,10 +7,12 @@
 //! | `copy.rs` | Arrow to binary COPY |
 //! | `ensure.rs` | the ledger, and tables as their contracts say |
 //! | `apply.rs` | one unit, one transaction |
+//! | `inspect.rs` | what people ask |
 
 mod apply;
 mod copy;
 mod ensure;
+mod inspect;
 mod sql;
 mod types;
 

@@ -5,8 +5,10 @@
 //! | `sql.rs` | SQL text |
 //! | `types.rs` | how values are kept |
 //! | `apply.rs` | one unit, one transaction |
+//! | `inspect.rs` | what people ask |
 
 mod apply;
+mod inspect;
 mod sql;
 mod types;
 
