@@ -124,10 +124,15 @@ impl Model {
         if let (Some(a), Some(b)) = (change.a, &change.b) {
             return Some((a, b.clone()));
         }
+        let live = |id: i64| self.rows.get(&id).filter(|row| row.0 < change.seq && !row.3);
         let base = change.old.unwrap_or(change.id);
-        let row = self.rows.get(&base).filter(|row| row.0 < change.seq && !row.3)?;
-        let refused = self.refused.get(&base).is_some_and(|m| m.iter().any(|m| row.0 < *m && *m < change.seq));
-        (!refused).then(|| (change.a.unwrap_or(row.1), change.b.clone().unwrap_or_else(|| row.2.clone())))
+        let refused = |row: &&Values| {
+            self.refused.get(&base).is_some_and(|m| m.iter().any(|m| row.0 < *m && *m < change.seq))
+        };
+        // A source has nothing under the key that a row moves to, so a row there says that the move came before.
+        let own = change.old.and_then(|_| live(change.id));
+        let row = own.or_else(|| live(base).filter(|row| !refused(row)))?;
+        Some((change.a.unwrap_or(row.1), change.b.clone().unwrap_or_else(|| row.2.clone())))
     }
 
     fn change(&mut self, change: &Change) {
@@ -211,10 +216,11 @@ fn change(step: Step, seq: u64, fresh: bool) -> Change {
 /// `fresh`: moves go to keys that nothing had before, as a source without deferred constraints does it.
 fn script(fresh: bool) -> impl Strategy<Value = Script> {
     let steps = proptest::collection::vec(step(), 1..60);
-    (steps, proptest::collection::vec((0usize..60, 1usize..12), 0..4), proptest::collection::vec(0usize..100, 0..6))
-        .prop_map(move |(steps, rewinds, mut cuts)| {
-            let changes: Vec<Change> =
-                steps.into_iter().enumerate().map(|(n, step)| change(step, n as u64 + 1, fresh)).collect();
+    let goes_back = |most: usize| proptest::collection::vec((0usize..60, 1usize..12), 0..most);
+    (steps, goes_back(3), goes_back(4), proptest::collection::vec(0usize..100, 0..6)).prop_map(
+        move |(steps, repeats, rewinds, mut cuts)| {
+            let changes = steps.into_iter().enumerate().map(|(n, step)| change(step, n as u64 + 1, fresh)).collect();
+            let changes = with_repeats(changes, &repeats);
             let mut delivered = Vec::new();
             let mut rewinds = rewinds.into_iter().map(|(at, back)| (at % changes.len(), back)).collect::<Vec<_>>();
             let mut next = 0;
@@ -231,7 +237,21 @@ fn script(fresh: bool) -> impl Strategy<Value = Script> {
             cuts.sort_unstable();
             cuts.dedup();
             Script { changes, delivered, cuts }
-        })
+        },
+    )
+}
+
+/// What a connector delivers that starts again now and then: the last changes a second time, as newer ones.
+fn with_repeats(changes: Vec<Change>, repeats: &[(usize, usize)]) -> Vec<Change> {
+    let mut all: Vec<Change> = Vec::new();
+    for (n, change) in changes.into_iter().enumerate() {
+        all.push(change);
+        for (_, back) in repeats.iter().filter(|(at, _)| *at == n) {
+            all.extend_from_within(all.len().saturating_sub(*back)..);
+        }
+    }
+    all.iter_mut().zip(1..).for_each(|(change, seq)| change.seq = seq);
+    all
 }
 
 /// A warehouse under test and a way to read what it shows.
@@ -343,6 +363,12 @@ async fn many_groups_read_their_ledgers_at_once() {
     assert!(answers.into_iter().all(|answer| answer.unwrap().unwrap().through == 1));
 }
 
+/// Of deleted rows the order does not count: a move that cannot be shown may have touched it.
+fn shown(mut rows: BTreeMap<i64, Values>) -> BTreeMap<i64, Values> {
+    rows.values_mut().filter(|row| row.3).for_each(|row| row.0 = 0);
+    rows
+}
+
 async fn run_script(under: &Under, script: &Script, mode: DeleteMode) {
     let contract = contract();
     under.reset().await;
@@ -360,7 +386,7 @@ async fn run_script(under: &Under, script: &Script, mode: DeleteMode) {
         assert_eq!(account.loaded, rows.iter().map(counted).sum::<u64>());
         total.add(&account);
         rows.iter().for_each(|change| model.change(change));
-        assert_eq!(under.things(model.soft).await, model.rows, "after unit {n}");
+        assert_eq!(shown(under.things(model.soft).await), shown(model.rows.clone()), "after unit {n}");
     }
     let ledger = under.warehouse().applied("g").await.unwrap().unwrap();
     assert_eq!(ledger.accounts["things"], total);
@@ -371,7 +397,7 @@ fn scripts(cases: u32, mode: DeleteMode, open: impl AsyncFn() -> Under) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let under = runtime.block_on(open());
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
-    let result = TestRunner::new(config).run(&script(mode != DeleteMode::Hard), |script| {
+    let result = TestRunner::new(config).run(&script(mode == DeleteMode::Soft), |script| {
         let run = std::panic::AssertUnwindSafe(|| match mode {
             DeleteMode::History => runtime.block_on(run_history(&under, &script)),
             _ => runtime.block_on(run_script(&under, &script, mode)),
@@ -427,11 +453,15 @@ impl Past {
         if let (Some(a), Some(b)) = (change.a, &change.b) {
             return Some((a, b.clone()));
         }
+        let valid = |id: i64| {
+            let newest = self.versions.range((id, 0)..(id, change.seq)).next_back();
+            newest.filter(|((_, seq), _)| self.end(id, *seq).is_none_or(|end| end >= change.seq))
+        };
         let base = change.old.unwrap_or(change.id);
-        let ((_, seq), (a, b)) = self.versions.range((base, 0)..(base, change.seq)).next_back()?;
-        let refused = self.refused.range((base, seq + 1)..(base, change.seq)).next().is_some();
-        let ended = self.end(base, *seq).is_some_and(|end| end < change.seq);
-        (!refused && !ended).then(|| (change.a.unwrap_or(*a), change.b.clone().unwrap_or_else(|| b.clone())))
+        let refused = |seq: u64| self.refused.range((base, seq + 1)..(base, change.seq)).next().is_some();
+        let own = change.old.and_then(|_| valid(change.id));
+        let (_, (a, b)) = own.or_else(|| valid(base).filter(|((_, seq), _)| !refused(*seq)))?;
+        Some((change.a.unwrap_or(*a), change.b.clone().unwrap_or_else(|| b.clone())))
     }
 
     fn change(&mut self, change: &Change) {

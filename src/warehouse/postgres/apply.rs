@@ -97,12 +97,19 @@ impl Postgres {
         if let (Some((seq, at)), true) = (floor, load.truncate.is_some()) {
             run(conn, merge.truncate(seq, &time(at)), Some(table)).await?;
         }
-        let (rows, incomplete) = if schema.key.is_empty() {
+        let (rows, mut incomplete) = if schema.key.is_empty() {
             (self.append(conn, load, stage, floor).await?, Vec::new())
         } else {
             self.merge(conn, load, &merge, floor).await?
         };
         account.add(&rows);
+        for (number, round) in load.later_rounds().enumerate() {
+            let stage = format!("{stage}_{number}");
+            let merge = self.names.merge(&self.topology, table, schema, load.mode, &stage);
+            let (rows, more) = self.merge(conn, &round, &merge, floor).await?;
+            account.add(&rows);
+            incomplete.extend(more);
+        }
         place("warehouse.copy.after")?;
         let account = settle(load, account)?;
         self.write_incomplete(conn, unit, load.incomplete.iter().chain(&incomplete)).await?;

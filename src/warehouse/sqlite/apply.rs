@@ -89,12 +89,17 @@ impl Scope<'_> {
         if let (Some((seq, time)), true) = (floor, load.truncate.is_some()) {
             run(conn, merge.truncate(seq, &time_literal(time)), Some(table)).await?;
         }
-        let (rows, incomplete) = if schema.key.is_empty() {
+        let (rows, mut incomplete) = if schema.key.is_empty() {
             (self.append(conn, load, floor.map(|(seq, _)| seq)).await?, Vec::new())
         } else {
             self.merge(conn, load, &merge, floor).await?
         };
         account.add(&rows);
+        for round in load.later_rounds() {
+            let (rows, more) = self.merge(conn, &round, &merge, floor).await?;
+            account.add(&rows);
+            incomplete.extend(more);
+        }
         place("warehouse.copy.after")?;
         // `loaded` was counted by the fold; here only what became of the rows.
         account.loaded = 0;
