@@ -140,10 +140,11 @@ fn take(table: &str, batch: &TableChanges, rows: &[u32]) -> Result<TableChanges>
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, Int64Array, RecordBatch};
+    use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
     use arrow::buffer::BooleanBuffer;
 
     use super::*;
+    use crate::batch::Seq;
     use crate::contract::{Column, TableSchema, Type};
     use crate::progress::Partition;
 
@@ -179,8 +180,17 @@ mod tests {
 
     /// What a fold left, a line per row: `letter seq id value`, `?` where only the warehouse knows.
     fn lines(load: &TableLoad) -> Vec<String> {
+        rounds(load).concat()
+    }
+
+    /// The lines of every round.
+    fn rounds(load: &TableLoad) -> Vec<Vec<String>> {
+        std::iter::once(&load.rows).chain(&load.later).map(|rows| lines_of(rows)).collect()
+    }
+
+    fn lines_of(rows: &[TableChanges]) -> Vec<String> {
         let mut out = Vec::new();
-        for changes in &load.rows {
+        for changes in rows {
             let column =
                 |i: usize| arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(changes.rows.column(i));
             for row in 0..changes.len() {
@@ -220,14 +230,51 @@ mod tests {
 
     #[test]
     fn a_move_takes_its_row_along_and_leaves_its_key() {
-        let load = folded(
-            DeleteMode::Hard,
-            &[&[(Op::Create, 1, 1, None, Some(10)), (Op::Move, 2, 2, Some(1), None), (Op::Move, 3, 8, Some(7), None)]],
-        );
-        assert_eq!(lines(&load), ["m 2 1 -", "u 2 2 10", "m 3 7 -", "u 3 8 ?"]);
+        let load =
+            folded(DeleteMode::Hard, &[&[(Op::Create, 1, 1, None, Some(10)), (Op::Move, 2, 2, Some(1), Some(20))]]);
+        assert_eq!(rounds(&load), [["m 2 1 -", "u 2 2 20"]]);
+        let load = folded(DeleteMode::Hard, &[&[(Op::Move, 3, 8, Some(7), None)]]);
+        assert_eq!(rounds(&load), [["m 3 7 -", "u 3 8 ?"]]);
         let old = load.rows[0].old_keys.as_ref().expect("one needs a base");
-        assert_eq!((old.num_columns(), old.column(0).null_count()), (3, 3));
-        assert_eq!((load.folded.loaded, load.folded.superseded), (3, 1));
+        assert_eq!((old.num_columns(), old.column(0).null_count()), (3, 1));
+        assert_eq!((load.folded.loaded, load.folded.superseded), (1, 0));
+    }
+
+    #[test]
+    fn a_partial_move_waits_for_what_the_unit_has_of_its_keys() {
+        let rows: &[Row] = &[
+            (Op::Create, 1, 1, None, Some(10)),
+            (Op::Create, 2, 5, None, Some(50)),
+            // Whether 2 is free only the warehouse knows, and there 1 is not yet.
+            (Op::Move, 3, 2, Some(1), None),
+            // Here the unit knows it.
+            (Op::Delete, 4, 6, None, None),
+            (Op::Move, 5, 6, Some(5), None),
+        ];
+        let load = folded(DeleteMode::Hard, &[rows]);
+        let first = ["c 1 1 10", "m 5 5 -", "u 5 6 50"].map(str::to_owned).to_vec();
+        assert_eq!(rounds(&load), [first, ["m 3 1 -", "u 3 2 ?"].map(str::to_owned).to_vec()]);
+        assert_eq!((load.folded.loaded, load.folded.superseded), (5, 2));
+    }
+
+    #[test]
+    fn a_repeated_partial_move_stands_on_its_own_key() {
+        let row = (Op::Create, 1, 2, None, Some(20));
+        let again: &[Row] = &[row, (Op::Create, 2, 1, None, Some(10)), (Op::Move, 3, 2, Some(1), None)];
+        let load = folded(DeleteMode::Hard, &[again]);
+        assert_eq!(rounds(&load), [["m 3 1 -", "u 3 2 20"]]);
+        let twice: &[Row] = &[(Op::Move, 1, 2, Some(1), None), (Op::Move, 2, 2, Some(1), None)];
+        let load = folded(DeleteMode::Hard, &[twice]);
+        assert_eq!(rounds(&load), [["m 1 1 -", "u 1 2 ?"], ["m 2 1 -", "u 2 2 ?"]]);
+    }
+
+    #[test]
+    fn a_shift_of_keys_is_one_round() {
+        let rows: Vec<Row> = (0..20).map(|n| (Op::Move, n, 20 - n as i64, Some(19 - n as i64), None)).collect();
+        for mode in [DeleteMode::Hard, DeleteMode::Soft, DeleteMode::History] {
+            let load = folded(mode, &[&rows]);
+            assert_eq!((load.later.len(), load.incomplete.len()), (0, 0), "{mode:?}");
+        }
     }
 
     #[test]

@@ -126,9 +126,8 @@ impl Model {
         }
         let live = |id: i64| self.rows.get(&id).filter(|row| row.0 < change.seq && !row.3);
         let base = change.old.unwrap_or(change.id);
-        let refused = |row: &&Values| {
-            self.refused.get(&base).is_some_and(|m| m.iter().any(|m| row.0 < *m && *m < change.seq))
-        };
+        let refused =
+            |row: &&Values| self.refused.get(&base).is_some_and(|m| m.iter().any(|m| row.0 < *m && *m < change.seq));
         // A source has nothing under the key that a row moves to, so a row there says that the move came before.
         let own = change.old.and_then(|_| live(change.id));
         let row = own.or_else(|| live(base).filter(|row| !refused(row)))?;
@@ -576,6 +575,16 @@ mod on_sqlite {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_becomes_whole_is_not_incomplete_any_more() {
+        super::what_becomes_whole_is_not_incomplete_any_more(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn partial_moves_come_again() {
+        super::partial_moves_come_again(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn tombstones_outlive_rows() {
         super::tombstones_outlive_rows(Under::sqlite().await).await;
     }
@@ -643,6 +652,16 @@ mod on_postgres {
     #[tokio::test(flavor = "multi_thread")]
     async fn incomplete_rows_are_kept_apart() {
         super::incomplete_rows_are_kept_apart(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_becomes_whole_is_not_incomplete_any_more() {
+        super::what_becomes_whole_is_not_incomplete_any_more(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn partial_moves_come_again() {
+        super::partial_moves_come_again(Under::postgres().await).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -939,6 +958,74 @@ async fn incomplete_rows_are_kept_apart(under: Under) {
     assert_eq!((fresh[0].rows, fresh[0].epoch, fresh[0].max_source_time_us), (1, 1, Some(4_000_000)));
     let view = under.rows("SELECT \"table\", CAST(rows AS text), CAST(epoch AS text) FROM freshness").await;
     assert_eq!(view, [[Some("things".to_owned()), Some("1".to_owned()), Some("1".to_owned())]]);
+}
+
+impl Under {
+    /// The orders of what is written down as incomplete.
+    async fn open_incompletes(&self) -> Vec<u64> {
+        let open = self.warehouse().incompletes("g", 0).await.unwrap();
+        open.iter().map(|row| Seq::parse(&row.seq).unwrap().major).collect()
+    }
+}
+
+async fn what_becomes_whole_is_not_incomplete_any_more(under: Under) {
+    for mode in [DeleteMode::Hard, DeleteMode::Soft, DeleteMode::History] {
+        under.reset().await;
+        under.warehouse().ensure(&contract(), mode).await.unwrap();
+        under.load(0, mode, false, &[1, 2, 3, 4, 5].map(|id| partial(id as u64, id, 1))).await;
+        assert_eq!(under.open_incompletes().await, [1, 2, 3, 4, 5]);
+        // A whole row, a delete, a move away; what is only partial, and what is older, settles nothing.
+        under.load(1, mode, false, &[put(6, 1, 1, "whole"), gone(7, 2), moved(8, 3, 9), partial(9, 4, 2)]).await;
+        assert_eq!(under.open_incompletes().await, [4, 5, 8, 9]);
+        // In the unit itself, with an incomplete row after it.
+        let deleted_then_updated = [put(10, 5, 1, ""), gone(11, 5), partial(12, 5, 1)];
+        under.load(2, mode, false, &deleted_then_updated).await;
+        assert_eq!(under.open_incompletes().await, [4, 8, 9, 12]);
+        under.load(3, mode, false, &[put(13, 5, 1, "")]).await;
+        assert_eq!(under.open_incompletes().await, [4, 8, 9]);
+        let emptied = Change { op: Op::Truncate, ..gone(14, 0) };
+        under.load(4, mode, false, &[emptied, partial(15, 4, 1)]).await;
+        assert_eq!(under.open_incompletes().await, [15]);
+    }
+}
+
+/// A connector that starts again repeats its last changes as newer ones.
+async fn partial_moves_come_again(under: Under) {
+    for mode in [DeleteMode::Hard, DeleteMode::Soft] {
+        let soft = mode == DeleteMode::Soft;
+        under.reset().await;
+        under.warehouse().ensure(&contract(), mode).await.unwrap();
+        let live = async || {
+            let rows = under.things(soft).await.into_iter().filter(|(_, row)| !row.3);
+            rows.map(|(id, row)| (id, row.0, row.1, row.2.unwrap())).collect::<Vec<_>>()
+        };
+        let row = |id: i64, seq: u64, a: i64, b: &str| (id, seq, a, b.to_owned());
+        under.load(0, mode, false, &[put(1, 1, 10, "one")]).await;
+        under.load(1, mode, false, &[moved(2, 1, 5)]).await;
+        under.load(2, mode, false, &[moved(3, 1, 5)]).await;
+        assert_eq!(live().await, [row(5, 3, 10, "one")], "in a later unit");
+        let twice = [moved(4, 5, 6), partial(5, 6, 11), moved(6, 5, 6), partial(7, 6, 11)];
+        let account = under.load(3, mode, false, &twice).await;
+        assert_eq!(account.incomplete, 0);
+        assert_eq!(live().await, [row(6, 7, 11, "one")], "in the same unit, with an update in between");
+        under.load(4, mode, false, &[partial(8, 6, 12), moved(9, 5, 6)]).await;
+        assert_eq!(live().await, [row(6, 9, 12, "one")], "after an update of the unit");
+        under.load(5, mode, false, &[moved(10, 6, 7), moved(11, 7, 8)]).await;
+        under.load(6, mode, false, &[moved(12, 6, 7), moved(13, 7, 8)]).await;
+        assert_eq!(live().await, [row(8, 13, 12, "one")], "one move after another");
+        assert_eq!(under.open_incompletes().await, [0; 0], "the row has left the key that lacked a base");
+
+        under.load(7, mode, false, &[gone(14, 8)]).await;
+        assert_eq!(under.load(8, mode, false, &[moved(15, 7, 8)]).await.incomplete, 1);
+        assert_eq!((live().await, under.open_incompletes().await), (vec![], vec![15]), "deleted at the source");
+        under.load(9, mode, false, &[gone(16, 8)]).await;
+        assert_eq!((live().await, under.open_incompletes().await), (vec![], vec![]));
+
+        // The old key has another row by now, which has no part in the move.
+        under.load(10, mode, false, &[put(17, 1, 1, "archived"), moved(18, 1, 2), put(19, 1, 3, "new")]).await;
+        under.load(11, mode, false, &[moved(20, 1, 2), put(21, 1, 3, "new")]).await;
+        assert_eq!(live().await, [row(1, 21, 3, "new"), row(2, 20, 1, "archived")]);
+    }
 }
 
 async fn tombstones_outlive_rows(under: Under) {

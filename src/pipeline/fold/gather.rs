@@ -129,7 +129,8 @@ fn base_keys(
     changes: &[TableChanges],
     states: &[State],
 ) -> Result<Option<RecordBatch>> {
-    let carries = |s: &State| s.kind == Kind::Row || (mode == DeleteMode::Soft && matches!(s.kind, Kind::Deleted { .. }));
+    let carries =
+        |s: &State| s.kind == Kind::Row || (mode == DeleteMode::Soft && matches!(s.kind, Kind::Deleted { .. }));
     let needs = |s: &State| s.base.filter(|_| carries(s));
     let bases: Vec<Option<Base>> = states.iter().map(needs).collect();
     if bases.iter().all(Option::is_none) {
