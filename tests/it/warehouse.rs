@@ -431,6 +431,67 @@ fn postgres_equals_the_model_soft() {
     scripts(16, DeleteMode::Soft, Under::postgres);
 }
 
+/// The changes of a source that keeps its own rules: what is updated, moved or deleted is there, and nothing has the key
+/// that a row moves to. Keys that were left are used again.
+fn of_a_source(steps: Vec<Step>) -> Vec<Change> {
+    let mut live: Vec<i64> = Vec::new();
+    let mut changes: Vec<Change> = Vec::new();
+    for (step, n) in steps.into_iter().zip(1u64..) {
+        let at = |id: i64| live.get(id as usize % live.len().max(1)).copied();
+        let step = match step {
+            Step::Put { .. } => Some(step),
+            Step::Some { id, a, b } => at(id).map(|id| Step::Some { id, a, b }),
+            Step::Move { from, a, b, .. } => at(from).map(|from| Step::Move { from, to: -1, a, b }),
+            Step::Delete { id } => at(id).map(|id| Step::Delete { id }),
+            Step::Refused { .. } | Step::Truncate => None,
+        };
+        let Some(change) = step.map(|step| change(step, n, true)) else { continue };
+        live.retain(|id| *id != change.old.unwrap_or(change.id));
+        if change.op.has_row() {
+            live.push(change.id);
+        }
+        changes.push(change);
+    }
+    with_repeats(changes, &[])
+}
+
+/// GIVEN a connector that delivers the last changes a second time, partial moves among them, in any units, WHEN all is
+/// loaded, THEN people see what they would see without it.
+fn repeats_converge(mode: DeleteMode) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let under = runtime.block_on(Under::sqlite());
+    let soft = mode == DeleteMode::Soft;
+    let live = |rows: BTreeMap<i64, Values>| {
+        rows.into_iter().filter(|(_, row)| !row.3).map(|(id, row)| (id, row.1, row.2)).collect::<Vec<_>>()
+    };
+    let input = (proptest::collection::vec(step(), 1..40), 1usize..40, proptest::collection::vec(0usize..80, 0..5));
+    let config = Config { cases: 40, failure_persistence: None, max_shrink_iters: 50, ..Config::default() };
+    let result = TestRunner::new(config).run(&input, |(steps, back, mut cuts)| {
+        let once = of_a_source(steps);
+        prop_assume!(!once.is_empty());
+        let mut model = Model { soft, ..Model::default() };
+        once.iter().for_each(|change| model.change(change));
+        let changes = with_repeats(once.clone(), &[(once.len().saturating_sub(1), back)]);
+        cuts.iter_mut().for_each(|cut| *cut %= changes.len() + 1);
+        cuts.extend([0, changes.len()]);
+        cuts.sort_unstable();
+        cuts.dedup();
+        let script = Script { delivered: (0..changes.len()).collect(), changes, cuts };
+        runtime.block_on(run_script(&under, &script, mode));
+        assert_eq!(live(runtime.block_on(under.things(soft))), live(model.rows), "{script:?}");
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn repeated_partial_moves_converge() {
+    repeats_converge(DeleteMode::Hard);
+    repeats_converge(DeleteMode::Soft);
+}
+
 /// What history must show, from all that ever happened to a key: versions, and what ended them.
 #[derive(Debug, Default)]
 struct Past {
