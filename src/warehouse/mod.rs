@@ -95,6 +95,32 @@ pub fn plan(config: &config::Warehouse, topology: &str, contract: &Contract, mod
     }
 }
 
+/// A row of the table that `freshness` looks at: table, newest source time, applied at, epoch, and the account (loaded,
+/// applied, superseded, incomplete).
+type FreshnessRow = (String, Option<i64>, i64, i64, i64, i64, i64, i64);
+
+impl Freshness {
+    fn of(row: FreshnessRow) -> Self {
+        let (table, max_source_time_us, applied_at_us, epoch, loaded, applied, superseded, incomplete) = row;
+        let account = LoadAccount {
+            loaded: loaded as u64,
+            applied: applied as u64,
+            superseded: superseded as u64,
+            incomplete: incomplete as u64,
+        };
+        Self { table, max_source_time_us, applied_at_us, rows: account.applied, epoch: epoch as u64, account }
+    }
+}
+
+/// Table, key, order, partition and missing columns (JSON text) of an incomplete row.
+type IncompleteRow = (String, String, String, String, String);
+
+fn incomplete_of((table, key, seq, partition, missing): IncompleteRow) -> Result<Incomplete> {
+    let missing = serde_json::from_str(&missing)
+        .map_err(|e| Error::new(ErrorKind::WarehouseRefused, format!("read {}", names::INCOMPLETE)).because(e))?;
+    Ok(Incomplete { table, key, seq, partition, missing })
+}
+
 /// Passes a failpoint: whatever a test asks for becomes a passing failure of the warehouse.
 fn place(name: &str) -> Result<()> {
     match crate::failpoint::hit(name) {
