@@ -158,6 +158,12 @@ fn ends(log: &LogReader) -> BTreeMap<String, (String, u32, Option<String>)> {
     spans.map(|a| (a.partition.to_string(), (a.span.to.0.clone(), a.generation, a.mark.clone()))).collect()
 }
 
+/// The same without the marks: those say which row of a partition was the first to show a column that no other partition
+/// had shown, so they depend on who came first.
+fn places(log: &LogReader) -> Vec<(String, String, u32)> {
+    ends(log).into_iter().map(|(partition, (to, generation, _))| (partition, to, generation)).collect()
+}
+
 /// The rows that a fresh reader of the log sees, in spite of how they are cut into epochs.
 async fn sound(case: &Case, name: &str) -> LogReader {
     let lake = case.lake(name);

@@ -191,18 +191,17 @@ impl DebeziumJson {
         })
     }
 
-    /// What the log says of a partition. A new one begins with what the others have shown.
+    /// What the log says of a partition, and what the others have shown.
     fn marks_at(&self, partition: &Partition, progress: &Progress) -> Marks {
         let own = progress.get(partition).and_then(|standing| standing.mark.as_deref()).and_then(Marks::from_text);
-        own.unwrap_or_else(|| {
-            let mut marks = Marks::default();
-            for state in self.partitions.iter().filter(|(other, _)| *other != partition).map(|(_, state)| state) {
-                marks.inherit(&state.marks);
-            }
-            let others = progress.of_source(&partition.source).filter_map(|(_, standing)| standing.mark.as_deref());
-            others.filter_map(Marks::from_text).for_each(|other| marks.inherit(&other));
-            marks
-        })
+        let mut marks = own.unwrap_or_default();
+        for state in self.partitions.iter().filter(|(other, _)| *other != partition).map(|(_, state)| state) {
+            marks.inherit(&state.marks);
+        }
+        let others = progress.of_source(&partition.source).filter(|(other, _)| *other != partition);
+        let others = others.filter_map(|(_, standing)| standing.mark.as_deref()).filter_map(Marks::from_text);
+        others.for_each(|other| marks.inherit(&other));
+        marks
     }
 
     fn context<'b>(&self, partition: &'b Partition, generation: Generation, stream: Option<&'b str>) -> Context<'b> {

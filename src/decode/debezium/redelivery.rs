@@ -99,9 +99,12 @@ pub(super) fn position(source: &Source<'_>) -> Option<(Position, bool)> {
 }
 
 impl Marks {
-    /// The marks as the log keeps them; `None` when there are none.
+    /// The marks as the log keeps them; `None` when there are none. What was inherited stays out: it stands in the marks
+    /// of the partitions that it came from.
     pub fn to_text(&self) -> Option<String> {
-        if self.tables.is_empty() { None } else { serde_json::to_string(self).ok() }
+        let own = self.tables.iter().filter_map(|(table, kept)| Some((table.clone(), kept.own()?)));
+        let own = Self { tables: own.collect() };
+        if own.tables.is_empty() { None } else { serde_json::to_string(&own).ok() }
     }
 
     /// Marks from the log.
@@ -146,6 +149,14 @@ impl Marks {
             }
         }
         false
+    }
+}
+
+impl Kept {
+    /// What the partition itself has shown and delivered.
+    fn own(&self) -> Option<Self> {
+        let own = Self { mark: self.mark.clone(), shown: self.shown.own() };
+        (own.mark.is_some() || !own.shown.is_empty()).then_some(own)
     }
 }
 

@@ -18,8 +18,8 @@
 //! | without positions, with the same or an older commit time | older: null |
 //! | without positions and times, delivered later in the same partition | newer: gone |
 //!
-//! A partition that is new (a rotated file, another partition of a topic) begins with what the others of its source have
-//! shown, as far as positions or times can be compared.
+//! A partition begins with what the others of its source have shown too (a rotated file, another partition of a topic), as
+//! far as positions or times can be compared.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,8 @@ pub(super) struct Place {
     /// Commit time at the source, microseconds.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     time: Option<i64>,
-    /// Generation and offset: the order of delivery. `None` when the row came in another partition.
+    /// Generation and offset: the order of delivery. `None` when the row came in another partition; the log never holds
+    /// that.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     delivered: Option<(u32, u64)>,
 }
@@ -119,6 +120,11 @@ impl Shown {
     /// Takes in that the row at `place` is the first to show `columns`.
     pub fn show(&mut self, place: Place, columns: Vec<String>) {
         self.rows.push(First { place, columns });
+    }
+
+    /// Without what was taken over from other partitions.
+    pub fn own(&self) -> Self {
+        Self { rows: self.rows.iter().filter(|first| first.place.delivered.is_some()).cloned().collect() }
     }
 
     /// Takes over what another partition has shown.

@@ -2,7 +2,7 @@
 
 use loadtest::Shop;
 
-use super::{ends, redelivering, reprocessed};
+use super::{places, redelivering, reprocessed};
 use crate::exactly_once::world::{Partitions, Servers, World};
 use crate::support::s3::BUCKET;
 
@@ -29,7 +29,7 @@ async fn a_lake_of_kafka_is_built_anew_and_kafka_goes_on() {
     let report = reprocessed(&new.launch, &["--from-lake", &url]);
     assert_eq!(report["read"], records);
     found_nothing(&new, new.judge(&expected, records).await);
-    assert_eq!(ends(&old.lake.log().await), ends(&new.lake.log().await));
+    assert_eq!(places(&old.lake.log().await), places(&new.lake.log().await));
     let expected = sell(3_000);
     new.launch.run_until_caught_up().await;
     let unread = servers.unread(&new.lake.log().await);

@@ -9,7 +9,7 @@ use dataflow::lake::{Access, Draft, EpochWriter, Lake, Log};
 use dataflow::progress::{Advance, Generation, Partition, Position, Span};
 use serde_json::json;
 
-use super::{Case, ends, refused, reprocess, reprocessed, sound};
+use super::{Case, places, refused, reprocess, reprocessed, sound};
 use crate::support::process::Launch;
 
 const STREAM: &str = "shop.public.t";
@@ -147,7 +147,6 @@ async fn holes_claims_generations_and_halves_keep_their_places() {
     assert_eq!((report["read"].as_u64(), report["merged"].as_u64()), (Some(11), Some(1)));
     let (old, new) = (sound(&made.case, "old").await, sound(&made.case, "new").await);
     // No decoder made the old log, so it has no marks.
-    let places = |log| ends(log).into_iter().map(|(p, (to, generation, _))| (p, to, generation)).collect::<Vec<_>>();
     assert_eq!(places(&old), places(&new));
     let expected = [row(1, "t/0", 11, 0), row(3, "t/1", 512, 0), row(4, "t/0", 15, 2), row(6, "t/2", 29, 0)];
     assert_eq!(made.rows().await, expected, "the delete of 4 is of an older generation");
