@@ -19,6 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 const UPLOADS: usize = 8;
 /// Rows of all tables that wait for their row groups, as bytes in memory.
 const PENDING_BYTES: usize = 64 << 20;
+/// Columns that are written as rows come, which is quicker than waiting for a row group and costs memory for each.
+const STREAMED_COLUMNS: usize = 32;
 
 /// Writes the files of one attempt at an epoch. Nothing is in the lake before [`EpochWriter::finish`], and nothing
 /// counts before the manifest is committed.
@@ -75,7 +77,10 @@ impl EpochWriter {
             return Err(Error::new(ErrorKind::Table(table.clone()), what).help("rename the column in the topology"));
         }
         if !self.tables.contains_key(table) {
-            let writer = TableWriter::new(&changes.contract, form::properties(self.lake.settings.compression));
+            let taken: usize = self.tables.values().map(TableWriter::streamed_columns).sum();
+            let streamed = taken + changes.contract.output.columns.len() <= STREAMED_COLUMNS;
+            let properties = form::properties(self.lake.settings.compression);
+            let writer = TableWriter::new(&changes.contract, properties, streamed);
             self.tables.insert(table.clone(), writer);
         }
         let writer = self.tables.get_mut(table);

@@ -93,8 +93,10 @@ pub(super) struct FinishedTable {
 pub(super) struct TableWriter {
     properties: WriterProperties,
     open: Option<OpenFile>,
-    /// Rows that wait for the next row group. A column that is being written costs its compressor, about 0.7 MiB; so the
-    /// tables of an epoch are written one after the other, a row group at a time.
+    /// Whether rows are written as they come. A column that is being written costs its compressor, about 0.7 MiB, and its
+    /// dictionary; so most tables of an epoch are written one after the other, a row group at a time.
+    streamed: bool,
+    /// Rows that wait for the next row group.
     pending: Vec<RecordBatch>,
     pending_bytes: usize,
     layout: SchemaRef,
@@ -109,11 +111,13 @@ pub(super) struct TableWriter {
 }
 
 impl TableWriter {
-    /// A writer for the table of `contract`.
-    pub fn new(contract: &Arc<Contract>, properties: WriterProperties) -> Self {
+    /// A writer for the table of `contract`. `streamed`: rows are written as they come, and do not wait for
+    /// [`TableWriter::write_group`].
+    pub fn new(contract: &Arc<Contract>, properties: WriterProperties, streamed: bool) -> Self {
         Self {
             properties,
             open: None,
+            streamed,
             pending: Vec::new(),
             pending_bytes: 0,
             layout: form::layout(&contract.output, false),
@@ -140,8 +144,12 @@ impl TableWriter {
             } else {
                 form::encode(&form::slice(changes, at, len), &self.layout)?
             };
-            self.pending_bytes += batch.get_array_memory_size();
-            self.pending.push(batch);
+            if self.streamed {
+                self.file()?.write(&batch)?;
+            } else {
+                self.pending_bytes += batch.get_array_memory_size();
+                self.pending.push(batch);
+            }
             at += len;
         }
         self.keys.observe(changes)?;
@@ -163,17 +171,25 @@ impl TableWriter {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => OpenFile::begin(Arc::clone(&self.layout), self.properties.clone())?,
-        };
         self.pending_bytes = 0;
-        for batch in self.pending.drain(..) {
+        let pending = std::mem::take(&mut self.pending);
+        let open = self.file()?;
+        for batch in pending {
             open.write(&batch)?;
         }
-        open.end_group()?;
-        self.open = Some(open);
-        Ok(())
+        open.end_group()
+    }
+
+    /// The columns that are written as rows come.
+    pub fn streamed_columns(&self) -> usize {
+        if self.streamed { self.layout.fields().len() } else { 0 }
+    }
+
+    fn file(&mut self) -> Result<&mut OpenFile> {
+        if self.open.is_none() {
+            self.open = Some(OpenFile::begin(Arc::clone(&self.layout), self.properties.clone())?);
+        }
+        self.open.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "no open file"))
     }
 
     fn follow(&mut self, contract: &Arc<Contract>, moves: bool) -> Result<()> {
