@@ -18,8 +18,9 @@
 //! | [`batch`] | raw records, columnar changes, rejects |
 //! | [`epoch`] | manifest, account, load unit |
 //! | [`config`] | the topology: types, reading, checking |
-//! | [`source`] | Kafka, files |
-//! | [`decode`] | Debezium JSON to columns |
+//! | [`wire`] | pgoutput: bytes to messages |
+//! | [`source`] | Kafka, PostgreSQL, files |
+//! | [`decode`] | Debezium JSON, pgoutput to columns |
 //! | [`operator`] | validate, mask, compute, filter, rename, drop |
 //! | [`lake`] | object store, Parquet, the log, quarantine, sweep |
 //! | [`warehouse`] | SQLite, PostgreSQL |
@@ -58,3 +59,4 @@ pub mod progress;
 pub mod source;
 pub mod telemetry;
 pub mod warehouse;
+pub mod wire;
