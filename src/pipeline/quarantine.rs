@@ -205,6 +205,7 @@ fn stream_of(loaded: &Loaded, entry: &StoredReject) -> Option<String> {
     }
     match topology.sources.get(&*entry.reject.partition.source)? {
         SourceConfig::Kafka(_) => entry.reject.partition.name.split('#').next().map(str::to_owned),
+        SourceConfig::Postgres(_) => None,
         SourceConfig::File(file) => file.stream.clone(),
     }
 }

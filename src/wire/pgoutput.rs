@@ -468,11 +468,11 @@ impl InsertWriter {
 }
 
 /// A truncate as the server would write it.
-pub fn truncate_message(relation: u32) -> Vec<u8> {
+pub fn truncate_message(relations: &[u32]) -> Vec<u8> {
     let mut bytes = vec![b'T'];
-    bytes.extend(1u32.to_be_bytes());
+    bytes.extend((relations.len() as u32).to_be_bytes());
     bytes.push(0);
-    bytes.extend(relation.to_be_bytes());
+    relations.iter().for_each(|relation| bytes.extend(relation.to_be_bytes()));
     bytes
 }
 
@@ -544,7 +544,7 @@ mod tests {
         let truncate = message(b'T', &[&2u32.to_be_bytes(), &[3], &7u32.to_be_bytes(), &8u32.to_be_bytes()]);
         let expected = Message::Truncate { xid: None, relations: vec![7, 8], cascade: true, restart_identity: true };
         assert_eq!(parse(&truncate, false), Ok(expected));
-        assert!(matches!(parse(&truncate_message(7), false), Ok(Message::Truncate { relations, .. }) if relations == [7]));
+        assert!(matches!(parse(&truncate_message(&[7]), false), Ok(Message::Truncate { relations, .. }) if relations == [7]));
         let logical = message(b'M', &[&[1], &4u64.to_be_bytes(), b"p\0", &2u32.to_be_bytes(), b"ab"]);
         let expected = Message::Logical { xid: None, transactional: true, lsn: Lsn(4), prefix: "p", content: b"ab" };
         assert_eq!(parse(&logical, false), Ok(expected));

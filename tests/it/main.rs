@@ -13,4 +13,6 @@ mod kafka;
 mod lake;
 mod layers;
 mod operator;
+#[cfg(feature = "postgres")]
+mod postgres_source;
 mod warehouse;
