@@ -169,8 +169,17 @@ async fn types(connection: &mut Connection, columns: &[Bare]) -> Result<HashMap<
     Ok(rows.iter().map(|row| (row.text(0).parse().unwrap_or(0), shape(row))).collect())
 }
 
-/// Where the log's end is.
+/// Where the log ends, as far as it is on disk.
 pub(super) async fn log_end(connection: &mut Connection) -> Result<Lsn, Trouble> {
-    let rows = connection.query("SELECT pg_current_wal_flush_lsn()").await?;
+    lsn(connection, "SELECT pg_current_wal_flush_lsn()").await
+}
+
+/// Writes a message into the log: its place. What was committed before it stands before it, and is on disk.
+pub(super) async fn heartbeat(connection: &mut Connection) -> Result<Lsn, Trouble> {
+    lsn(connection, "SELECT pg_logical_emit_message(true, 'dataflow', 'heartbeat')").await
+}
+
+async fn lsn(connection: &mut Connection, sql: &str) -> Result<Lsn, Trouble> {
+    let rows = connection.query(sql).await?;
     Ok(rows.first().and_then(|row| row.text(0).parse().ok()).unwrap_or_default())
 }

@@ -177,6 +177,8 @@ impl Connection {
             ("bytea_output", "hex"),
             ("extra_float_digits", "3"),
             ("statement_timeout", "0"),
+            // A heartbeat takes what was committed before it to disk, where it can be read.
+            ("synchronous_commit", "on"),
             ("idle_in_transaction_session_timeout", "0"),
         ];
         if purpose == Purpose::Replication {

@@ -35,6 +35,7 @@ mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
@@ -54,6 +55,8 @@ use crate::wire::pgoutput::Lsn;
 
 /// Pieces (of about 1 MiB) between the task that reads and whoever asks.
 const PIECES: usize = 4;
+/// How long a release waits until the server has been told; nothing is lost when that is not enough.
+const TELL_WAIT: Duration = Duration::from_millis(500);
 
 /// A PostgreSQL server.
 pub struct Postgres {
@@ -78,6 +81,7 @@ pub struct Postgres {
     inside: bool,
     behind: u64,
     confirmed: watch::Sender<Lsn>,
+    told: watch::Sender<Lsn>,
     worker: Option<Worker>,
 }
 
@@ -141,7 +145,7 @@ impl Postgres {
         setup::publication(&mut opening.connection, &wanted, &found).await?;
         let standing = progress.get(&partition);
         let (mut beginning, generation) = opening.begin(standing, &mut replication).await?;
-        beginning.keep(&tables);
+        beginning.fit(&tables, config.snapshot.mode == PostgresSnapshotMode::Initial);
         let confirmed = standing.map(|standing| Place::parse(&standing.position)).transpose()?;
         let opened = standing.map(|standing| standing.position.clone());
         Ok(Self {
@@ -152,6 +156,7 @@ impl Postgres {
             confirmed: watch::Sender::new(confirmed.map_or(Lsn(0), |place| place.lsn)),
             at: opened.clone().unwrap_or_else(|| beginning.position()),
             opened,
+            told: watch::Sender::new(Lsn(0)),
             inside: false,
             behind: 0,
             worker: None,
@@ -177,6 +182,7 @@ impl Postgres {
             tables: self.tables.clone(),
             heartbeat: self.config.heartbeat.0,
             confirmed: self.confirmed.subscribe(),
+            told: self.told.clone(),
         };
         Worker { items, task: tokio::spawn(worker::run(job, self.handed.clone(), out)) }
     }
@@ -270,13 +276,9 @@ impl Opening<'_> {
         setup::make_slot(&mut self.connection, self.wanted).await
     }
 
-    /// A place whose tables are not read yet, or never will be.
+    /// A place whose tables are not read yet.
     fn place(&self, lsn: Lsn, again: BTreeSet<String>) -> Place {
-        let tables = match self.config.snapshot.mode {
-            PostgresSnapshotMode::Initial => BTreeMap::new(),
-            PostgresSnapshotMode::Never => self.wanted.tables.iter().map(|table| (table.clone(), lsn)).collect(),
-        };
-        Place { lsn, timeline: self.server.timeline, within: None, tables, again }
+        Place { lsn, timeline: self.server.timeline, within: None, tables: BTreeMap::new(), again }
     }
 
     fn behind(&self, place: &Place) -> Error {
@@ -348,7 +350,12 @@ impl Source for Postgres {
     async fn release(&mut self, committed: &Progress) -> Result<()> {
         if let Some(standing) = committed.get(&self.partition) {
             let lsn = Place::parse(&standing.position)?.lsn;
-            self.confirmed.send_if_modified(|known| std::mem::replace(known, lsn.max(*known)) < lsn);
+            let newer = self.confirmed.send_if_modified(|known| std::mem::replace(known, lsn.max(*known)) < lsn);
+            if newer && self.worker.is_some() {
+                // The process may be about to end, and a server that was not told keeps its log for nothing.
+                let mut told = self.told.subscribe();
+                let _not_in_time = tokio::time::timeout(TELL_WAIT, told.wait_for(|told| *told >= lsn)).await;
+            }
         }
         Ok(())
     }
@@ -366,7 +373,7 @@ impl Source for Postgres {
             Some(standing) => {
                 self.at = standing.position.clone();
                 self.handed = Place::parse(&standing.position)?;
-                self.handed.keep(&self.tables);
+                self.handed.fit(&self.tables, self.config.snapshot.mode == PostgresSnapshotMode::Initial);
                 self.generation = self.generation.max(standing.generation);
                 self.claim = false;
             }

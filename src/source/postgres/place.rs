@@ -53,12 +53,16 @@ impl Place {
         })
     }
 
-    /// Makes it fit the tables that are captured now: one that was left out for a while is read again when it comes back.
-    pub fn keep(&mut self, captured: &[String]) {
+    /// Makes it fit the tables that are captured now: one that was left out for a while is read again when it comes back,
+    /// one that is new is read (`snapshot`), or counts from here on.
+    pub fn fit(&mut self, captured: &[String], snapshot: bool) {
         let gone: Vec<String> = self.tables.keys().filter(|table| !captured.contains(table)).cloned().collect();
         for table in gone {
             self.tables.remove(&table);
             self.again.insert(table);
+        }
+        for table in captured.iter().filter(|_| !snapshot) {
+            self.tables.entry(table.clone()).or_insert(self.lsn);
         }
     }
 }
@@ -74,9 +78,11 @@ mod tests {
         let tables = BTreeMap::from([("public.a".to_owned(), Lsn(7)), ("public.b".to_owned(), Lsn(8))]);
         let mut place = Place { lsn: Lsn(9), timeline: 1, within: Some(within), tables, again: BTreeSet::new() };
         assert_eq!(Place::parse(&place.position()).unwrap(), place);
-        place.keep(&["public.b".to_owned()]);
+        place.fit(&["public.b".to_owned()], true);
         assert_eq!(place.tables.keys().collect::<Vec<_>>(), ["public.b"]);
         assert!(place.again.contains("public.a"));
+        place.fit(&["public.b".to_owned(), "public.c".to_owned()], false);
+        assert_eq!(place.tables.get("public.c"), Some(&Lsn(9)));
         assert!(Place::parse(&Position::offset(7)).is_err());
     }
 }

@@ -41,8 +41,6 @@ const QUIET_EVERY: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(90);
 /// How often the slot is looked at.
 const LOOK_AT_SLOT: Duration = Duration::from_secs(10);
-/// The prefix of our own messages in the log.
-const HEARTBEAT_PREFIX: &str = "dataflow";
 
 /// A relation that the stream has announced.
 struct Known {
@@ -89,7 +87,11 @@ impl Stream {
     pub async fn open(job: Job, place: Place, out: mpsc::Sender<Result<Item>>) -> Result<Self> {
         let doing = format!("source {}: read slot {}", job.name, job.slot);
         let mut side = Connection::open(&job.settings, Purpose::Query).await?;
-        let target = catalog::log_end(&mut side).await.map_err(|trouble| trouble.error(&doing))?;
+        let target = match job.heartbeat.is_zero() {
+            true => catalog::log_end(&mut side).await,
+            false => catalog::heartbeat(&mut side).await,
+        };
+        let target = target.map_err(|trouble| trouble.error(&doing))?;
         let mut connection = setup::same_server(&job.settings, &job.name, &job.server).await?;
         check_slot(&job, &place, &mut side).await?;
         let messages = if job.server.version >= 140_000 { ", messages 'true'" } else { "" };
@@ -315,6 +317,10 @@ impl Stream {
             tokio::select! {
                 permit = out.reserve() => break permit.map_err(|_| unwanted())?,
                 _ = self.tick.tick() => self.tell().await?,
+                changed = self.job.confirmed.changed() => {
+                    changed.map_err(|_| unwanted())?;
+                    self.tell().await?;
+                }
             }
         };
         self.said_end = matches!(item, Item::CaughtUp);
@@ -339,10 +345,8 @@ impl Stream {
         let heartbeat = self.job.heartbeat;
         if !heartbeat.is_zero() && self.heartbeat.elapsed() >= heartbeat {
             self.heartbeat = Instant::now();
-            let sql = format!("SELECT pg_logical_emit_message(false, '{HEARTBEAT_PREFIX}', 'heartbeat')");
-            if let Err(trouble) = self.side.query(&sql).await {
-                return Err(trouble.error(format!("source {}: write a heartbeat", self.job.name)));
-            }
+            let doing = format!("source {}: write a heartbeat", self.job.name);
+            catalog::heartbeat(&mut self.side).await.map_err(|trouble| trouble.error(doing))?;
         }
         if self.looked.elapsed() >= LOOK_AT_SLOT {
             self.looked = Instant::now();
@@ -361,7 +365,9 @@ impl Stream {
         }
         status.extend(0i64.to_be_bytes());
         status.push(1);
-        self.connection.send_copy(&status).await.map_err(|trouble| self.broken(trouble))
+        self.connection.send_copy(&status).await.map_err(|trouble| self.broken(trouble))?;
+        self.job.told.send_replace(confirmed);
+        Ok(())
     }
 
     /// What the slot holds back, as metrics.

@@ -27,6 +27,8 @@ pub(super) struct Job {
     pub heartbeat: Duration,
     /// What may be acknowledged: the lake log holds everything before it.
     pub confirmed: watch::Receiver<Lsn>,
+    /// What the server has been told of it.
+    pub told: watch::Sender<Lsn>,
 }
 
 /// What the task found.
