@@ -117,11 +117,10 @@ async fn open_source(
             Ok(Box::new(crate::source::postgres::Postgres::open(name, postgres, name_of, streams, standings).await?))
         }
         #[cfg(not(feature = "postgres"))]
-        SourceConfig::Postgres(_) => Err(Error::new(
-            ErrorKind::Config,
-            format!("source {name}: this build has no PostgreSQL"),
-        )
-        .help("build with `--features postgres`")),
+        SourceConfig::Postgres(_) => {
+            Err(Error::new(ErrorKind::Config, format!("source {name}: this build has no PostgreSQL"))
+                .help("build with `--features postgres`"))
+        }
         #[cfg(feature = "kafka")]
         SourceConfig::Kafka(kafka) => {
             let inflight = topology.limits.inflight_bytes.0 as usize;

@@ -212,7 +212,9 @@ pub enum Malformed {
     Unknown(char),
     #[error("`{0}` is no kind of tuple or value")]
     Kind(char),
-    #[error("it is a message of a two-phase commit (`{0}`), which was not asked for: create the slot with two_phase off")]
+    #[error(
+        "it is a message of a two-phase commit (`{0}`), which was not asked for: create the slot with two_phase off"
+    )]
     TwoPhase(char),
 }
 
@@ -366,12 +368,7 @@ impl<'a> Bytes<'a> {
                 let count = self.u32()?;
                 let options = self.u8()?;
                 let relations = (0..count).map(|_| self.u32()).collect::<Result<_, _>>()?;
-                Ok(Message::Truncate {
-                    xid,
-                    relations,
-                    cascade: options & 1 != 0,
-                    restart_identity: options & 2 != 0,
-                })
+                Ok(Message::Truncate { xid, relations, cascade: options & 1 != 0, restart_identity: options & 2 != 0 })
             }
             _ => {
                 let (flags, lsn, prefix) = (self.u8()?, self.lsn()?, self.text()?);
@@ -544,7 +541,9 @@ mod tests {
         let truncate = message(b'T', &[&2u32.to_be_bytes(), &[3], &7u32.to_be_bytes(), &8u32.to_be_bytes()]);
         let expected = Message::Truncate { xid: None, relations: vec![7, 8], cascade: true, restart_identity: true };
         assert_eq!(parse(&truncate, false), Ok(expected));
-        assert!(matches!(parse(&truncate_message(&[7]), false), Ok(Message::Truncate { relations, .. }) if relations == [7]));
+        assert!(
+            matches!(parse(&truncate_message(&[7]), false), Ok(Message::Truncate { relations, .. }) if relations == [7])
+        );
         let logical = message(b'M', &[&[1], &4u64.to_be_bytes(), b"p\0", &2u32.to_be_bytes(), b"ab"]);
         let expected = Message::Logical { xid: None, transactional: true, lsn: Lsn(4), prefix: "p", content: b"ab" };
         assert_eq!(parse(&logical, false), Ok(expected));

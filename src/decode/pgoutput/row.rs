@@ -180,7 +180,8 @@ fn error(rows: &Rows, index: usize, shape: String, problem: Problem) -> RowError
 
 const INFINITE: Why = "it stands for infinity, which the column cannot hold; map it to a date or null at the source";
 const BEFORE_CHRIST: Why = "it lies before Christ, which warehouses do not hold alike; map it to a text at the source";
-const NOT_FINITE: Why = "it is NaN or infinity, which a decimal cannot hold; store it as double precision at the source";
+const NOT_FINITE: Why =
+    "it is NaN or infinity, which a decimal cannot hold; store it as double precision at the source";
 
 /// A value's text as what the builders take.
 #[inline]

@@ -133,7 +133,10 @@ impl Connection {
         let place = settings.place();
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, Self::try_open(settings, purpose)).await;
         opened.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::SourceUnavailable, format!("connect to {place}: no answer in {CONNECT_TIMEOUT:?}")))
+            Err(Error::new(
+                ErrorKind::SourceUnavailable,
+                format!("connect to {place}: no answer in {CONNECT_TIMEOUT:?}"),
+            ))
         })
     }
 

@@ -42,9 +42,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::connection::{Connection, Purpose};
-use self::place::Place;
+use self::place::{Captured, Place};
 use self::settings::Settings;
-use self::setup::{Server, Wanted};
+use self::setup::{Added, Server, Wanted};
 use self::worker::{Item, Job};
 use super::{Lag, Polled, Source};
 use crate::batch::{RawBatch, RawRecords};
@@ -66,7 +66,7 @@ pub struct Postgres {
     server: Server,
     slot: String,
     publication: String,
-    tables: Vec<String>,
+    captured: Captured,
     partition: Partition,
     generation: Generation,
     /// Where the source was opened: what the log says, and what that means for today's server and topology.
@@ -98,11 +98,14 @@ impl Drop for Worker {
 
 /// What the slot had for us is gone.
 fn lost(source: &str, slot: &str, why: &str) -> Error {
-    Error::new(ErrorKind::PositionLost, format!("source {source}: slot {slot} no longer has what must come next: {why}"))
-        .help(
-            "changes in between cannot be had any more. Write `snapshot: { on_lost_slot: snapshot_again }` into the source \
+    Error::new(
+        ErrorKind::PositionLost,
+        format!("source {source}: slot {slot} no longer has what must come next: {why}"),
+    )
+    .help(
+        "changes in between cannot be had any more. Write `snapshot: { on_lost_slot: snapshot_again }` into the source \
              to empty its tables and read them again, and take it out once they are there",
-        )
+    )
 }
 
 /// The default name of slot and publication.
@@ -125,6 +128,13 @@ impl Postgres {
         streams: &[String],
         standings: Arc<dyn Standings>,
     ) -> Result<Self> {
+        if streams.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("source {name}: no table of the topology reads from it"),
+            )
+            .help("write `from: <schema>.<table>` into a table, or leave the source out"));
+        }
         let settings = Settings::new(name, config)?;
         let slot = config.slot.clone().unwrap_or_else(|| default_name(topology, name));
         let publication = config.publication.clone().unwrap_or_else(|| default_name(topology, name));
@@ -142,10 +152,11 @@ impl Postgres {
             connection: Connection::open(&settings, Purpose::Query).await?,
         };
         let found = setup::check(&mut opening.connection, &wanted).await?;
-        setup::publication(&mut opening.connection, &wanted, &found).await?;
+        let added = setup::publication(&mut opening.connection, &wanted, &found).await?;
+        let captured: Captured = found.iter().map(|table| (table.name.clone(), table.id)).collect();
         let standing = progress.get(&partition);
-        let (mut beginning, generation) = opening.begin(standing, &mut replication).await?;
-        beginning.fit(&tables, config.snapshot.mode == PostgresSnapshotMode::Initial);
+        let (mut beginning, generation) = opening.begin(standing, &added, &mut replication).await?;
+        beginning.fit(&captured, config.snapshot.mode == PostgresSnapshotMode::Initial);
         let confirmed = standing.map(|standing| Place::parse(&standing.position)).transpose()?;
         let opened = standing.map(|standing| standing.position.clone());
         Ok(Self {
@@ -164,7 +175,7 @@ impl Postgres {
             server,
             slot,
             publication,
-            tables,
+            captured,
             partition,
             generation,
             beginning,
@@ -179,7 +190,7 @@ impl Postgres {
             server: self.server.clone(),
             publication: self.publication.clone(),
             slot: self.slot.clone(),
-            tables: self.tables.clone(),
+            captured: self.captured.clone(),
             heartbeat: self.config.heartbeat.0,
             confirmed: self.confirmed.subscribe(),
             told: self.told.clone(),
@@ -227,6 +238,7 @@ impl Opening<'_> {
     async fn begin(
         &mut self,
         standing: Option<&Standing>,
+        added: &Added,
         replication: &mut Connection,
     ) -> Result<(Place, Generation)> {
         let slot = setup::slot(&mut self.connection, self.wanted.source, self.wanted.slot).await?;
@@ -251,8 +263,12 @@ impl Opening<'_> {
             Some(slot) if slot.confirmed > place.lsn => {
                 (true, Some(format!("it begins at {} and the log stands at {}", slot.confirmed, place.lsn)))
             }
+            // What was written without it can never be decoded.
+            Some(_) if added.publication => (true, Some("its publication had been dropped".to_owned())),
             Some(_) => (true, None),
         };
+        // Without its place in the publication a table's changes were not for us.
+        added.tables.iter().for_each(|table| place.read_again(table.clone()));
         let Some(why) = why else {
             if self.server.end < place.lsn {
                 return Err(self.behind(&place));
@@ -262,7 +278,11 @@ impl Opening<'_> {
         if self.config.snapshot.on_lost_slot == OnLostSlot::Halt {
             return Err(lost(self.wanted.source, self.wanted.slot, &why));
         }
-        tracing::warn!(source = self.wanted.source, "slot {} was lost ({why}); all tables are read again", self.wanted.slot);
+        tracing::warn!(
+            source = self.wanted.source,
+            "slot {} was lost ({why}); all tables are read again",
+            self.wanted.slot
+        );
         let lsn = self.new_slot(there).await?;
         let mut again = place.again;
         again.extend(place.tables.into_keys());
@@ -373,7 +393,7 @@ impl Source for Postgres {
             Some(standing) => {
                 self.at = standing.position.clone();
                 self.handed = Place::parse(&standing.position)?;
-                self.handed.fit(&self.tables, self.config.snapshot.mode == PostgresSnapshotMode::Initial);
+                self.handed.fit(&self.captured, self.config.snapshot.mode == PostgresSnapshotMode::Initial);
                 self.generation = self.generation.max(standing.generation);
                 self.claim = false;
             }

@@ -68,7 +68,8 @@ pub(super) async fn identify(settings: &Settings) -> Result<(Server, Connection)
     })?;
     let failed = |trouble: Trouble| trouble.error(format!("ask {} who it is", settings.place()));
     let rows = connection.query("IDENTIFY_SYSTEM").await.map_err(failed)?;
-    let row = rows.first().ok_or_else(|| Error::new(ErrorKind::SourceUnavailable, "the server does not say who it is"))?;
+    let row =
+        rows.first().ok_or_else(|| Error::new(ErrorKind::SourceUnavailable, "the server does not say who it is"))?;
     let (system, timeline) = (row.text(0).to_owned(), row.text(1).parse().unwrap_or(0));
     let end = row.text(2).parse().unwrap_or_default();
     let failed = |trouble: Trouble| trouble.error(format!("ask {} for its version", settings.place()));
@@ -88,7 +89,10 @@ pub(super) async fn check(connection: &mut Connection, wanted: &Wanted<'_>) -> R
     let level = rows.first().map(|row| row.text(0).to_owned()).unwrap_or_default();
     if level != "logical" {
         return Err(refused(
-            format!("source {}: the server's wal_level is `{level}`; changes can be read when it is `logical`", wanted.source),
+            format!(
+                "source {}: the server's wal_level is `{level}`; changes can be read when it is `logical`",
+                wanted.source
+            ),
             "ALTER SYSTEM SET wal_level = logical; -- then restart the server",
         ));
     }
@@ -121,10 +125,20 @@ fn check_table(table: &CatalogTable, wanted: &Wanted<'_>) -> Result<()> {
                  and deletes of it would fail",
                 table.name
             ),
-            &format!("ALTER TABLE {name} ADD PRIMARY KEY (…);  -- or, with a `key:` in the topology:\n    ALTER TABLE {name} REPLICA IDENTITY FULL;"),
+            &format!(
+                "ALTER TABLE {name} ADD PRIMARY KEY (…);  -- or, with a `key:` in the topology:\n    ALTER TABLE {name} REPLICA IDENTITY FULL;"
+            ),
         ));
     }
     Ok(())
+}
+
+/// What had to be added to the publication: changes before that were not for us.
+#[derive(Debug, Default)]
+pub(super) struct Added {
+    /// It was not there at all.
+    pub publication: bool,
+    pub tables: Vec<String>,
 }
 
 /// Makes sure that the publication shows all changes of the tables.
@@ -132,11 +146,11 @@ pub(super) async fn publication(
     connection: &mut Connection,
     wanted: &Wanted<'_>,
     tables: &[CatalogTable],
-) -> Result<()> {
+) -> Result<Added> {
     let failed = |trouble: Trouble| trouble.error(format!("look at publication {}", wanted.publication));
     let name = identifier(wanted.publication);
     let sql = format!(
-        "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication WHERE pubname = {}",
+        "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot FROM pg_publication WHERE pubname = {}",
         literal(wanted.publication)
     );
     let rows = connection.query(&sql).await.map_err(failed)?;
@@ -144,7 +158,8 @@ pub(super) async fn publication(
     let Some(row) = rows.first() else {
         let sql =
             format!("CREATE PUBLICATION {name} FOR TABLE {} WITH (publish_via_partition_root = true);", all.join(", "));
-        return make(connection, wanted, "make the publication", &sql).await;
+        make(connection, wanted, "make the publication", &sql).await?;
+        return Ok(Added { publication: true, tables: Vec::new() });
     };
     if !row.is(0) {
         return Err(refused(
@@ -158,18 +173,22 @@ pub(super) async fn publication(
     );
     let rows = connection.query(&sql).await.map_err(failed)?;
     let shown = |table: &CatalogTable| rows.iter().any(|row| row.text(0) == table.name);
-    if let Some(hidden) = tables.iter().find(|table| table.partitioned && !shown(table)) {
+    if let Some(hidden) = tables.iter().find(|table| table.partitioned && !row.is(1)) {
         return Err(refused(
-            format!("source {}: the publication {name} shows the partitions of {} one by one", wanted.source, hidden.name),
+            format!(
+                "source {}: the publication {name} shows the partitions of {} one by one",
+                wanted.source, hidden.name
+            ),
             &format!("ALTER PUBLICATION {name} SET (publish_via_partition_root = true);"),
         ));
     }
-    let missing: Vec<&str> = tables.iter().filter(|t| !shown(t)).map(|t| t.sql_name.as_str()).collect();
-    if missing.is_empty() {
-        return Ok(());
+    let missing: Vec<&CatalogTable> = tables.iter().filter(|table| !shown(table)).collect();
+    if !missing.is_empty() {
+        let list: Vec<&str> = missing.iter().map(|table| table.sql_name.as_str()).collect();
+        let sql = format!("ALTER PUBLICATION {name} ADD TABLE {};", list.join(", "));
+        make(connection, wanted, "add tables to the publication", &sql).await?;
     }
-    let sql = format!("ALTER PUBLICATION {name} ADD TABLE {};", missing.join(", "));
-    make(connection, wanted, "add tables to the publication", &sql).await
+    Ok(Added { publication: false, tables: missing.into_iter().map(|table| table.name.clone()).collect() })
 }
 
 async fn make(connection: &mut Connection, wanted: &Wanted<'_>, doing: &str, sql: &str) -> Result<()> {
@@ -222,7 +241,9 @@ pub(super) async fn make_slot(connection: &mut Connection, wanted: &Wanted<'_>) 
         let doing = format!("source {}: make the slot {}", wanted.source, wanted.slot);
         match trouble.code() {
             "42501" => refused(doing, &sql),
-            "53400" => trouble.error(doing).help("raise max_replication_slots and restart the server, or drop a slot that nobody reads"),
+            "53400" => trouble
+                .error(doing)
+                .help("raise max_replication_slots and restart the server, or drop a slot that nobody reads"),
             _ => trouble.error(doing),
         }
     })?;

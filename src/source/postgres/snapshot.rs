@@ -7,14 +7,12 @@
 //! A table whose reading was broken off is emptied and read again under a new snapshot: rows that were deleted in
 //! between would otherwise stay for ever.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::catalog::{self, CatalogTable};
 use super::connection::{Connection, Purpose, Trouble, identifier, literal};
-use super::place::Place;
+use super::place::{Place, Taken};
 use super::setup;
 use super::worker::{Item, Job, Piece};
 use crate::batch::RawRecords;
@@ -36,19 +34,21 @@ struct Exported {
 
 /// Reads the tables that `place` lacks, and brings it up to date.
 pub(super) async fn read(job: &Job, place: &mut Place, out: &mpsc::Sender<Result<Item>>) -> Result<()> {
-    let missing: BTreeSet<&String> = job.tables.iter().filter(|table| !place.tables.contains_key(*table)).collect();
-    if missing.is_empty() {
+    let names: Vec<String> = job.captured.keys().filter(|table| !place.tables.contains_key(*table)).cloned().collect();
+    if names.is_empty() {
         return Ok(());
     }
     let exported = export(job).await?;
     let doing = || format!("source {}: read the rows that are there", job.name);
     let mut connection = Connection::open(&job.settings, Purpose::Query).await?;
     begin(&mut connection, &exported).await.map_err(|trouble| trouble.error(doing()))?;
-    let names: Vec<String> = missing.into_iter().cloned().collect();
     let tables = catalog::tables(&mut connection, &names).await.map_err(|trouble| trouble.error(doing()))?;
     for name in &names {
-        let Some(table) = tables.iter().find(|table| table.name == *name) else {
-            return Err(Error::new(ErrorKind::SourceUnavailable, doing()).because(format!("{name} is not there any more")));
+        let captured = job.captured.get(name).copied();
+        let Some(table) = tables.iter().find(|table| table.name == *name && Some(table.id) == captured) else {
+            return Err(Error::new(ErrorKind::SourceRefused, doing())
+                .because(format!("{name} has been dropped or made again since this process began"))
+                .help("start the process again"));
         };
         let mut reading = TableReading { job, table, lsn: exported.lsn, out, rows: 0, time_us: 0 };
         reading.run(&mut connection, place).await?;
@@ -62,11 +62,14 @@ async fn export(job: &Job) -> Result<Exported> {
     let name = identifier(&format!("dataflow_snapshot_{}", uuid::Uuid::new_v4().simple()));
     let sql = format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
     let rows = connection.query(&sql).await.map_err(|trouble| match trouble.code() {
-        "53400" => trouble.error(&doing).help("a snapshot needs a second slot for a while: raise max_replication_slots"),
+        "53400" => {
+            trouble.error(&doing).help("a snapshot needs a second slot for a while: raise max_replication_slots")
+        }
         _ => trouble.error(&doing),
     })?;
     let row = rows.first().ok_or_else(|| Error::new(ErrorKind::SourceUnavailable, &doing))?;
-    let lsn = row.text(1).parse().map_err(|error: String| Error::new(ErrorKind::SourceUnavailable, doing).because(error))?;
+    let lsn =
+        row.text(1).parse().map_err(|error: String| Error::new(ErrorKind::SourceUnavailable, doing).because(error))?;
     Ok(Exported { name: row.text(2).to_owned(), lsn, _connection: connection })
 }
 
@@ -90,11 +93,17 @@ impl TableReading<'_> {
     async fn run(&mut self, connection: &mut Connection, place: &mut Place) -> Result<()> {
         let doing = format!("source {}: read the rows of {}", self.job.name, self.table.name);
         let failed = |trouble: Trouble| trouble.error(&doing);
-        tracing::info!(source = &*self.job.name, table = self.table.name, rows = self.table.estimate, "reading the rows that are there");
+        tracing::info!(
+            source = &*self.job.name,
+            table = self.table.name,
+            rows = self.table.estimate,
+            "reading the rows that are there"
+        );
         let now = connection.query("SELECT (extract(epoch FROM now()) * 1000000)::bigint").await.map_err(failed)?;
         self.time_us = now.first().and_then(|row| row.text(0).parse().ok()).unwrap_or(crate::batch::NO_TIME);
         let publication = &self.job.publication;
-        let shape = catalog::published(connection, self.table, publication, self.job.server.version).await.map_err(failed)?;
+        let shape =
+            catalog::published(connection, self.table, publication, self.job.server.version).await.map_err(failed)?;
         let mut records = RawRecords::default();
         super::worker::push_shape(&mut records, self.lsn, (0, 0), self.time_us, &shape);
         if place.again.contains(&self.table.name) {
@@ -112,7 +121,7 @@ impl TableReading<'_> {
             }
         }
         place.again.remove(&self.table.name);
-        place.tables.insert(self.table.name.clone(), self.lsn);
+        place.tables.insert(self.table.name.clone(), Taken { id: self.table.id, from: self.lsn });
         self.hand_out(records, place).await?;
         tracing::info!(source = &*self.job.name, table = self.table.name, rows = self.rows, lsn = %self.lsn, "the rows that are there were read");
         Ok(())
@@ -143,14 +152,24 @@ impl TableReading<'_> {
         if writer.columns() != columns {
             return Err(Error::new(
                 ErrorKind::Internal,
-                format!("read {}: a row has {} values where {columns} were asked for", self.table.name, writer.columns()),
+                format!(
+                    "read {}: a row has {} values where {columns} were asked for",
+                    self.table.name,
+                    writer.columns()
+                ),
             ));
         }
         self.rows += 1;
         let ordinal = u32::try_from(self.rows).unwrap_or(u32::MAX);
         records.push_within(self.lsn.0, (0, ordinal), self.time_us, None, Some(writer.finish()));
         if self.rows.is_multiple_of(SAY_EVERY_ROWS) {
-            tracing::info!(source = &*self.job.name, table = self.table.name, rows = self.rows, of = self.table.estimate, "reading the rows that are there");
+            tracing::info!(
+                source = &*self.job.name,
+                table = self.table.name,
+                rows = self.rows,
+                of = self.table.estimate,
+                "reading the rows that are there"
+            );
         }
         Ok(())
     }

@@ -221,7 +221,8 @@ impl Stream {
             }
             Message::Relation(relation) => {
                 let name = format!("{}.{}", relation.schema, relation.name);
-                let from = self.place.tables.get(&name).copied();
+                let from = self.place.tables.get(&name).filter(|taken| taken.id == relation.id).map(|taken| taken.from);
+                self.refuse_renamed(relation.id, &name)?;
                 self.relations.insert(relation.id, Known { from });
                 if from.is_some() {
                     let shape = catalog::announced(&mut self.side, &relation).await.map_err(|trouble| {
@@ -251,6 +252,18 @@ impl Stream {
             }
         }
         Ok(())
+    }
+
+    /// A captured table under another name would be taken for one that nobody wants.
+    fn refuse_renamed(&self, id: u32, name: &str) -> Result<()> {
+        let Some((known, _)) = self.place.tables.iter().find(|(known, taken)| taken.id == id && *known != name) else {
+            return Ok(());
+        };
+        Err(Error::new(
+            ErrorKind::SourceRefused,
+            format!("source {}: the table {known} is called {name} now", self.job.name),
+        )
+        .help("rename it back, or let the topology read it under its new name (`from:`): it is then read anew"))
     }
 
     /// The open transaction's commit record, time and last change.
@@ -397,7 +410,11 @@ impl Stream {
             metrics::gauge!(telemetry::SLOT_STATUS, "source" => source.clone(), "status" => status).set(is);
         }
         if row.text(2) == "unreserved" {
-            tracing::warn!(source, "the server is about to remove log that slot {} still needs (max_slot_wal_keep_size)", self.job.slot);
+            tracing::warn!(
+                source,
+                "the server is about to remove log that slot {} still needs (max_slot_wal_keep_size)",
+                self.job.slot
+            );
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::place::Place;
+use super::place::{Captured, Place};
 use super::settings::Settings;
 use super::setup::Server;
 use super::snapshot;
@@ -22,8 +22,7 @@ pub(super) struct Job {
     pub server: Server,
     pub publication: String,
     pub slot: String,
-    /// `<schema>.<table>`
-    pub tables: Vec<String>,
+    pub captured: Captured,
     pub heartbeat: Duration,
     /// What may be acknowledged: the lake log holds everything before it.
     pub confirmed: watch::Receiver<Lsn>,
