@@ -17,6 +17,8 @@
 //! * A change whose place inside the log is 0 is a row of a snapshot.
 
 mod row;
+#[cfg(test)]
+mod tests;
 mod text;
 mod types;
 
