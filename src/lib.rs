@@ -39,9 +39,9 @@
 //!
 //! # What is absent
 //!
-//! No per-row maps of values: data is Arrow from the decoder on. No SQL outside `warehouse`. No clock and no I/O in
-//! operators and fold. No state in ingest that the log does not have. Modules import only layers below them
-//! (`tests/it/layers.rs`).
+//! No per-row maps of values: data is Arrow from the decoder on. No SQL outside `warehouse`, but for what a database
+//! source asks its own server. No clock and no I/O in operators and fold. No state in ingest that the log does not have.
+//! Modules import only layers below them (`tests/it/layers.rs`).
 
 pub mod admin;
 pub mod batch;

@@ -302,17 +302,7 @@ impl Opening<'_> {
     }
 
     fn behind(&self, place: &Place) -> Error {
-        Error::new(
-            ErrorKind::PositionLost,
-            format!(
-                "source {}: the server's log ends at {} and ours already stands at {}",
-                self.wanted.source, self.server.end, place.lsn
-            ),
-        )
-        .help(
-            "the database was put back to an earlier state. Give the source another name in the topology: its tables are \
-             then read anew",
-        )
+        setup::put_back(self.wanted.source, self.server, place.lsn)
     }
 
     /// The server is on another timeline: the place must be one that both have.

@@ -43,11 +43,23 @@ pub(super) struct Wanted<'a> {
     pub tables: &'a [String],
 }
 
+/// The server's log ends before what was read of it.
+pub(super) fn put_back(source: &str, server: &Server, read: Lsn) -> Error {
+    Error::new(
+        ErrorKind::PositionLost,
+        format!("source {source}: the server's log ends at {} and ours already stands at {read}", server.end),
+    )
+    .help(
+        "the database was put back to an earlier state. Give the source another name in the topology: its tables are then \
+         read anew",
+    )
+}
+
 /// A connection that replicates, when the server is still the one that it was.
-pub(super) async fn same_server(settings: &Settings, source: &str, known: &Server) -> Result<Connection> {
+pub(super) async fn same_server(settings: &Settings, source: &str, known: &Server) -> Result<(Server, Connection)> {
     let (server, connection) = identify(settings).await?;
     if server.system == known.system && server.timeline == known.timeline {
-        return Ok(connection);
+        return Ok((server, connection));
     }
     let what = if server.system == known.system { "was promoted" } else { "is another one" };
     Err(Error::new(

@@ -58,7 +58,7 @@ pub(super) async fn read(job: &Job, place: &mut Place, out: &mpsc::Sender<Result
 
 async fn export(job: &Job) -> Result<Exported> {
     let doing = format!("source {}: export a snapshot", job.name);
-    let mut connection = setup::same_server(&job.settings, &job.name, &job.server).await?;
+    let (_, mut connection) = setup::same_server(&job.settings, &job.name, &job.server).await?;
     let name = identifier(&format!("dataflow_snapshot_{}", uuid::Uuid::new_v4().simple()));
     let sql = format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
     let rows = connection.query(&sql).await.map_err(|trouble| match trouble.code() {

@@ -92,7 +92,10 @@ impl Stream {
             false => catalog::heartbeat(&mut side).await,
         };
         let target = target.map_err(|trouble| trouble.error(&doing))?;
-        let mut connection = setup::same_server(&job.settings, &job.name, &job.server).await?;
+        let (server, mut connection) = setup::same_server(&job.settings, &job.name, &job.server).await?;
+        if server.end < place.lsn {
+            return Err(setup::put_back(&job.name, &server, place.lsn));
+        }
         check_slot(&job, &place, &mut side).await?;
         let messages = if job.server.version >= 140_000 { ", messages 'true'" } else { "" };
         let sql = format!(
