@@ -117,7 +117,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("    kind: kafka\n", "    kind: kafak\n", &["5:11 unknown kind `kafak` | did you mean `kafka`?"]),
-    ("    kind: kafka\n", "", &["4:3 `kind` is missing | known are: `kafka`, `file`"]),
+    ("    kind: kafka\n", "", &["4:3 `kind` is missing | known are: `kafka`, `postgres`, `file`"]),
     (
         "    brokers: broker-1:9092\n",
         "    brokers: broker-1\n    broker: x\n",
