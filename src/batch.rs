@@ -36,6 +36,8 @@ const NULL: Slice = Slice { start: u32::MAX, len: 0 };
 #[derive(Debug, Clone)]
 struct RawRow {
     offset: u64,
+    minor: u64,
+    ordinal: u32,
     timestamp_us: i64,
     key: Slice,
     value: Slice,
@@ -64,10 +66,24 @@ impl RawRecords {
     /// Appends a record. `offset` is its place in the partition (Kafka offset, byte offset); `timestamp_us` is the
     /// transport's time in microseconds since 1970 or [`NO_TIME`].
     pub fn push(&mut self, offset: u64, timestamp_us: i64, key: Option<&[u8]>, value: Option<&[u8]>) {
+        self.push_within(offset, (0, 0), timestamp_us, key, value);
+    }
+
+    /// Appends one of several records that share an offset (a commit's LSN, a binary log file); `within` says where in it:
+    /// what becomes [`Seq::minor`] and [`Seq::ordinal`].
+    pub fn push_within(
+        &mut self,
+        offset: u64,
+        within: (u64, u32),
+        timestamp_us: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) {
         let key = self.store(key);
         let value = self.store(value);
         let at = self.headers.len() as u32;
-        self.rows.push(RawRow { offset, timestamp_us, key, value, headers: at..at });
+        let (minor, ordinal) = within;
+        self.rows.push(RawRow { offset, minor, ordinal, timestamp_us, key, value, headers: at..at });
     }
 
     /// Adds a header to the record that was pushed last.
@@ -115,6 +131,13 @@ impl RawRecords {
         self.rows.binary_search_by_key(&offset, |r| r.offset).ok().and_then(|index| self.get(index))
     }
 
+    /// The record that became the row of that order, by binary search.
+    pub fn at(&self, seq: &Seq) -> Option<RawRecord<'_>> {
+        let place = |row: &RawRow| (row.offset, row.minor, row.ordinal);
+        let wanted = (seq.major, seq.minor, seq.ordinal);
+        self.rows.binary_search_by_key(&wanted, place).ok().and_then(|index| self.get(index))
+    }
+
     /// All records in delivery order.
     pub fn iter(&self) -> impl Iterator<Item = RawRecord<'_>> {
         self.rows.iter().map(|row| RawRecord { owner: self, row })
@@ -125,6 +148,11 @@ impl<'a> RawRecord<'a> {
     /// Its place in the partition.
     pub fn offset(&self) -> u64 {
         self.row.offset
+    }
+
+    /// Its place among the records of the same offset.
+    pub fn within(&self) -> (u64, u32) {
+        (self.row.minor, self.row.ordinal)
     }
 
     /// The transport's time, microseconds since 1970, or [`NO_TIME`].

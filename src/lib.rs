@@ -18,8 +18,9 @@
 //! | [`batch`] | raw records, columnar changes, rejects |
 //! | [`epoch`] | manifest, account, load unit |
 //! | [`config`] | the topology: types, reading, checking |
-//! | [`source`] | Kafka, files |
-//! | [`decode`] | Debezium JSON to columns |
+//! | [`wire`] | pgoutput: bytes to messages |
+//! | [`source`] | Kafka, PostgreSQL, files |
+//! | [`decode`] | Debezium JSON, pgoutput to columns |
 //! | [`operator`] | validate, mask, compute, filter, rename, drop |
 //! | [`lake`] | object store, Parquet, the log, quarantine, sweep |
 //! | [`warehouse`] | SQLite, PostgreSQL |
@@ -38,9 +39,9 @@
 //!
 //! # What is absent
 //!
-//! No per-row maps of values: data is Arrow from the decoder on. No SQL outside `warehouse`. No clock and no I/O in
-//! operators and fold. No state in ingest that the log does not have. Modules import only layers below them
-//! (`tests/it/layers.rs`).
+//! No per-row maps of values: data is Arrow from the decoder on. No SQL outside `warehouse`, but for what a database
+//! source asks its own server. No clock and no I/O in operators and fold. No state in ingest that the log does not have.
+//! Modules import only layers below them (`tests/it/layers.rs`).
 
 pub mod admin;
 pub mod batch;
@@ -58,3 +59,4 @@ pub mod progress;
 pub mod source;
 pub mod telemetry;
 pub mod warehouse;
+pub mod wire;

@@ -49,6 +49,14 @@ pub const WAREHOUSE_EPOCH: &str = "dataflow_warehouse_epoch";
 pub const INFLIGHT_BYTES: &str = "dataflow_inflight_bytes";
 /// 1 while the table is parked or paused, gauge, labels `table`, `why`.
 pub const TABLE_STOPPED: &str = "dataflow_table_stopped";
+/// Log that a replication slot makes its server keep, gauge, labels `source`.
+pub const SLOT_RETAINED_BYTES: &str = "dataflow_slot_retained_bytes";
+/// Log that the server may still write before the slot is lost (absent without a limit), gauge, labels `source`.
+pub const SLOT_SAFE_BYTES: &str = "dataflow_slot_safe_bytes";
+/// Log between what was acknowledged and the server's end, gauge, labels `source`.
+pub const SLOT_BEHIND_BYTES: &str = "dataflow_slot_behind_bytes";
+/// 1 for the slot's `wal_status`, gauge, labels `source`, `status` (`reserved`, `extended`, `unreserved`, `lost`).
+pub const SLOT_STATUS: &str = "dataflow_slot_status";
 /// 1, labels `version`, `log`.
 pub const BUILD_INFO: &str = "dataflow_build_info";
 
@@ -95,6 +103,10 @@ pub fn describe() {
     describe_gauge!(WAREHOUSE_EPOCH, Unit::Count, "The newest epoch in the warehouse");
     describe_gauge!(INFLIGHT_BYTES, Unit::Bytes, "Bytes read and held but not yet sealed");
     describe_gauge!(TABLE_STOPPED, Unit::Count, "1 while the table is parked or paused");
+    describe_gauge!(SLOT_RETAINED_BYTES, Unit::Bytes, "Log that a replication slot makes its server keep");
+    describe_gauge!(SLOT_SAFE_BYTES, Unit::Bytes, "Log that may still be written before the slot is lost");
+    describe_gauge!(SLOT_BEHIND_BYTES, Unit::Bytes, "Log between what was acknowledged and the server's end");
+    describe_gauge!(SLOT_STATUS, Unit::Count, "1 for the slot's wal_status");
     describe_gauge!(BUILD_INFO, Unit::Count, "1, with the program's version and the log's UUID");
     describe_gauge!(UPTIME_SECONDS, Unit::Seconds, "Seconds since the process began");
     describe_gauge!(REJECTS_OPEN, Unit::Count, "Refused and neither retried nor given up");

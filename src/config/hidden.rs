@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::postgres_source::PostgresSource;
 use super::sheet::{is_secret, url_password};
 use super::topology::{KafkaSasl, KafkaSource, Lake, Mask, PostgresWarehouse, Quarantine, Raw};
 
@@ -29,6 +30,13 @@ pub(super) fn url<S: Serializer>(value: &str, serializer: S) -> Result<S::Ok, S:
     serializer.serialize_str(shown.split('?').next().unwrap_or_default())
 }
 
+pub(super) fn optional_url<S: Serializer>(value: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => url(value, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 pub(super) fn properties<S: Serializer>(value: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
     let shown = |name, value| (name, if is_secret(name) { INSTEAD } else { value });
     serializer.collect_map(value.iter().map(|(name, value)| shown(name.as_str(), value.as_str())))
@@ -39,6 +47,12 @@ fn print(value: &impl Serialize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 impl fmt::Debug for KafkaSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print(self, f)
+    }
+}
+
+impl fmt::Debug for PostgresSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         print(self, f)
     }

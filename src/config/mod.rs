@@ -3,6 +3,7 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `topology.rs` | the types that people write, and their documentation |
+//! | `postgres_source.rs` | the part of them that a PostgreSQL source is |
 //! | `contract_file.rs` | a table's contract as people write it |
 //! | `units.rs` | sizes and lengths of time |
 //! | `load.rs` | [`load`]: from a file to a checked topology |
@@ -19,6 +20,7 @@ mod hidden;
 mod load;
 mod masks;
 mod mistake;
+mod postgres_source;
 mod reference;
 mod rules;
 mod shape;
@@ -30,6 +32,7 @@ mod units;
 pub use contract_file::*;
 pub use load::{Loaded, contract_schema, load, load_with, topology_schema};
 pub use mistake::{Mistake, Mistakes, nearest};
+pub use postgres_source::*;
 pub use reference::Environment;
 pub use topology::*;
 pub use units::{Bytes, Span};

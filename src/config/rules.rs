@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::At;
 use super::mistake::{Mistake, suggest};
+use super::postgres_source::PostgresSource;
 use super::sheet::{Place, Sheet};
 use super::streams;
 use super::topology::*;
@@ -62,6 +63,7 @@ pub(super) fn check(draft: &Draft, found: &mut Findings<'_>) {
         name_rule(found, &path, name, "source", true);
         match source {
             Some(Source::Kafka(kafka)) => kafka_source(found, &path, kafka),
+            Some(Source::Postgres(postgres)) => postgres_source(found, &path, postgres),
             Some(Source::File(file)) => file_source(found, &path, file),
             None => {}
         }
@@ -185,6 +187,41 @@ fn kafka_source(found: &mut Findings<'_>, path: &str, kafka: &KafkaSource) {
         && tls.certificate.is_some() != tls.key.is_some()
     {
         found.value(&format!("{path}.tls"), "`certificate` and `key` belong together", "give both or none");
+    }
+}
+
+fn postgres_source(found: &mut Findings<'_>, path: &str, postgres: &PostgresSource) {
+    if cfg!(not(feature = "postgres")) {
+        let help = "build it with the feature `postgres`";
+        found.value(&format!("{path}.kind"), "this program was built without PostgreSQL", help);
+    }
+    match &postgres.url {
+        Some(url) if !url.starts_with("postgres://") && !url.starts_with("postgresql://") => {
+            let help = "write `postgres://user:password@host:port/database`";
+            found.value(&format!("{path}.url"), "this is not the URL of a PostgreSQL database", help);
+        }
+        None if postgres.host.is_none() => {
+            found.value(path, "the server's address is missing", "write `url: postgres://…`, or `host:`, `user:`, …");
+        }
+        _ => {}
+    }
+    for (field, name) in [("slot", &postgres.slot), ("publication", &postgres.publication)] {
+        let sound = |name: &str| {
+            let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.chars().all(inner)
+        };
+        if let Some(name) = name.as_ref().filter(|name| !sound(name)) {
+            let help = format!("a-z, 0-9 and `_`, at most {MAX_NAME_BYTES} characters");
+            found.value(&format!("{path}.{field}"), format!("`{name}` cannot be the name of a {field}"), help);
+        }
+    }
+    for (i, table) in postgres.tables.iter().enumerate() {
+        let path = format!("{path}.tables[{i}]");
+        if let Err(error) = streams::topic_pattern(table) {
+            found.value(&path, format!("`{table}` is not a regular expression: {error}"), "a leading `^` makes it one");
+        } else if !table.starts_with('^') && !table.contains('.') && table != "*" {
+            found.value(&path, format!("`{table}` names no schema"), format!("write `public.{table}`"));
+        }
     }
 }
 

@@ -48,6 +48,9 @@ impl Source {
             Self::Kafka(kafka) => {
                 kafka.topics.iter().any(|entry| topic_pattern(entry).is_ok_and(|pattern| pattern.matches(stream)))
             }
+            Self::Postgres(postgres) => {
+                postgres.tables.iter().any(|entry| topic_pattern(entry).is_ok_and(|pattern| pattern.matches(stream)))
+            }
             Self::File(file) => file.stream.as_deref().is_none_or(|own| own == stream),
         }
     }
@@ -55,6 +58,7 @@ impl Source {
     fn is_readable(&self) -> bool {
         match self {
             Self::Kafka(kafka) => kafka.topics.iter().all(|entry| topic_pattern(entry).is_ok()),
+            Self::Postgres(postgres) => postgres.tables.iter().all(|entry| topic_pattern(entry).is_ok()),
             Self::File(_) => true,
         }
     }
@@ -63,6 +67,7 @@ impl Source {
     fn streams(&self) -> String {
         match self {
             Self::Kafka(kafka) => kafka.topics.join(", "),
+            Self::Postgres(postgres) => postgres.tables.join(", "),
             Self::File(file) => file.stream.clone().unwrap_or_else(|| "what its events name".into()),
         }
     }
@@ -116,9 +121,12 @@ pub(super) fn check(found: &mut Findings<'_>, path: &str, table: &Table, sources
 
 fn exact_streams(source: &Source) -> Vec<String> {
     match source {
-        Source::Kafka(kafka) => {
-            kafka.topics.iter().filter(|t| !t.starts_with('^') && !t.contains('*')).cloned().collect()
-        }
+        Source::Kafka(kafka) => without_signs(&kafka.topics),
+        Source::Postgres(postgres) => without_signs(&postgres.tables),
         Source::File(file) => file.stream.iter().cloned().collect(),
     }
+}
+
+fn without_signs(entries: &[String]) -> Vec<String> {
+    entries.iter().filter(|entry| !entry.starts_with('^') && !entry.contains('*')).cloned().collect()
 }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::hidden;
+use super::postgres_source::PostgresSource;
 use super::units::{Bytes, Span};
 use crate::epoch::DeleteMode;
 
@@ -47,6 +48,8 @@ pub struct Topology {
 pub enum Source {
     /// Apache Kafka and what speaks its protocol.
     Kafka(KafkaSource),
+    /// PostgreSQL, read by logical replication: a snapshot, then the stream.
+    Postgres(PostgresSource),
     /// JSON lines in files.
     File(FileSource),
 }
@@ -204,7 +207,7 @@ pub struct FileSource {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// The stream: a Kafka topic, or `<topic prefix>.<schema or database>.<table>`.
+    /// The stream: a Kafka topic, `<topic prefix>.<schema or database>.<table>`, or PostgreSQL's `<schema>.<table>`.
     pub from: String,
     /// The source, when more than one could have the stream.
     #[serde(default)]

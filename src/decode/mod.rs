@@ -1,6 +1,7 @@
 //! From payloads to columns. A bad record is a [`Reject`](crate::batch::Reject), never an error.
 
 pub mod debezium;
+pub mod pgoutput;
 
 use std::sync::Arc;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::{Loaded, Source as SourceConfig, Topology};
 use crate::decode::Decoder;
 use crate::decode::debezium::{DebeziumJson, TableRoute};
+use crate::decode::pgoutput::PgOutput;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operator::Chain;
 use crate::progress::Standings;
@@ -68,6 +69,7 @@ pub fn decoder(loaded: &Loaded, name: &str) -> Result<Box<dyn Decoder>> {
     let debezium = match loaded.topology.sources.get(name) {
         Some(SourceConfig::Kafka(kafka)) => &kafka.debezium,
         Some(SourceConfig::File(file)) => &file.debezium,
+        Some(SourceConfig::Postgres(_)) => return Ok(Box::new(PgOutput::new(name, routes(loaded, name))?)),
         None => {
             return Err(Error::new(ErrorKind::Config, format!("the topology has no source {name} any more"))
                 .help("put it back to read what came from it again"));
@@ -108,6 +110,17 @@ async fn open_source(
     match source {
         SourceConfig::File(file) => {
             Ok(Box::new(crate::source::file::Files::open(name, file, Arc::clone(standings)).await?))
+        }
+        #[cfg(feature = "postgres")]
+        SourceConfig::Postgres(postgres) => {
+            let standings = Arc::clone(standings);
+            let name_of = &topology.name;
+            Ok(Box::new(crate::source::postgres::Postgres::open(name, postgres, name_of, streams, standings).await?))
+        }
+        #[cfg(not(feature = "postgres"))]
+        SourceConfig::Postgres(_) => {
+            Err(Error::new(ErrorKind::Config, format!("source {name}: this build has no PostgreSQL"))
+                .help("build with `--features postgres`"))
         }
         #[cfg(feature = "kafka")]
         SourceConfig::Kafka(kafka) => {

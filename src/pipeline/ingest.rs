@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Topology;
+use crate::config::{Source, Topology};
 use crate::epoch::{EpochNumber, Manifest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
@@ -127,7 +127,18 @@ impl Ingest {
     }
 
     fn may_cut(&self) -> bool {
-        self.state.committing.is_none() && !self.state.open.is_empty()
+        let open = &self.state.open;
+        let whole = !open.is_inside_transaction() || open.payload_bytes() >= self.transaction_limit();
+        self.state.committing.is_none() && !open.is_empty() && whole
+    }
+
+    /// The payload bytes up to which a transaction becomes visible at once.
+    fn transaction_limit(&self) -> u64 {
+        let limit = |source: &Source| match source {
+            Source::Postgres(postgres) => Some(postgres.max_transaction.0),
+            Source::Kafka(_) | Source::File(_) => None,
+        };
+        self.topology.sources.values().filter_map(limit).min().unwrap_or(u64::MAX)
     }
 
     /// Reasons not to wait for the clock.
@@ -172,6 +183,12 @@ impl Ingest {
     /// Ends the open epoch and starts to seal and commit it.
     fn cut(&mut self) {
         let open = std::mem::replace(&mut self.state.open, OpenEpoch::begin(&self.lake));
+        if open.is_inside_transaction() {
+            tracing::warn!(
+                bytes = open.payload_bytes(),
+                "a transaction is larger than max_transaction: what has come of it becomes visible before the rest"
+            );
+        }
         self.state.committing_since = open.began();
         self.state.committing_written = open.written();
         self.state.revoking_committing.append(&mut self.state.revoking_open);
@@ -291,7 +308,9 @@ impl Ingest {
         {
             return Ok(());
         }
-        if !self.state.open.is_empty() {
+        if self.state.open.is_inside_transaction() {
+            tracing::info!("the last epoch ends inside a transaction: it is read again at the next start");
+        } else if !self.state.open.is_empty() {
             self.cut();
             if let Some(committing) = self.state.committing.take() {
                 self.commit_last(committing).await?;

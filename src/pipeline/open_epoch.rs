@@ -26,6 +26,8 @@ pub struct OpenEpoch {
     control: Vec<Control>,
     payload_bytes: u64,
     holds_data: bool,
+    /// Partitions whose newest batch ends inside a transaction.
+    inside: BTreeSet<Partition>,
 }
 
 impl OpenEpoch {
@@ -40,6 +42,7 @@ impl OpenEpoch {
             control: Vec::new(),
             payload_bytes: 0,
             holds_data: false,
+            inside: BTreeSet::new(),
         }
     }
 
@@ -63,6 +66,11 @@ impl OpenEpoch {
         self.holds_data
     }
 
+    /// Whether it ends inside a transaction of a source: committed now, people would see half of it.
+    pub fn is_inside_transaction(&self) -> bool {
+        !self.inside.is_empty()
+    }
+
     /// Takes what a reader handed over. `stopped` names the tables that need no further pause.
     pub fn take(&mut self, done: Transformed, topology: &Topology, stopped: &BTreeSet<String>) -> Result<()> {
         self.began.get_or_insert_with(Instant::now);
@@ -72,6 +80,11 @@ impl OpenEpoch {
         // anew after a restart.
         let claim = done.advance.span.from == done.advance.span.to;
         self.holds_data |= claim || !done.tables.is_empty() || !done.rejects.is_empty();
+        if done.inside_transaction {
+            self.inside.insert(done.advance.partition.clone());
+        } else {
+            self.inside.remove(&done.advance.partition);
+        }
         self.extend_span(done.advance)?;
         self.writer.raw(&done.raw)?;
         for rows in &done.tables {
@@ -83,7 +96,7 @@ impl OpenEpoch {
         }
         for reject in done.rejects {
             self.park_if_asked(&reject, topology, stopped);
-            let record = done.raw.records.at_offset(reject.seq.major);
+            let record = done.raw.records.at(&reject.seq);
             self.writer.reject(reject, record)?;
         }
         Ok(())

@@ -123,6 +123,7 @@ fn without_rows(table: &str, _: &crate::contract::TableSchema) -> Result<crate::
 /// Reads entries in again with today's topology. What is refused again is a new entry in quarantine.
 pub async fn retry_rejects(loaded: &Loaded, lake: &Lake, log: &Log, entries: &[OpenReject]) -> Result<Arc<Manifest>> {
     refuse_without_payload(entries)?;
+    refuse_without_relation(loaded, entries)?;
     let mut closings = begin_closing(log, entries).await?;
     let chains = Arc::new(build::chains(&loaded.topology)?);
     let state = log.state();
@@ -161,6 +162,21 @@ fn refuse_without_payload(entries: &[OpenReject]) -> Result<()> {
     Ok(())
 }
 
+/// A message of a database's own stream says nothing without the description of its relation, which is not kept with it.
+fn refuse_without_relation(loaded: &Loaded, entries: &[OpenReject]) -> Result<()> {
+    for OpenReject { epoch, entry } in entries {
+        let source = &*entry.reject.partition.source;
+        if matches!(loaded.topology.sources.get(source), Some(SourceConfig::Postgres(_))) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("retry entry {} of epoch {epoch}: source {source} reads PostgreSQL directly", entry.row),
+            )
+            .help("update the row once at the source, so that it comes again, then drop the entry"));
+        }
+    }
+    Ok(())
+}
+
 type Origin = (Partition, u32, Option<String>);
 
 /// The records of the entries by partition, generation and stream, in delivery order.
@@ -192,6 +208,7 @@ fn stream_of(loaded: &Loaded, entry: &StoredReject) -> Option<String> {
     }
     match topology.sources.get(&*entry.reject.partition.source)? {
         SourceConfig::Kafka(_) => entry.reject.partition.name.split('#').next().map(str::to_owned),
+        SourceConfig::Postgres(_) => None,
         SourceConfig::File(file) => file.stream.clone(),
     }
 }

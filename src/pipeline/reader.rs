@@ -61,6 +61,8 @@ pub struct Transformed {
     pub accounts: BTreeMap<String, TableAccount>,
     /// How far behind the source is after this batch.
     pub lag: Vec<Lag>,
+    /// Whether the batch ends inside a transaction of the source.
+    pub inside_transaction: bool,
 }
 
 /// What ingest tells a reader.
@@ -116,6 +118,7 @@ impl Transforms {
             rejects: batch.rejects,
             accounts: BTreeMap::new(),
             lag,
+            inside_transaction: false,
         };
         for changes in batch.tables {
             let contract = self.derive(&changes.contract)?;
@@ -256,13 +259,14 @@ impl Reader {
             Polled::Batch(raw) => {
                 self.meet(&raw.partition).await?;
                 let lag = self.source.lag();
+                let inside_transaction = self.source.is_inside_transaction();
                 let done = tokio::task::block_in_place(|| {
                     let batch = self.decoder.decode(&raw)?;
                     self.note_kept(&raw, &batch);
                     let raw = self.covered(raw, &batch);
                     self.transforms.apply(raw, batch, lag)
                 })?;
-                self.hand_over(What::Changes(Box::new(done))).await;
+                self.hand_over(What::Changes(Box::new(Transformed { inside_transaction, ..done }))).await;
             }
             Polled::Revoking { partitions, done } => {
                 self.forget(&partitions);
@@ -319,7 +323,7 @@ impl Reader {
         let before = before.unwrap_or_default().records;
         for (number, record) in before.iter().chain(raw.records.iter()).enumerate() {
             let into = if number < read { &mut now } else { &mut later };
-            into.push(record.offset(), record.timestamp_us(), record.key(), record.value());
+            into.push_within(record.offset(), record.within(), record.timestamp_us(), record.key(), record.value());
             for (name, value) in record.headers() {
                 into.push_header(&String::from_utf8_lossy(name), value);
             }

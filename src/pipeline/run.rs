@@ -134,14 +134,17 @@ pub(super) async fn drive(
     ended
 }
 
-/// Later files win over earlier ones, which only one reader can order; Kafka's consumer group shares partitions out itself.
-fn refuse_shards(topology: &Topology, options: &Options) -> Result<()> {
-    let file = topology.sources.iter().find(|(_, source)| matches!(source, crate::config::Source::File(_)));
-    match file {
+/// Later files win over earlier ones, and a slot has one stream: only one reader can order them; Kafka's consumer group
+/// shares partitions out itself.
+fn refuse_shards(topology: &crate::config::Topology, options: &Options) -> Result<()> {
+    use crate::config::Source;
+    let ordered = |source: &Source| matches!(source, Source::File(_) | Source::Postgres(_));
+    let one = topology.sources.iter().find(|(_, source)| ordered(source));
+    match one {
         Some((name, _)) if options.shard.1 > 1 => Err(Error::new(
             ErrorKind::Config,
             format!(
-                "read a shard of source {name}: a file source cannot be shared out, because its files have an order"
+                "read a shard of source {name}: files and a replication slot cannot be shared out, because they have an order"
             ),
         )
         .help("leave --shard out, or give each process files of its own in a topology of its own")),

@@ -6,6 +6,8 @@
 pub mod file;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
@@ -58,4 +60,10 @@ pub trait Source: Send {
 
     /// How far behind each partition is, as far as it is known without asking anybody.
     fn lag(&self) -> Vec<Lag>;
+
+    /// Whether the batch that was handed out last ends inside a transaction: an epoch that ends there would show half of
+    /// it. Sources without transactions are never inside one.
+    fn is_inside_transaction(&self) -> bool {
+        false
+    }
 }

@@ -13,6 +13,8 @@ mod kafka;
 mod lake;
 mod layers;
 mod operator;
+#[cfg(feature = "postgres")]
+mod postgres_source;
 mod quarantine;
 mod reprocess;
 mod status;

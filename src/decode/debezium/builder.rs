@@ -16,7 +16,7 @@ use crate::contract::Type;
 
 /// Why a value does not come into its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Problem {
+pub(in crate::decode) enum Problem {
     /// The kind of value does not fit the type of the column: the stream has left the contract.
     Kind(Why),
     /// The kind fits, this value does not.
@@ -56,7 +56,7 @@ enum Builder {
 
 /// A column under construction.
 #[derive(Debug)]
-pub(super) struct ColumnBuilder {
+pub(in crate::decode) struct ColumnBuilder {
     builder: Builder,
     len: usize,
     /// One more than the index of the newest null.

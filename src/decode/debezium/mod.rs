@@ -27,7 +27,7 @@
 //! * Bits are kept as Debezium sends them: little-endian bytes.
 
 mod block;
-mod builder;
+pub(super) mod builder;
 mod change;
 mod envelope;
 mod key;
@@ -36,16 +36,16 @@ mod moves;
 mod placeholder;
 mod record;
 mod redelivery;
-mod row;
-mod rows;
-mod scan;
-mod schema;
+pub(super) mod row;
+pub(super) mod rows;
+pub(super) mod scan;
+pub(super) mod schema;
 mod shown;
-mod table;
+pub(super) mod table;
 mod time;
-mod value;
-mod wire;
-mod write;
+pub(super) mod value;
+pub(super) mod wire;
+pub(super) mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -116,10 +116,10 @@ enum Outcome {
 
 /// Why a record is refused.
 #[derive(Debug, Default)]
-struct Refusal {
+pub(super) struct Refusal {
     table: Option<usize>,
-    rule: &'static str,
-    reason: String,
+    pub(super) rule: &'static str,
+    pub(super) reason: String,
     op: Option<Op>,
     time: Option<i64>,
     /// Whether a column lacks a value, which the message key may have.
@@ -127,11 +127,11 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn decode(reason: impl Into<String>) -> Self {
+    pub(super) fn decode(reason: impl Into<String>) -> Self {
         Self { rule: "decode", reason: reason.into(), ..Self::default() }
     }
 
-    fn contract(reason: impl Into<String>) -> Self {
+    pub(super) fn contract(reason: impl Into<String>) -> Self {
         Self { rule: "contract", reason: reason.into(), ..Self::default() }
     }
 

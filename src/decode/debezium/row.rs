@@ -14,7 +14,7 @@ use super::wire::Wire;
 
 /// Where a field goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub(in crate::decode) enum Target {
     Column {
         index: usize,
         wire: Wire,
@@ -37,7 +37,7 @@ struct Expected {
 
 /// How the rows of one schema are read.
 #[derive(Debug, Default)]
-pub(super) struct Layout {
+pub(in crate::decode) struct Layout {
     expected: Vec<Expected>,
     index: HashMap<String, usize>,
 }
@@ -65,7 +65,7 @@ impl Layout {
 
 /// Why a row could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum RowError {
+pub(in crate::decode) enum RowError {
     /// A field that is not known carries a value: learn, then read again.
     Learn,
     /// The text is not a row.

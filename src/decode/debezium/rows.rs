@@ -23,7 +23,7 @@ struct Slot {
 }
 
 /// Rows under construction.
-pub(super) struct Rows {
+pub(in crate::decode) struct Rows {
     /// Columns of the current row whose value does not fit and is left out.
     ignored: Vec<usize>,
     pub contract: Arc<Contract>,

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 /// A JSON value, not yet interpreted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token<'a> {
+pub(in crate::decode) enum Token<'a> {
     Null,
     Bool(bool),
     /// The characters of a number, not yet checked against the grammar.
@@ -21,7 +21,7 @@ pub(super) enum Token<'a> {
 
 /// The inside of a JSON string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Text<'a> {
+pub(in crate::decode) struct Text<'a> {
     pub raw: &'a str,
     pub escaped: bool,
 }

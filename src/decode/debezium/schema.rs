@@ -10,7 +10,7 @@ use crate::contract::Type;
 
 /// A column as a schema block describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct WireColumn {
+pub(in crate::decode) struct WireColumn {
     pub name: String,
     /// How its values are spelled.
     pub wire: Wire,

@@ -33,7 +33,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Partition;
 
 /// One table of a source.
-pub(super) struct Table {
+pub(in crate::decode) struct Table {
     pub route: TableRoute,
     /// The key that people wrote; it is not compared with the message key then.
     pub fixed_key: Option<Vec<String>>,
@@ -229,7 +229,7 @@ impl Table {
     }
 
     /// Learns what is certain from a row without a schema block.
-    pub fn learn_row(
+    pub(super) fn learn_row(
         &mut self,
         row: &str,
         flat: Option<&FlatNames>,

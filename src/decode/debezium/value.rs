@@ -7,11 +7,11 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use super::scan::{are_digits, eight_digits, is_number};
 
 /// Why a value is refused: what is wrong with it and what a person can do, without the value.
-pub(super) type Why = &'static str;
+pub(in crate::decode) type Why = &'static str;
 
 /// Units of times that are sent as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(in crate::decode) enum Unit {
     Second,
     Milli,
     Micro,
@@ -295,7 +295,7 @@ pub(super) fn to_numeric(value: &Unscaled, scale: i32) -> String {
 
 /// How bytes are spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spelling {
+pub(in crate::decode) enum Spelling {
     Base64,
     Base64Url,
     Hex,

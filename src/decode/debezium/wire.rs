@@ -6,7 +6,7 @@ use crate::contract::Type;
 
 /// How a column's values are spelled in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wire {
+pub(in crate::decode) enum Wire {
     /// No schema block says: only what token and column type make certain is read.
     Plain,
     Boolean,

@@ -168,7 +168,7 @@ fn column_error(rows: &Rows, index: usize, token: Token<'_>, problem: Problem) -
 /// Completes the current row: what it lacks is null, because the source had no such column when the row was written
 /// (Debezium sends every column). A value that was left out leaves the column of an update as it is.
 #[inline]
-pub(super) fn fill(rows: &mut Rows, update: bool) {
+pub(in crate::decode) fn fill(rows: &mut Rows, update: bool) {
     if rows.is_full() {
         return;
     }
@@ -184,7 +184,7 @@ pub(super) fn fill(rows: &mut Rows, update: bool) {
 }
 
 /// A row error in words.
-pub(super) fn refusal(error: RowError) -> Refusal {
+pub(in crate::decode) fn refusal(error: RowError) -> Refusal {
     match error {
         RowError::Learn => Refusal::decode("the row has a field that could not be learned"),
         RowError::Malformed => Refusal::decode("the row is not a JSON object"),

@@ -82,7 +82,7 @@ impl Server {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let options = format!(
             "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off \
-             -c synchronous_commit=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=64MB"
+             -c wal_level=logical -c max_replication_slots=100 -c max_wal_senders=100 -c synchronous_commit=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=64MB"
         );
         run(as_user(&bin.join("pg_ctl"))
             .arg("-D")

@@ -1,0 +1,122 @@
+//! PostgreSQL as a source: what people write.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::hidden;
+use super::units::{Bytes, Span};
+
+/// PostgreSQL 13 or newer, read by logical replication.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresSource {
+    /// `postgres://user:password@host:port/database`. What is written beside it (`host`, `user`, …) goes before its parts.
+    #[serde(default, serialize_with = "hidden::optional_url")]
+    pub url: Option<String>,
+    /// The server's name or address.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// The server's port; 5432 when absent.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// The role: it needs `REPLICATION` and `SELECT` on the tables.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Its password.
+    #[serde(default, serialize_with = "hidden::optional")]
+    pub password: Option<String>,
+    /// The database.
+    #[serde(default)]
+    pub database: Option<String>,
+    /// TLS towards the server.
+    #[serde(default)]
+    pub tls: PostgresTls,
+    /// The publication; made when it is missing and the role may. `dataflow_<topology>_<source>` when absent.
+    #[serde(default)]
+    pub publication: Option<String>,
+    /// The replication slot; made when it is missing. `dataflow_<topology>_<source>` when absent.
+    #[serde(default)]
+    pub slot: Option<String>,
+    /// Which tables may be read, as `schema.table`; `*` stands for any characters, and a leading `^` makes the entry a
+    /// regular expression. Those that a table of the topology reads (`from: public.orders`) are captured.
+    #[serde(default = "public_tables")]
+    pub tables: Vec<String>,
+    /// How the rows are read that are there already.
+    #[serde(default)]
+    pub snapshot: PostgresSnapshot,
+    /// How often a small message is written into the log (`pg_logical_emit_message`), so that the slot moves on while the
+    /// captured tables are quiet; `0s` writes none.
+    #[serde(default = "minute")]
+    pub heartbeat: Span,
+    /// A transaction becomes visible at once unless it has more payload bytes than this; then it says so in the log.
+    #[serde(default = "gibibyte")]
+    pub max_transaction: Bytes,
+}
+
+fn public_tables() -> Vec<String> {
+    vec!["public.*".into()]
+}
+
+fn minute() -> Span {
+    Span::seconds(60)
+}
+
+fn gibibyte() -> Bytes {
+    Bytes(1 << 30)
+}
+
+/// TLS towards a PostgreSQL server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PostgresTls {
+    /// How much is asked of the connection; `verify-full` unless this or the URL's `sslmode` says otherwise.
+    pub mode: Option<PostgresTlsMode>,
+    /// A file with the authority's certificates (PEM); the system's when absent.
+    pub ca: Option<String>,
+    /// Our certificate (PEM file).
+    pub certificate: Option<String>,
+    /// Our key (PEM file).
+    pub key: Option<String>,
+}
+
+/// How much is asked of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PostgresTlsMode {
+    /// Everything in clear text, for a server on this machine or behind a tunnel.
+    Disable,
+    /// The server's certificate must come from the authority and bear the server's name.
+    VerifyFull,
+}
+
+/// The rows that are there before the stream begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PostgresSnapshot {
+    /// Whether they are read.
+    pub mode: PostgresSnapshotMode,
+    /// What happens when the slot is gone and changes with it.
+    pub on_lost_slot: OnLostSlot,
+}
+
+/// Whether the rows are read that are there already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PostgresSnapshotMode {
+    /// Every captured table is read once, the stream then goes on exactly there.
+    #[default]
+    Initial,
+    /// Only what changes from now on.
+    Never,
+}
+
+/// What happens when the slot no longer has what must come next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLostSlot {
+    /// The process stops and says how to go on.
+    #[default]
+    Halt,
+    /// A new slot is made, every table is emptied and read again. Changes in between are never seen one by one.
+    SnapshotAgain,
+}

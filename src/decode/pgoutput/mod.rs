@@ -1,0 +1,326 @@
+//! PostgreSQL's logical replication messages, and the rows of its snapshots in the same form.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `mod.rs` | relations, and which change becomes which row |
+//! | `types.rs` | which column type holds which PostgreSQL type |
+//! | `row.rs` | tuples into builders |
+//! | `text.rs` | arrays and hstore as JSON |
+//!
+//! # Decisions
+//!
+//! * A record with a key and no value describes a relation ([`RelationShape`] as JSON). Rows that follow are read by the
+//!   newest description of theirs, so every row is read by the columns that it was written with.
+//! * The key is the primary key; with `REPLICA IDENTITY USING INDEX` that index, because old tuples carry nothing else.
+//! * An old tuple of kind `K` is data in the columns of the replica identity alone.
+//! * A value that is stored apart and unchanged is taken from the old tuple where that has it, else it is *unchanged*.
+//! * A change whose place inside the log is 0 is a row of a snapshot.
+
+mod row;
+#[cfg(test)]
+mod tests;
+mod text;
+mod types;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use self::row::{Change, Column};
+use self::types::reading;
+use super::Decoder;
+use super::debezium::row::Target;
+use super::debezium::schema::WireColumn;
+use super::debezium::table::Table;
+use super::debezium::write::{fill, refusal};
+use super::debezium::{Refusal, TableRoute};
+use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, RecordAccount, Reject, Seq};
+use crate::contract::Contract;
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Partition, Progress};
+use crate::wire::pgoutput::{Message, parse};
+use crate::wire::pgtype::RelationShape;
+
+/// Decodes what a PostgreSQL source reads.
+pub struct PgOutput {
+    source: String,
+    tables: Vec<Table>,
+    by_stream: HashMap<String, usize>,
+    relations: HashMap<u32, Known>,
+    scratch: String,
+}
+
+/// A relation that was described.
+struct Known {
+    table: usize,
+    shape: RelationShape,
+    wires: Vec<WireColumn>,
+    /// How its columns are read, and under which state of the table's contract that was found out.
+    columns: Vec<Column>,
+    epoch: Option<u64>,
+    /// Why its rows are refused.
+    trouble: Option<String>,
+}
+
+/// What a record became.
+enum Outcome {
+    Row,
+    Control,
+    Unrouted,
+    Refused(Option<usize>, Option<Op>, Refusal),
+}
+
+impl PgOutput {
+    /// A decoder of the source `source` for the tables in `routes`, whose streams are `<schema>.<table>`.
+    pub fn new(source: &str, routes: Vec<TableRoute>) -> Result<Self> {
+        let mut by_stream = HashMap::new();
+        let mut tables: Vec<Table> = Vec::with_capacity(routes.len());
+        for route in routes {
+            if let Some(other) = by_stream.insert(route.stream.clone(), tables.len()) {
+                let other = &tables[other].route.table;
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("tables {other} and {} both read {} of source {source}", route.table, route.stream),
+                )
+                .help("one stream becomes one table; remove one of them"));
+            }
+            tables.push(Table::new(route)?);
+        }
+        Ok(Self { source: source.to_owned(), tables, by_stream, relations: HashMap::new(), scratch: String::new() })
+    }
+
+    fn record(&mut self, partition: &Partition, record: &RawRecord<'_>, seq: Seq) -> Result<Outcome> {
+        let time = record.timestamp_us();
+        let Some(value) = record.value() else {
+            return Ok(match record.key().map(serde_json::from_slice::<RelationShape>) {
+                Some(Ok(shape)) => self.describe(shape),
+                _ => refused(None, None, Refusal::decode("it neither describes a relation nor holds a change")),
+            });
+        };
+        let message = match parse(value, false) {
+            Ok(message) => message,
+            Err(malformed) => return Ok(refused(None, None, Refusal::decode(malformed.to_string()))),
+        };
+        let change = |op, tuple, old| Change { op, seq, time, tuple, old, ignore: false };
+        match message {
+            Message::Insert { relation, new, .. } => {
+                let op = if record.within().0 == 0 { Op::Read } else { Op::Create };
+                self.change(partition, relation, change(op, new, None))
+            }
+            Message::Update { relation, old, new, .. } => {
+                self.change(partition, relation, change(Op::Update, new, old))
+            }
+            Message::Delete { relation, old, .. } => {
+                self.change(partition, relation, change(Op::Delete, old.tuple(), Some(old)))
+            }
+            Message::Truncate { relations, .. } => {
+                let mut outcome = Outcome::Unrouted;
+                for relation in relations {
+                    outcome = self.truncate(partition, relation, seq, time)?.max(outcome);
+                }
+                Ok(outcome)
+            }
+            _ => Ok(Outcome::Control),
+        }
+    }
+
+    fn describe(&mut self, shape: RelationShape) -> Outcome {
+        let Some(table) = self.by_stream.get(&shape.name).copied() else {
+            self.relations.remove(&shape.id);
+            return Outcome::Unrouted;
+        };
+        let wire = |column: &crate::wire::pgtype::ColumnShape| {
+            let (natural, wire, _) = reading(&column.kind);
+            WireColumn { name: column.name.clone(), wire, natural, narrow: true }
+        };
+        let wires = shape.columns.iter().map(wire).collect();
+        let known = Known { table, wires, columns: Vec::new(), epoch: None, trouble: None, shape };
+        self.relations.insert(known.shape.id, known);
+        Outcome::Control
+    }
+
+    /// Makes sure that the relation's columns are in its table's contract.
+    fn agree(&mut self, relation: u32) -> Result<Option<usize>> {
+        let Some(known) = self.relations.get_mut(&relation) else { return Ok(None) };
+        let table = &mut self.tables[known.table];
+        if known.epoch == Some(table.epoch) && table.contract.is_some() {
+            return Ok(Some(known.table));
+        }
+        let key: Vec<String> = known.shape.columns.iter().filter(|c| c.key).map(|c| c.name.clone()).collect();
+        known.trouble = other_key(table, &key);
+        if known.trouble.is_none() {
+            match table.learn_block(&known.wires, &key, &[])? {
+                Ok(layout) => {
+                    let column = |(shape, wire): (&crate::wire::pgtype::ColumnShape, &WireColumn)| Column {
+                        target: layout.target(&shape.name).cloned().unwrap_or(Target::Skip),
+                        reading: reading(&shape.kind).2,
+                        wire: wire.wire,
+                        identity: shape.identity,
+                    };
+                    known.columns = known.shape.columns.iter().zip(&known.wires).map(column).collect();
+                }
+                Err(why) => known.trouble = Some(why),
+            }
+        }
+        known.epoch = Some(table.epoch);
+        Ok(Some(known.table))
+    }
+
+    fn change(&mut self, partition: &Partition, relation: u32, change: Change<'_>) -> Result<Outcome> {
+        let Some(at) = self.agree(relation)? else { return Ok(Outcome::Unrouted) };
+        let Some(known) = self.relations.get(&relation) else { return Ok(Outcome::Unrouted) };
+        let table = &mut self.tables[at];
+        let op = change.op;
+        let refused = |refusal| Ok(refused(Some(at), Some(op), refusal));
+        if let Some(trouble) = &known.trouble {
+            return refused(Refusal::contract(trouble.clone()));
+        }
+        let ignore = table.ignores();
+        let tuple = change.tuple;
+        if tuple.len() != known.columns.len() {
+            return refused(Refusal::decode("it has another number of values than its relation has columns"));
+        }
+        if !matches!(op, Op::Read | Op::Create) {
+            if table.key().is_empty() {
+                return refused(Refusal::decode(
+                    "the table has no key, so a row can only be added; give the table a `key:` in the topology, or the \
+                     source table a primary key",
+                ));
+            }
+            if let Some(column) = uncovered(known, table.key()) {
+                return refused(Refusal::contract(format!(
+                    "its key column `{column}` is not part of the replica identity, so what key the row had is not \
+                     known; run `ALTER TABLE {} REPLICA IDENTITY FULL` at the source",
+                    known.shape.name
+                )));
+            }
+        }
+        let Some(rows) = table.open(partition) else {
+            return refused(Refusal::decode("nothing is known of its table's columns"));
+        };
+        let moved = op == Op::Update && row::moves(&known.columns, rows.key(), tuple, change.old);
+        let op = if moved { Op::Move } else { op };
+        match row::write(&known.columns, rows, &Change { op, ignore, ..change }, &mut self.scratch) {
+            Ok(()) => Ok(Outcome::Row),
+            Err(error) => {
+                rows.abandon();
+                refused(refusal(error))
+            }
+        }
+    }
+
+    fn truncate(&mut self, partition: &Partition, relation: u32, seq: Seq, time: i64) -> Result<Outcome> {
+        let Some(at) = self.agree(relation)? else { return Ok(Outcome::Unrouted) };
+        // A table that nothing is known of holds nothing that could be emptied.
+        let Some(rows) = self.tables[at].open(partition) else { return Ok(Outcome::Control) };
+        fill(rows, false);
+        rows.finish_row(Op::Truncate, seq, time);
+        Ok(Outcome::Row)
+    }
+
+    fn count(&self, batch: &mut ChangeBatch, seq: Seq, time: i64, outcome: Outcome) {
+        let account = &mut batch.account;
+        account.read += 1;
+        match outcome {
+            Outcome::Row => account.rows += 1,
+            Outcome::Control => account.control += 1,
+            Outcome::Unrouted => account.unrouted += 1,
+            Outcome::Refused(table, op, refusal) => {
+                account.rejected += 1;
+                batch.rejects.push(Reject {
+                    table: table.map(|table| self.tables[table].route.table.clone()),
+                    partition: batch.partition.clone(),
+                    seq,
+                    rule: refusal.rule.to_owned(),
+                    reason: refusal.reason,
+                    op,
+                    key: None,
+                    values: None,
+                    source_time_us: time,
+                });
+            }
+        }
+    }
+}
+
+fn refused(table: Option<usize>, op: Option<Op>, refusal: Refusal) -> Outcome {
+    Outcome::Refused(table, op, refusal)
+}
+
+impl Outcome {
+    /// Of what one record became in several tables, what is to be counted.
+    fn max(self, other: Self) -> Self {
+        match (&self, &other) {
+            (Self::Row, _) | (_, Self::Unrouted) => self,
+            _ => other,
+        }
+    }
+}
+
+/// What is wrong when the source's key is not the table's.
+fn other_key(table: &Table, key: &[String]) -> Option<String> {
+    let known = table.contract.is_some() && table.fixed_key.is_none();
+    if !known || table.key() == key {
+        return None;
+    }
+    Some(format!(
+        "the source's key is ({}) and the table's is ({}); if the primary key has changed, start the table anew under \
+         another name, or fix its `key:` in the topology",
+        key.join(", "),
+        table.key().join(", ")
+    ))
+}
+
+/// The key column that old tuples do not carry.
+fn uncovered<'k>(known: &Known, key: &'k [String]) -> Option<&'k String> {
+    if known.shape.identity == 'f' {
+        return None;
+    }
+    let carried = |name: &String| known.shape.columns.iter().any(|c| c.name == *name && c.identity);
+    key.iter().find(|name| !carried(name))
+}
+
+impl Decoder for PgOutput {
+    fn decode(&mut self, raw: &RawBatch) -> Result<ChangeBatch> {
+        let mut batch = ChangeBatch {
+            partition: raw.partition.clone(),
+            generation: raw.generation,
+            span: raw.span.clone(),
+            tables: Vec::new(),
+            rejects: Vec::new(),
+            account: RecordAccount::default(),
+            mark: None,
+        };
+        for record in raw.records.iter() {
+            let (minor, ordinal) = record.within();
+            let seq = Seq { generation: raw.generation, major: record.offset(), minor, ordinal };
+            let outcome = self.record(&raw.partition, &record, seq)?;
+            let time = if record.timestamp_us() == 0 { NO_TIME } else { record.timestamp_us() };
+            self.count(&mut batch, seq, time, outcome);
+        }
+        for table in &mut self.tables {
+            table.close()?;
+            batch.tables.append(&mut table.done);
+        }
+        debug_assert!(batch.account.balances(), "every record is accounted for: {:?}", batch.account);
+        Ok(batch)
+    }
+
+    fn flush(&mut self, _partition: &Partition) -> Result<Option<ChangeBatch>> {
+        Ok(None)
+    }
+
+    fn adopt(&mut self, contracts: &[Arc<Contract>]) -> Result<()> {
+        for contract in contracts {
+            if let Some(table) = self.tables.iter_mut().find(|t| t.route.table == contract.table) {
+                table.adopt(contract).map_err(|e| e.doing(format!("source {}", self.source)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, _partition: &Partition, _progress: &Progress) {
+        // A source that begins again describes every relation again before its rows.
+    }
+
+    fn revisit(&mut self, _partition: &Partition, _progress: &Progress) {}
+}

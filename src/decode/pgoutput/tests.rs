@@ -1,0 +1,184 @@
+//! What relations and messages become, without a server.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int32Type;
+use proptest::prelude::*;
+
+use super::*;
+use crate::batch::RawRecords;
+use crate::config::OnMismatch;
+use crate::progress::{Position, Span};
+use crate::wire::pgoutput::InsertWriter;
+use crate::wire::pgtype::{ColumnShape, TypeShape};
+
+const RELATION: u32 = 7;
+
+fn decoder(key: Option<&[&str]>) -> PgOutput {
+    let key = key.map(|key| key.iter().map(|name| (*name).to_owned()).collect());
+    let on_mismatch = OnMismatch::Quarantine;
+    let route =
+        TableRoute { table: "t".into(), stream: "public.t".into(), key, contract: None, on_mismatch, gone: Vec::new() };
+    PgOutput::new("shop", vec![route]).unwrap()
+}
+
+fn column(name: &str, kind: &str, key: bool) -> ColumnShape {
+    ColumnShape { name: name.into(), kind: TypeShape::plain(kind), key, identity: key }
+}
+
+fn shape(identity: char, columns: Vec<ColumnShape>) -> Vec<u8> {
+    serde_json::to_vec(&RelationShape { id: RELATION, name: "public.t".into(), identity, columns }).unwrap()
+}
+
+fn id_and_text() -> Vec<ColumnShape> {
+    vec![column("id", "int4", true), column("x", "text", false)]
+}
+
+/// One value of a tuple: `None` is null, `Some("\u{1}")` is unchanged.
+type Values<'a> = &'a [Option<&'a str>];
+
+const UNCHANGED: Option<&str> = Some("\u{1}");
+
+fn tuple(values: Values<'_>) -> Vec<u8> {
+    let mut bytes = (values.len() as u16).to_be_bytes().to_vec();
+    for value in values {
+        match value {
+            None => bytes.push(b'n'),
+            Some("\u{1}") => bytes.push(b'u'),
+            Some(text) => {
+                bytes.push(b't');
+                bytes.extend((text.len() as u32).to_be_bytes());
+                bytes.extend(text.as_bytes());
+            }
+        }
+    }
+    bytes
+}
+
+fn message(tag: u8, parts: &[(u8, Values<'_>)]) -> Vec<u8> {
+    let mut bytes = vec![tag];
+    bytes.extend(RELATION.to_be_bytes());
+    for (kind, values) in parts {
+        bytes.push(*kind);
+        bytes.extend(tuple(values));
+    }
+    bytes
+}
+
+fn decode(decoder: &mut PgOutput, shape: Option<Vec<u8>>, messages: &[Vec<u8>]) -> ChangeBatch {
+    let mut records = RawRecords::default();
+    if let Some(shape) = shape {
+        records.push_within(5, (1, 1), NO_TIME, Some(&shape), None);
+    }
+    for (number, message) in messages.iter().enumerate() {
+        records.push_within(5, (number as u64 + 2, 2), 1_000, None, Some(message));
+    }
+    let span = Span { from: Position("a".into()), to: Position("b".into()) };
+    let partition = Partition::new("shop", "slot@1");
+    decoder.decode(&RawBatch { partition, generation: 3, span, stream: None, records }).unwrap()
+}
+
+#[test]
+fn changes_become_rows_in_commit_order() {
+    let messages = [
+        message(b'I', &[(b'N', &[Some("1"), Some("a")])]),
+        message(b'U', &[(b'N', &[Some("1"), UNCHANGED])]),
+        message(b'U', &[(b'K', &[Some("1"), None]), (b'N', &[Some("2"), UNCHANGED])]),
+        message(b'D', &[(b'K', &[Some("2"), None])]),
+    ];
+    let batch = decode(&mut decoder(None), Some(shape('d', id_and_text())), &messages);
+    let rows = &batch.tables[0];
+    assert_eq!(rows.ops, [Op::Create, Op::Update, Op::Move, Op::Delete]);
+    assert_eq!(rows.seqs[2], Seq { generation: 3, major: 5, minor: 4, ordinal: 2 });
+    assert_eq!(rows.contract.input.key, ["id"]);
+    assert!(rows.is_unchanged(1, 1) && rows.is_unchanged(1, 2) && !rows.is_unchanged(1, 3));
+    let old = rows.old_keys.as_ref().unwrap().column(0).as_primitive::<Int32Type>().value(2);
+    assert_eq!((old, batch.account.rows, batch.account.control), (1, 4, 1));
+    assert!(batch.rejects.is_empty());
+}
+
+#[test]
+fn a_whole_old_row_gives_what_is_unchanged_and_the_key_that_the_row_had() {
+    let mut columns = id_and_text();
+    columns.iter_mut().for_each(|column| column.identity = true);
+    let messages = [message(b'U', &[(b'O', &[Some("1"), Some("large")]), (b'N', &[Some("2"), UNCHANGED])])];
+    let batch = decode(&mut decoder(None), Some(shape('f', columns)), &messages);
+    let rows = &batch.tables[0];
+    assert_eq!(rows.ops, [Op::Move]);
+    assert!(!rows.is_unchanged(1, 0));
+    assert_eq!(rows.rows.column(1).as_string::<i32>().value(0), "large");
+}
+
+#[test]
+fn a_key_that_old_rows_do_not_carry_is_refused_for_what_needs_it() {
+    let messages = [
+        message(b'I', &[(b'N', &[Some("1"), Some("a")])]),
+        message(b'U', &[(b'N', &[Some("1"), Some("b")])]),
+        message(b'D', &[(b'K', &[Some("1"), None])]),
+    ];
+    let batch = decode(&mut decoder(Some(&["x"])), Some(shape('d', id_and_text())), &messages);
+    assert_eq!(batch.tables[0].ops, [Op::Create]);
+    assert_eq!(batch.rejects.len(), 2);
+    assert!(batch.rejects.iter().all(|reject| reject.reason.contains("REPLICA IDENTITY FULL")), "{:?}", batch.rejects);
+}
+
+#[test]
+fn rows_without_a_key_are_only_added() {
+    let columns = vec![column("x", "text", false)];
+    let messages = [message(b'I', &[(b'N', &[Some("a")])]), message(b'D', &[(b'O', &[Some("a")])])];
+    let batch = decode(&mut decoder(None), Some(shape('f', columns)), &messages);
+    assert_eq!((batch.tables[0].ops.as_slice(), batch.rejects.len()), (&[Op::Create][..], 1));
+}
+
+#[test]
+fn columns_follow_the_newest_description() {
+    let mut decoder = decoder(None);
+    decode(&mut decoder, Some(shape('d', id_and_text())), &[message(b'I', &[(b'N', &[Some("1"), Some("a")])])]);
+    let columns = vec![column("id", "int8", true), column("y", "bool", false)];
+    let batch =
+        decode(&mut decoder, Some(shape('d', columns)), &[message(b'I', &[(b'N', &[Some("5000000000"), Some("t")])])]);
+    let rows = &batch.tables[0];
+    let names: Vec<&str> = rows.contract.input.columns.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["id", "x", "y"]);
+    assert!(rows.rows.column(1).is_null(0));
+    assert!(rows.rows.column(2).as_boolean().value(0));
+    // Another number of values than the description has.
+    let batch = decode(&mut decoder, None, &[message(b'I', &[(b'N', &[Some("1")])])]);
+    assert_eq!((batch.tables.len(), batch.rejects.len()), (0, 1));
+}
+
+#[test]
+fn a_snapshot_row_is_read_and_an_unknown_relation_is_nobodys() {
+    let mut writer = InsertWriter::new(RELATION);
+    for value in ["1", "a"] {
+        let at = writer.begin_text();
+        writer.value().extend_from_slice(value.as_bytes());
+        writer.end_text(at);
+    }
+    let mut records = RawRecords::default();
+    records.push_within(5, (0, 1), 1_000, None, Some(writer.finish()));
+    records.push_within(5, (0, 1), 1_000, Some(&shape('d', id_and_text())), None);
+    records.push_within(5, (0, 2), 1_000, None, Some(writer.finish()));
+    let span = Span { from: Position("a".into()), to: Position("b".into()) };
+    let raw = RawBatch { partition: Partition::new("s", "p"), generation: 0, span, stream: None, records };
+    let batch = decoder(None).decode(&raw).unwrap();
+    assert_eq!(batch.account.unrouted, 1);
+    assert_eq!(batch.tables[0].ops, [Op::Read]);
+}
+
+proptest! {
+    #[test]
+    fn any_value_of_any_type_is_read_or_refused(
+        kind in proptest::sample::select(vec!["bool", "int2", "int4", "int8", "float4", "float8", "numeric", "date", "time",
+            "timestamp", "timestamptz", "bytea", "uuid", "json", "hstore", "interval", "unknown"]),
+        array: bool, modifier in -1i32..2_000_000, value in r#"[-+0-9a-fNInity:., \\"{}x=>T]{0,24}"#,
+    ) {
+        let mut columns = id_and_text();
+        columns[1].kind = TypeShape { array, modifier, ..TypeShape::plain(kind) };
+        let messages = [message(b'I', &[(b'N', &[Some("1"), Some(&value)])])];
+        let batch = decode(&mut decoder(None), Some(shape('d', columns)), &messages);
+        let rows: usize = batch.tables.iter().map(crate::batch::TableChanges::len).sum();
+        prop_assert_eq!(rows + batch.rejects.len(), 1);
+    }
+}

@@ -1,0 +1,185 @@
+//! What the server's catalog says: settings, tables, types. The queries of this source stand here and in `setup.rs`.
+
+use std::collections::HashMap;
+
+use super::connection::{Connection, Row, Trouble, identifier, literal};
+use crate::wire::pgoutput::{Lsn, Relation};
+use crate::wire::pgtype::{Class, ColumnShape, RelationShape, TypeShape};
+
+/// A table as the catalog has it.
+#[derive(Debug, Clone)]
+pub(super) struct CatalogTable {
+    pub id: u32,
+    /// `<schema>.<table>`
+    pub name: String,
+    /// Quoted.
+    pub sql_name: String,
+    /// `REPLICA IDENTITY`
+    pub identity: char,
+    /// Whether it is the root of partitions.
+    pub partitioned: bool,
+    pub has_key: bool,
+    pub may_select: bool,
+    /// Rows, as far as the statistics know.
+    pub estimate: u64,
+}
+
+/// The tables of those names that exist.
+pub(super) async fn tables(connection: &mut Connection, names: &[String]) -> Result<Vec<CatalogTable>, Trouble> {
+    let wanted: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    let sql = format!(
+        "SELECT c.oid, n.nspname, c.relname, c.relreplident, c.relkind, \
+         EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), \
+         has_table_privilege(c.oid, 'SELECT'), \
+         (SELECT greatest(sum(p.reltuples), 0)::bigint FROM pg_class p WHERE p.oid = c.oid \
+           OR p.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid)) \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || c.relname IN ({}) ORDER BY n.nspname, c.relname",
+        if wanted.is_empty() { "''".to_owned() } else { wanted.join(", ") }
+    );
+    let table = |row: &Row| CatalogTable {
+        id: row.text(0).parse().unwrap_or(0),
+        name: format!("{}.{}", row.text(1), row.text(2)),
+        sql_name: format!("{}.{}", identifier(row.text(1)), identifier(row.text(2))),
+        identity: row.text(3).chars().next().unwrap_or('d'),
+        partitioned: row.text(4) == "p",
+        has_key: row.is(5),
+        may_select: row.is(6),
+        estimate: row.text(7).parse().unwrap_or(0),
+    };
+    Ok(connection.query(&sql).await?.iter().map(table).collect())
+}
+
+/// A column as a relation message or the catalog has it.
+struct Bare {
+    name: String,
+    type_id: u32,
+    modifier: i32,
+    identity: bool,
+}
+
+/// The shape of a relation that the stream has announced.
+pub(super) async fn announced(connection: &mut Connection, relation: &Relation<'_>) -> Result<RelationShape, Trouble> {
+    let schema = if relation.schema.is_empty() { "pg_catalog" } else { relation.schema };
+    let bare = relation.columns.iter().map(|c| Bare {
+        name: c.name.to_owned(),
+        type_id: c.type_id,
+        modifier: c.modifier,
+        identity: c.key,
+    });
+    let name = format!("{schema}.{}", relation.name);
+    shape(connection, relation.id, name, char::from(relation.identity), bare.collect()).await
+}
+
+/// The shape of a table as its publication shows it now: without generated columns, and without those that a column list
+/// leaves out.
+pub(super) async fn published(
+    connection: &mut Connection,
+    table: &CatalogTable,
+    publication: &str,
+    version: u32,
+) -> Result<RelationShape, Trouble> {
+    let listed = if version >= 150_000 {
+        format!(
+            "AND a.attname IN (SELECT unnest(p.attnames) FROM pg_publication_tables p WHERE p.pubname = {} \
+             AND p.schemaname || '.' || p.tablename = {})",
+            literal(publication),
+            literal(&table.name)
+        )
+    } else {
+        "AND a.attgenerated = ''".to_owned()
+    };
+    let sql = format!(
+        "SELECT a.attname, a.atttypid, a.atttypmod FROM pg_attribute a \
+         WHERE a.attrelid = {} AND a.attnum > 0 AND NOT a.attisdropped {listed} ORDER BY a.attnum",
+        table.id
+    );
+    let rows = connection.query(&sql).await?;
+    let bare = rows.iter().map(|row| Bare {
+        name: row.text(0).to_owned(),
+        type_id: row.text(1).parse().unwrap_or(0),
+        modifier: row.text(2).parse().unwrap_or(-1),
+        identity: false,
+    });
+    shape(connection, table.id, table.name.clone(), table.identity, bare.collect()).await
+}
+
+async fn shape(
+    connection: &mut Connection,
+    id: u32,
+    name: String,
+    identity: char,
+    columns: Vec<Bare>,
+) -> Result<RelationShape, Trouble> {
+    let types = types(connection, &columns).await?;
+    // Old tuples carry the identity's columns alone, so they are the key where the identity is an index of its own.
+    let index = if identity == 'i' { "indisreplident" } else { "indisprimary" };
+    let sql = format!(
+        "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
+         WHERE i.indrelid = {id} AND i.{index}"
+    );
+    let key: Vec<String> = connection.query(&sql).await?.iter().map(|row| row.text(0).to_owned()).collect();
+    let column = |bare: Bare| {
+        let known = types.get(&bare.type_id).cloned();
+        // A type that has been dropped meanwhile: its text is kept as it comes.
+        let known = known.unwrap_or_else(|| TypeShape::plain("unknown"));
+        let modifier = if known.modifier == -1 { bare.modifier } else { known.modifier };
+        let key = if key.is_empty() { bare.identity && identity != 'f' } else { key.contains(&bare.name) };
+        ColumnShape { name: bare.name, kind: TypeShape { modifier, ..known }, key, identity: bare.identity }
+    };
+    Ok(RelationShape { id, name, identity, columns: columns.into_iter().map(column).collect() })
+}
+
+/// The types of the columns, domains taken down to what they stand on.
+async fn types(connection: &mut Connection, columns: &[Bare]) -> Result<HashMap<u32, TypeShape>, Trouble> {
+    let ids: Vec<String> = columns.iter().map(|column| column.type_id.to_string()).collect();
+    let sql = format!(
+        "WITH RECURSIVE chain AS ( \
+           SELECT oid AS asked, -1 AS modifier, oid, typtype, typbasetype, typtypmod FROM pg_type \
+           WHERE oid = ANY ('{{{}}}'::oid[]) \
+           UNION ALL \
+           SELECT c.asked, CASE WHEN c.typtypmod = -1 THEN c.modifier ELSE c.typtypmod END, \
+             t.oid, t.typtype, t.typbasetype, t.typtypmod \
+           FROM chain c JOIN pg_type t ON t.oid = c.typbasetype WHERE c.typtype = 'd') \
+         SELECT c.asked, c.modifier, t.typname, t.typtype, e.typname, e.typtype, e.typdelim \
+         FROM chain c JOIN pg_type t ON t.oid = c.oid \
+         LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A' AND t.typlen = -1 \
+           AND t.typname NOT IN ('int2vector', 'oidvector') \
+         WHERE c.typtype <> 'd'",
+        ids.join(",")
+    );
+    let class = |letter: &str| match letter {
+        "e" => Class::Enum,
+        "c" => Class::Composite,
+        "r" | "m" => Class::Range,
+        _ => Class::Base,
+    };
+    let shape = |row: &Row| {
+        let array = row.get(4).is_some();
+        let (name, kind) = if array { (row.text(4), row.text(5)) } else { (row.text(2), row.text(3)) };
+        TypeShape {
+            name: name.to_owned(),
+            class: class(kind),
+            modifier: row.text(1).parse().unwrap_or(-1),
+            array,
+            delimiter: row.text(6).chars().next().unwrap_or(','),
+        }
+    };
+    let rows = connection.query(&sql).await?;
+    Ok(rows.iter().map(|row| (row.text(0).parse().unwrap_or(0), shape(row))).collect())
+}
+
+/// Where the log ends, as far as it is on disk.
+pub(super) async fn log_end(connection: &mut Connection) -> Result<Lsn, Trouble> {
+    lsn(connection, "SELECT pg_current_wal_flush_lsn()").await
+}
+
+/// Writes a message into the log: its place. What was committed before it stands before it, and is on disk.
+pub(super) async fn heartbeat(connection: &mut Connection) -> Result<Lsn, Trouble> {
+    lsn(connection, "SELECT pg_logical_emit_message(true, 'dataflow', 'heartbeat')").await
+}
+
+async fn lsn(connection: &mut Connection, sql: &str) -> Result<Lsn, Trouble> {
+    let rows = connection.query(sql).await?;
+    Ok(rows.first().and_then(|row| row.text(0).parse().ok()).unwrap_or_default())
+}

@@ -1,0 +1,282 @@
+//! Before anything is read: what must be there is checked, what is missing is made, and what the role may not make is
+//! said as the SQL to run.
+
+use super::catalog::{self, CatalogTable};
+use super::connection::{Connection, Purpose, Trouble, identifier, literal};
+use super::settings::Settings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::pgoutput::Lsn;
+
+/// The oldest server that is read.
+const OLDEST: u32 = 130_000;
+
+/// What the server says of itself.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    /// As `server_version_num`: 150004.
+    pub version: u32,
+    pub system: String,
+    pub timeline: u32,
+    /// Where its log ends.
+    pub end: Lsn,
+}
+
+/// A replication slot as the server has it.
+#[derive(Debug, Clone)]
+pub(super) struct Slot {
+    pub confirmed: Lsn,
+    /// Why it no longer has what must come next.
+    pub lost: Option<String>,
+}
+
+fn refused(what: impl Into<String>, sql: &str) -> Error {
+    Error::new(ErrorKind::SourceRefused, what).help(format!("run as a superuser or the owner:\n    {sql}"))
+}
+
+/// What the source is to read.
+pub(super) struct Wanted<'a> {
+    /// The source's name in the topology.
+    pub source: &'a str,
+    pub publication: &'a str,
+    pub slot: &'a str,
+    /// `<schema>.<table>`
+    pub tables: &'a [String],
+}
+
+/// The server's log ends before what was read of it.
+pub(super) fn put_back(source: &str, server: &Server, read: Lsn) -> Error {
+    Error::new(
+        ErrorKind::PositionLost,
+        format!("source {source}: the server's log ends at {} and ours already stands at {read}", server.end),
+    )
+    .help(
+        "the database was put back to an earlier state. Give the source another name in the topology: its tables are then \
+         read anew",
+    )
+}
+
+/// A connection that replicates, when the server is still the one that it was.
+pub(super) async fn same_server(settings: &Settings, source: &str, known: &Server) -> Result<(Server, Connection)> {
+    let (server, connection) = identify(settings).await?;
+    if server.system == known.system && server.timeline == known.timeline {
+        return Ok((server, connection));
+    }
+    let what = if server.system == known.system { "was promoted" } else { "is another one" };
+    Err(Error::new(
+        ErrorKind::SourceRefused,
+        format!("source {source}: the server at {} {what} since this process began", settings.place()),
+    )
+    .help("start the process again: it compares the server's log with its own"))
+}
+
+/// The server's identity, by a connection of the replication protocol: only a role that may replicate gets one.
+pub(super) async fn identify(settings: &Settings) -> Result<(Server, Connection)> {
+    let mut connection = Connection::open(settings, Purpose::Replication).await.map_err(|error| {
+        let role = identifier(&settings.user);
+        if error.kind() == &ErrorKind::SourceRefused && error.to_string().contains("(42501)") {
+            return refused(format!("the role {role} may not replicate"), &format!("ALTER ROLE {role} REPLICATION;"));
+        }
+        error
+    })?;
+    let failed = |trouble: Trouble| trouble.error(format!("ask {} who it is", settings.place()));
+    let rows = connection.query("IDENTIFY_SYSTEM").await.map_err(failed)?;
+    let row =
+        rows.first().ok_or_else(|| Error::new(ErrorKind::SourceUnavailable, "the server does not say who it is"))?;
+    let (system, timeline) = (row.text(0).to_owned(), row.text(1).parse().unwrap_or(0));
+    let end = row.text(2).parse().unwrap_or_default();
+    let failed = |trouble: Trouble| trouble.error(format!("ask {} for its version", settings.place()));
+    let rows = connection.query("SHOW server_version_num").await.map_err(failed)?;
+    let version = rows.first().and_then(|row| row.text(0).parse().ok()).unwrap_or(0);
+    if version < OLDEST {
+        return Err(Error::new(ErrorKind::SourceRefused, format!("{} is older than PostgreSQL 13", settings.place()))
+            .help("upgrade the server"));
+    }
+    Ok((Server { version, system, timeline, end }, connection))
+}
+
+/// Checks settings and tables; the tables as the catalog has them.
+pub(super) async fn check(connection: &mut Connection, wanted: &Wanted<'_>) -> Result<Vec<CatalogTable>> {
+    let failed = |trouble: Trouble| trouble.error(format!("source {}: check the server", wanted.source));
+    let rows = connection.query("SHOW wal_level").await.map_err(failed)?;
+    let level = rows.first().map(|row| row.text(0).to_owned()).unwrap_or_default();
+    if level != "logical" {
+        return Err(refused(
+            format!(
+                "source {}: the server's wal_level is `{level}`; changes can be read when it is `logical`",
+                wanted.source
+            ),
+            "ALTER SYSTEM SET wal_level = logical; -- then restart the server",
+        ));
+    }
+    let tables = catalog::tables(connection, wanted.tables).await.map_err(failed)?;
+    for name in wanted.tables {
+        let Some(table) = tables.iter().find(|table| table.name == *name) else {
+            return Err(Error::new(
+                ErrorKind::SourceRefused,
+                format!("source {}: there is no table {name} that the role can see", wanted.source),
+            )
+            .help("correct `from:` in the topology, make the table, or grant USAGE on its schema"));
+        };
+        check_table(table, wanted)?;
+    }
+    Ok(tables)
+}
+
+fn check_table(table: &CatalogTable, wanted: &Wanted<'_>) -> Result<()> {
+    let (source, name) = (wanted.source, &table.sql_name);
+    if !table.may_select {
+        let sql = format!("GRANT SELECT ON {name} TO <the role of the source>;");
+        return Err(refused(format!("source {source}: the role may not read {}", table.name), &sql));
+    }
+    // Publishing the updates of such a table makes them fail for the application.
+    if table.identity == 'n' || (table.identity == 'd' && !table.has_key) {
+        let what = if table.identity == 'n' { "its replica identity is NOTHING" } else { "it has no primary key" };
+        return Err(refused(
+            format!(
+                "source {source}: {} cannot be captured, because {what}: once it is published, the application's updates \
+                 and deletes of it would fail",
+                table.name
+            ),
+            &format!(
+                "ALTER TABLE {name} ADD PRIMARY KEY (…);  -- or, with a `key:` in the topology:\n    ALTER TABLE {name} REPLICA IDENTITY FULL;"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// What had to be added to the publication: changes before that were not for us.
+#[derive(Debug, Default)]
+pub(super) struct Added {
+    /// It was not there at all.
+    pub publication: bool,
+    pub tables: Vec<String>,
+}
+
+/// Makes sure that the publication shows all changes of the tables.
+pub(super) async fn publication(
+    connection: &mut Connection,
+    wanted: &Wanted<'_>,
+    tables: &[CatalogTable],
+) -> Result<Added> {
+    let failed = |trouble: Trouble| trouble.error(format!("look at publication {}", wanted.publication));
+    let name = identifier(wanted.publication);
+    let sql = format!(
+        "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot FROM pg_publication WHERE pubname = {}",
+        literal(wanted.publication)
+    );
+    let rows = connection.query(&sql).await.map_err(failed)?;
+    let all: Vec<&str> = tables.iter().map(|table| table.sql_name.as_str()).collect();
+    let Some(row) = rows.first() else {
+        let sql =
+            format!("CREATE PUBLICATION {name} FOR TABLE {} WITH (publish_via_partition_root = true);", all.join(", "));
+        make(connection, wanted, "make the publication", &sql).await?;
+        return Ok(Added { publication: true, tables: Vec::new() });
+    };
+    if !row.is(0) {
+        return Err(refused(
+            format!("source {}: the publication {name} leaves out some kinds of changes", wanted.source),
+            &format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate');"),
+        ));
+    }
+    let sql = format!(
+        "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = {}",
+        literal(wanted.publication)
+    );
+    let rows = connection.query(&sql).await.map_err(failed)?;
+    let shown = |table: &CatalogTable| rows.iter().any(|row| row.text(0) == table.name);
+    if let Some(hidden) = tables.iter().find(|table| table.partitioned && !row.is(1)) {
+        return Err(refused(
+            format!(
+                "source {}: the publication {name} shows the partitions of {} one by one",
+                wanted.source, hidden.name
+            ),
+            &format!("ALTER PUBLICATION {name} SET (publish_via_partition_root = true);"),
+        ));
+    }
+    let missing: Vec<&CatalogTable> = tables.iter().filter(|table| !shown(table)).collect();
+    if !missing.is_empty() {
+        let list: Vec<&str> = missing.iter().map(|table| table.sql_name.as_str()).collect();
+        let sql = format!("ALTER PUBLICATION {name} ADD TABLE {};", list.join(", "));
+        make(connection, wanted, "add tables to the publication", &sql).await?;
+    }
+    Ok(Added { publication: false, tables: missing.into_iter().map(|table| table.name.clone()).collect() })
+}
+
+async fn make(connection: &mut Connection, wanted: &Wanted<'_>, doing: &str, sql: &str) -> Result<()> {
+    match connection.query(sql).await {
+        Ok(_) => {
+            tracing::info!(source = wanted.source, "{sql}");
+            Ok(())
+        }
+        Err(trouble) if trouble.code() == "42501" => {
+            Err(refused(format!("source {}: the role may not {doing}", wanted.source), sql))
+        }
+        Err(trouble) => Err(trouble.error(format!("source {}: {doing}", wanted.source))),
+    }
+}
+
+/// The slot, if there is one of that name; an error when it is something else.
+pub(super) async fn slot(connection: &mut Connection, source: &str, name: &str) -> Result<Option<Slot>> {
+    let failed = |trouble: Trouble| trouble.error(format!("source {source}: look at slot {name}"));
+    let sql = format!(
+        "SELECT plugin, database = current_database(), confirmed_flush_lsn, wal_status, restart_lsn, database, \
+         to_jsonb(s) ->> 'invalidation_reason' FROM pg_replication_slots s WHERE slot_name = {}",
+        literal(name)
+    );
+    let rows = connection.query(&sql).await.map_err(failed)?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    if row.text(0) != "pgoutput" || !row.is(1) {
+        return Err(Error::new(
+            ErrorKind::SourceRefused,
+            format!(
+                "source {source}: the slot {name} is another one: plug-in `{}`, database `{}`",
+                row.text(0),
+                row.text(5)
+            ),
+        )
+        .help("give the source another `slot:` in the topology"));
+    }
+    let lost = match (row.text(3), row.get(6), row.get(4)) {
+        (_, Some(reason), _) => Some(format!("the server has invalidated it ({reason})")),
+        ("lost", ..) => Some("the server has removed the log that it needs (max_slot_wal_keep_size)".to_owned()),
+        (.., None) => Some("it has no place in the log any more".to_owned()),
+        _ => None,
+    };
+    Ok(Some(Slot { confirmed: row.text(2).parse().unwrap_or_default(), lost }))
+}
+
+/// Makes the slot; changes are kept for it from the LSN that is returned.
+pub(super) async fn make_slot(connection: &mut Connection, wanted: &Wanted<'_>) -> Result<Lsn> {
+    let sql = format!("SELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput');", literal(wanted.slot));
+    let rows = connection.query(&sql).await.map_err(|trouble| {
+        let doing = format!("source {}: make the slot {}", wanted.source, wanted.slot);
+        match trouble.code() {
+            "42501" => refused(doing, &sql),
+            "53400" => trouble
+                .error(doing)
+                .help("raise max_replication_slots and restart the server, or drop a slot that nobody reads"),
+            _ => trouble.error(doing),
+        }
+    })?;
+    tracing::info!(source = wanted.source, "{sql}");
+    Ok(rows.first().and_then(|row| row.text(0).parse().ok()).unwrap_or_default())
+}
+
+/// Drops a slot that is of no use any more.
+pub(super) async fn drop_slot(connection: &mut Connection, wanted: &Wanted<'_>) -> Result<()> {
+    let sql = format!("SELECT pg_drop_replication_slot({});", literal(wanted.slot));
+    make(connection, wanted, "drop the slot that was lost", &sql).await
+}
+
+/// Where the history of `timeline` left `old`; `None` when it never was on it.
+pub(super) async fn left_timeline(connection: &mut Connection, timeline: u32, old: u32) -> Result<Option<Lsn>> {
+    let failed = |trouble: Trouble| trouble.error("read the server's timeline history");
+    let rows = connection.query(&format!("TIMELINE_HISTORY {timeline}")).await.map_err(failed)?;
+    let content = rows.first().map(|row| row.text(1).to_owned()).unwrap_or_default();
+    let entry = |line: &str| {
+        let mut words = line.split_whitespace();
+        (words.next()?.parse::<u32>().ok()? == old).then(|| words.next()?.parse().ok())?
+    };
+    Ok(content.lines().find_map(entry))
+}

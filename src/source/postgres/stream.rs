@@ -1,0 +1,437 @@
+//! The stream: transactions in commit order, as the server sends them once they are committed.
+//!
+//! ```text
+//! server ──w (B R I U D … C)──▶ pieces of about 1 MiB ──▶ ingest ──▶ lake log
+//!        ──k (how far)───────▶                                        │
+//!        ◀─r (flushed = what the lake log holds) ◀────────────────────┘ released
+//! ```
+//!
+//! * The server keeps a large transaction on its own disk until it is committed and sends it piece by piece then, so
+//!   nothing of it is collected here.
+//! * What is acknowledged is never beyond what the lake log holds. While nothing of ours changes, the place moves on by
+//!   what the server says that it has read, goes into the log, and is acknowledged after that.
+//! * The server is answered while ingest takes nothing: it would end the connection after `wal_sender_timeout`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use postgres_protocol::message::backend::Message as Backend;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+
+use super::catalog;
+use super::connection::{Connection, Purpose, Trouble, identifier, literal};
+use super::place::{Place, Within};
+use super::setup;
+use super::worker::{Item, Job, Piece, push_shape, unwanted};
+use crate::batch::RawRecords;
+use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry;
+use crate::wire::pgoutput::{Lsn, Message, parse, truncate_message};
+
+/// Payload bytes in one piece.
+const PIECE_BYTES: usize = 1 << 20;
+/// How long records wait for more before they are handed out.
+const LINGER: Duration = Duration::from_millis(20);
+/// How often the server is told how far we are, and asked.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How often a place that moved without records is handed out.
+const QUIET_EVERY: Duration = Duration::from_secs(1);
+/// Without a word for this long, the connection is dead.
+const SILENCE: Duration = Duration::from_secs(90);
+/// How often the slot is looked at.
+const LOOK_AT_SLOT: Duration = Duration::from_secs(10);
+
+/// A relation that the stream has announced.
+struct Known {
+    /// Its changes count from here on; `None` when no table reads it.
+    from: Option<Lsn>,
+}
+
+/// The transaction that is being sent.
+struct Open {
+    commit: Lsn,
+    time_us: i64,
+    /// The log record of the last change, and the number of changes in it.
+    last: (Lsn, u32),
+}
+
+/// The stream of one connection.
+pub(super) struct Stream {
+    job: Job,
+    connection: Connection,
+    /// For the catalog, heartbeats and the state of the slot.
+    side: Connection,
+    place: Place,
+    /// The place that was handed out last.
+    handed: Place,
+    handed_at: Instant,
+    out: mpsc::Sender<Result<Item>>,
+    relations: HashMap<u32, Known>,
+    records: RawRecords,
+    open: Option<Open>,
+    /// Everything before this was there when we began to look.
+    target: Lsn,
+    /// Where the server's log ends, as far as it was said.
+    end: Lsn,
+    tick: Interval,
+    heard: Instant,
+    /// Whether the end was said since the last piece.
+    said_end: bool,
+    heartbeat: Instant,
+    looked: Instant,
+}
+
+impl Stream {
+    /// Begins to stream from `place` on.
+    pub async fn open(job: Job, place: Place, out: mpsc::Sender<Result<Item>>) -> Result<Self> {
+        let doing = format!("source {}: read slot {}", job.name, job.slot);
+        let mut side = Connection::open(&job.settings, Purpose::Query).await?;
+        let target = match job.heartbeat.is_zero() {
+            true => catalog::log_end(&mut side).await,
+            false => catalog::heartbeat(&mut side).await,
+        };
+        let target = target.map_err(|trouble| trouble.error(&doing))?;
+        let (server, mut connection) = setup::same_server(&job.settings, &job.name, &job.server).await?;
+        if server.end < place.lsn {
+            return Err(setup::put_back(&job.name, &server, place.lsn));
+        }
+        check_slot(&job, &place, &mut side).await?;
+        let messages = if job.server.version >= 140_000 { ", messages 'true'" } else { "" };
+        let sql = format!(
+            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {}{messages})",
+            identifier(&job.slot),
+            place.lsn,
+            literal(&identifier(&job.publication))
+        );
+        connection.copy_both(&sql).await.map_err(|trouble| match trouble.code() {
+            "42704" | "55000" => super::lost(&job.name, &job.slot, &trouble.error(doing).to_string()),
+            _ => trouble.error(doing),
+        })?;
+        let mut tick = interval(TELL_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let now = Instant::now();
+        Ok(Self {
+            job,
+            connection,
+            side,
+            handed: place.clone(),
+            place,
+            handed_at: now,
+            out,
+            relations: HashMap::new(),
+            records: RawRecords::default(),
+            open: None,
+            target,
+            end: target,
+            tick,
+            heard: now,
+            said_end: false,
+            heartbeat: now,
+            looked: now - LOOK_AT_SLOT,
+        })
+    }
+
+    /// Streams until something breaks or nobody listens any more.
+    pub async fn run(mut self) -> Result<()> {
+        self.tell().await?;
+        self.reached_end().await?;
+        let mut linger: Option<Instant> = None;
+        loop {
+            let handing_out = async {
+                match linger {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                message = self.connection.message() => {
+                    let message = message.map_err(|trouble| self.broken(trouble))?;
+                    self.take(message).await?;
+                    while self.records.bytes() < PIECE_BYTES
+                        && let Some(message) = self.connection.buffered().map_err(|trouble| self.broken(trouble))?
+                    {
+                        self.take(message).await?;
+                    }
+                    if self.records.bytes() >= PIECE_BYTES {
+                        self.hand_out().await?;
+                    }
+                }
+                () = handing_out => self.hand_out().await?,
+                _ = self.tick.tick() => self.on_tick().await?,
+                changed = self.job.confirmed.changed() => {
+                    changed.map_err(|_| unwanted())?;
+                    self.tell().await?;
+                }
+            }
+            linger = if self.records.is_empty() { None } else { linger.or_else(|| Some(Instant::now() + LINGER)) };
+        }
+    }
+
+    fn broken(&self, trouble: Trouble) -> Error {
+        let doing = format!("source {}: read slot {}", self.job.name, self.job.slot);
+        match trouble.code() {
+            // The slot was invalidated, or its publication dropped, under our hands: what was asked for is no more.
+            "42704" | "55000" => super::lost(&self.job.name, &self.job.slot, &trouble.error(doing).to_string()),
+            _ => trouble.error(doing),
+        }
+    }
+
+    /// One message of the copy: log data or a sign of life.
+    async fn take(&mut self, message: Backend) -> Result<()> {
+        self.heard = Instant::now();
+        let Backend::CopyData(body) = message else {
+            return Err(Error::new(
+                ErrorKind::SourceUnavailable,
+                format!("source {}: the server ended the stream", self.job.name),
+            ));
+        };
+        let data = body.into_bytes();
+        let lsn = |at: usize| data.get(at..at + 8).and_then(|b| b.try_into().ok()).map(|b| Lsn(u64::from_be_bytes(b)));
+        match (data.first(), lsn(1), lsn(9)) {
+            (Some(b'w'), Some(start), Some(end)) if data.len() >= 25 => {
+                self.end = self.end.max(end);
+                self.change(start, &data[25..]).await
+            }
+            (Some(b'k'), Some(end), _) => {
+                self.end = self.end.max(end);
+                if self.open.is_none() && end > self.place.lsn {
+                    self.place.lsn = end;
+                    self.place.within = None;
+                }
+                if data.get(17) == Some(&1) {
+                    self.tell().await?;
+                }
+                self.reached_end().await
+            }
+            _ => Err(Error::new(ErrorKind::SourceUnavailable, format!("source {}: an unknown message", self.job.name))),
+        }
+    }
+
+    async fn change(&mut self, lsn: Lsn, data: &[u8]) -> Result<()> {
+        let message = parse(data, false).map_err(|malformed| {
+            Error::new(ErrorKind::SourceRefused, format!("source {}: read a message at {lsn}", self.job.name))
+                .because(malformed)
+        })?;
+        match message {
+            Message::Begin { commit, time_us, .. } => {
+                self.open = Some(Open { commit, time_us, last: (Lsn(0), 0) });
+            }
+            Message::Commit { end, .. } => {
+                self.open = None;
+                self.place.lsn = end;
+                self.place.within = None;
+            }
+            Message::Relation(relation) => {
+                let name = format!("{}.{}", relation.schema, relation.name);
+                let from = self.place.tables.get(&name).filter(|taken| taken.id == relation.id).map(|taken| taken.from);
+                self.refuse_renamed(relation.id, &name)?;
+                self.relations.insert(relation.id, Known { from });
+                if from.is_some() {
+                    let shape = catalog::announced(&mut self.side, &relation).await.map_err(|trouble| {
+                        trouble.error(format!("source {}: look up the columns of {name}", self.job.name))
+                    })?;
+                    let (commit, time_us, (at, ordinal)) = self.now();
+                    push_shape(&mut self.records, commit, (at.0, ordinal * 2 + 1), time_us, &shape);
+                }
+            }
+            Message::Insert { relation, .. } | Message::Update { relation, .. } | Message::Delete { relation, .. } => {
+                if self.counts(relation) {
+                    self.push(lsn, data);
+                }
+            }
+            Message::Truncate { relations, .. } => {
+                let counted: Vec<u32> = relations.into_iter().filter(|id| self.counts(*id)).collect();
+                if !counted.is_empty() {
+                    self.push(lsn, &truncate_message(&counted));
+                }
+            }
+            Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
+            Message::StreamStart { .. }
+            | Message::StreamStop
+            | Message::StreamCommit { .. }
+            | Message::StreamAbort { .. } => {
+                return Err(Error::new(ErrorKind::Internal, "the server streams a running transaction, unasked"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A captured table under another name would be taken for one that nobody wants.
+    fn refuse_renamed(&self, id: u32, name: &str) -> Result<()> {
+        let Some((known, _)) = self.place.tables.iter().find(|(known, taken)| taken.id == id && *known != name) else {
+            return Ok(());
+        };
+        Err(Error::new(
+            ErrorKind::SourceRefused,
+            format!("source {}: the table {known} is called {name} now", self.job.name),
+        )
+        .help("rename it back, or let the topology read it under its new name (`from:`): it is then read anew"))
+    }
+
+    /// The open transaction's commit record, time and last change.
+    fn now(&self) -> (Lsn, i64, (Lsn, u32)) {
+        let none = (self.place.lsn, crate::batch::NO_TIME, (Lsn(0), 0));
+        self.open.as_ref().map_or(none, |open| (open.commit, open.time_us, open.last))
+    }
+
+    /// Whether changes of that relation are wanted: its rows were read before this transaction.
+    fn counts(&self, relation: u32) -> bool {
+        let (commit, ..) = self.now();
+        self.relations.get(&relation).and_then(|known| known.from).is_some_and(|from| commit >= from)
+    }
+
+    /// Takes a change, unless it was handed out before the source was opened again.
+    fn push(&mut self, lsn: Lsn, data: &[u8]) {
+        let Some(open) = &mut self.open else { return };
+        open.last = if open.last.0 == lsn { (lsn, open.last.1 + 1) } else { (lsn, 1) };
+        let ordinal = open.last.1;
+        let done = self.place.within.is_some_and(|w| w.commit == open.commit && (lsn, ordinal) <= (w.lsn, w.ordinal));
+        if !done {
+            // Even numbers are changes; a relation between two of them has the odd one.
+            self.records.push_within(open.commit.0, (lsn.0, ordinal * 2), open.time_us, None, Some(data));
+            self.place.within = Some(Within { commit: open.commit, lsn, ordinal });
+        }
+    }
+
+    async fn hand_out(&mut self) -> Result<()> {
+        let inside = self.open.is_some() && self.place.within.is_some();
+        if self.open.is_none() {
+            self.place.within = None;
+        }
+        let piece = Piece {
+            records: std::mem::take(&mut self.records),
+            place: self.place.clone(),
+            inside,
+            behind: self.end.0.saturating_sub(self.place.lsn.0),
+        };
+        self.handed = self.place.clone();
+        self.handed_at = Instant::now();
+        self.send(Item::Piece(Box::new(piece))).await?;
+        self.reached_end().await
+    }
+
+    /// Says so when everything that was there at the beginning has been handed out.
+    async fn reached_end(&mut self) -> Result<()> {
+        let reached = self.open.is_none() && self.place.lsn >= self.target && self.records.is_empty();
+        if reached && self.handed != self.place && self.handed.lsn < self.target {
+            // The first time is worth a piece of its own.
+            let piece = Piece { records: RawRecords::default(), place: self.place.clone(), inside: false, behind: 0 };
+            self.handed = self.place.clone();
+            self.send(Item::Piece(Box::new(piece))).await?;
+        }
+        if reached && self.handed == self.place && !self.said_end {
+            self.send(Item::CaughtUp).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands an item over, and answers the server as long as that takes.
+    async fn send(&mut self, item: Item) -> Result<()> {
+        let out = self.out.clone();
+        let permit = loop {
+            tokio::select! {
+                permit = out.reserve() => break permit.map_err(|_| unwanted())?,
+                _ = self.tick.tick() => self.tell().await?,
+                changed = self.job.confirmed.changed() => {
+                    changed.map_err(|_| unwanted())?;
+                    self.tell().await?;
+                }
+            }
+        };
+        self.said_end = matches!(item, Item::CaughtUp);
+        permit.send(Ok(item));
+        // The server may have waited for us all that time.
+        self.heard = Instant::now();
+        Ok(())
+    }
+
+    async fn on_tick(&mut self) -> Result<()> {
+        if self.heard.elapsed() > SILENCE {
+            return Err(Error::new(
+                ErrorKind::SourceUnavailable,
+                format!("source {}: the server has said nothing for {SILENCE:?}", self.job.name),
+            ));
+        }
+        self.tell().await?;
+        let moved = self.open.is_none() && self.records.is_empty() && self.handed != self.place;
+        if moved && self.handed_at.elapsed() >= QUIET_EVERY {
+            self.hand_out().await?;
+        }
+        let heartbeat = self.job.heartbeat;
+        if !heartbeat.is_zero() && self.heartbeat.elapsed() >= heartbeat {
+            self.heartbeat = Instant::now();
+            let doing = format!("source {}: write a heartbeat", self.job.name);
+            catalog::heartbeat(&mut self.side).await.map_err(|trouble| trouble.error(doing))?;
+        }
+        if self.looked.elapsed() >= LOOK_AT_SLOT {
+            self.looked = Instant::now();
+            self.look_at_slot().await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the server what it need not keep any more, and asks how far it is.
+    async fn tell(&mut self) -> Result<()> {
+        let confirmed = *self.job.confirmed.borrow_and_update();
+        let mut status = Vec::with_capacity(34);
+        status.push(b'r');
+        for _written_flushed_applied in 0..3 {
+            status.extend(confirmed.0.to_be_bytes());
+        }
+        status.extend(0i64.to_be_bytes());
+        status.push(1);
+        self.connection.send_copy(&status).await.map_err(|trouble| self.broken(trouble))?;
+        self.job.told.send_replace(confirmed);
+        Ok(())
+    }
+
+    /// What the slot holds back, as metrics.
+    async fn look_at_slot(&mut self) -> Result<()> {
+        let sql = format!(
+            "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size, wal_status, \
+             pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint \
+             FROM pg_replication_slots WHERE slot_name = {}",
+            literal(&self.job.slot)
+        );
+        let doing = format!("source {}: look at slot {}", self.job.name, self.job.slot);
+        let rows = self.side.query(&sql).await.map_err(|trouble| trouble.error(doing))?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let source = self.job.name.to_string();
+        let number = |column: usize| row.text(column).parse::<f64>().ok();
+        if let Some(bytes) = number(0) {
+            metrics::gauge!(telemetry::SLOT_RETAINED_BYTES, "source" => source.clone()).set(bytes);
+        }
+        if let Some(bytes) = number(1) {
+            metrics::gauge!(telemetry::SLOT_SAFE_BYTES, "source" => source.clone()).set(bytes);
+        }
+        if let Some(bytes) = number(3) {
+            metrics::gauge!(telemetry::SLOT_BEHIND_BYTES, "source" => source.clone()).set(bytes);
+        }
+        for status in ["reserved", "extended", "unreserved", "lost"] {
+            let is = f64::from(u8::from(row.text(2) == status));
+            metrics::gauge!(telemetry::SLOT_STATUS, "source" => source.clone(), "status" => status).set(is);
+        }
+        if row.text(2) == "unreserved" {
+            tracing::warn!(
+                source,
+                "the server is about to remove log that slot {} still needs (max_slot_wal_keep_size)",
+                self.job.slot
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The server begins where its slot stands, silently, when that is behind the place that is asked for.
+async fn check_slot(job: &Job, place: &Place, side: &mut Connection) -> Result<()> {
+    let why = match setup::slot(side, &job.name, &job.slot).await? {
+        None => "it is not there any more".to_owned(),
+        Some(setup::Slot { lost: Some(why), .. }) => why,
+        Some(slot) if slot.confirmed > place.lsn => {
+            format!("it begins at {} and the log stands at {}", slot.confirmed, place.lsn)
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(super::lost(&job.name, &job.slot, &why))
+}

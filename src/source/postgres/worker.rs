@@ -1,0 +1,77 @@
+//! The task that reads: first the rows that are there, then the stream. It answers the server while ingest is busy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::place::{Captured, Place};
+use super::settings::Settings;
+use super::setup::Server;
+use super::snapshot;
+use super::stream::Stream;
+use crate::batch::RawRecords;
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::pgoutput::Lsn;
+use crate::wire::pgtype::RelationShape;
+
+/// What the task reads.
+pub(super) struct Job {
+    pub name: Arc<str>,
+    pub settings: Settings,
+    pub server: Server,
+    pub publication: String,
+    pub slot: String,
+    pub captured: Captured,
+    pub heartbeat: Duration,
+    /// What may be acknowledged: the lake log holds everything before it.
+    pub confirmed: watch::Receiver<Lsn>,
+    /// What the server has been told of it.
+    pub told: watch::Sender<Lsn>,
+}
+
+/// What the task found.
+pub(super) enum Item {
+    Piece(Box<Piece>),
+    CaughtUp,
+}
+
+/// Records, and the place behind them.
+pub(super) struct Piece {
+    pub records: RawRecords,
+    pub place: Place,
+    /// Whether it ends inside a transaction.
+    pub inside: bool,
+    /// Bytes of log between the place and the server's end.
+    pub behind: u64,
+}
+
+/// Reads from `place` on until nobody listens any more; a failure is handed out last.
+pub(super) async fn run(job: Job, place: Place, out: mpsc::Sender<Result<Item>>) {
+    if let Err(error) = read(job, place, &out).await {
+        let _nobody_listens = out.send(Err(error)).await;
+    }
+}
+
+async fn read(job: Job, mut place: Place, out: &mpsc::Sender<Result<Item>>) -> Result<()> {
+    snapshot::read(&job, &mut place, out).await?;
+    Stream::open(job, place, out.clone()).await?.run().await
+}
+
+/// Appends what the decoder needs to know of a relation before its rows.
+pub(super) fn push_shape(
+    records: &mut RawRecords,
+    commit: Lsn,
+    within: (u64, u32),
+    time_us: i64,
+    shape: &RelationShape,
+) {
+    // Plain data always has a JSON form.
+    let json = serde_json::to_vec(shape).unwrap_or_default();
+    records.push_within(commit.0, within, time_us, Some(&json), None);
+}
+
+/// The end of the channel was dropped: the task is about to end as well.
+pub(super) fn unwanted() -> Error {
+    Error::new(ErrorKind::Internal, "nobody reads this source any more")
+}

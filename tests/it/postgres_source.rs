@@ -1,0 +1,523 @@
+//! The PostgreSQL source against a real server: snapshot, stream, restarts, what is lost.
+
+use std::path::Path;
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqliteConnection, ValueRef};
+
+use crate::support::postgres::server;
+use crate::support::process::{LIMIT, Launch, available, table};
+
+/// A database of the shared server, and a topology that reads it into SQLite.
+struct World {
+    folder: tempfile::TempDir,
+    url: String,
+    source: PgConnection,
+}
+
+impl World {
+    async fn new(setup: &str) -> Self {
+        let url = server().database().await;
+        let mut source = PgConnection::connect(&url).await.unwrap();
+        // What a test has written is on the server's disk, where a slot can read it.
+        source.execute("SET synchronous_commit = on").await.unwrap();
+        source.execute(AssertSqlSafe(setup.to_owned())).await.unwrap();
+        Self { folder: tempfile::tempdir().unwrap(), url, source }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The topology: `tables` is YAML below `tables:`, `more` stands inside the source.
+    fn launch(&self, tables: &str, more: &str) -> Launch {
+        // Names of slots are the server's, not the database's.
+        let name = self.url.rsplit('/').next().unwrap();
+        let topology = format!(
+            "version: 1\nname: pg\nsources:\n  shop: {{ kind: postgres, url: \"{}?sslmode=disable\", slot: {name}, \
+             publication: p{more} }}\ntables: {tables}\nlake: {{ url: ./lake }}\nwarehouse: {{ kind: sqlite, path: w.db }}\n\
+             epoch: {{ every: 200ms }}\n",
+            self.url
+        );
+        Launch::new(self.path(), &topology)
+    }
+
+    async fn run(&mut self, sql: &str) {
+        self.source.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
+    }
+
+    /// Waits until nobody reads the slot any more: the server notices the end of a process a little later.
+    async fn until_idle(&mut self, slot: &str) {
+        let query = format!("SELECT CAST(active AS text) FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        while self.there(&query).await == ["true"] {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn warehouse(&self) -> SqliteConnection {
+        let options = SqliteConnectOptions::new().filename(self.path().join("w.db")).read_only(true);
+        SqliteConnection::connect_with(&options).await.unwrap()
+    }
+
+    /// What the warehouse holds: every value of the named columns as text.
+    async fn held(&self, query: &str) -> Vec<String> {
+        let mut warehouse = self.warehouse().await;
+        let rows = warehouse.fetch_all(AssertSqlSafe(query.to_owned())).await.unwrap();
+        let value = |row: &sqlx::sqlite::SqliteRow, at: usize| {
+            if row.try_get_raw(at).unwrap().is_null() { "∅".to_owned() } else { row.get::<String, _>(at) }
+        };
+        rows.iter().map(|row| (0..row.columns().len()).map(|at| value(row, at)).collect::<Vec<_>>().join("|")).collect()
+    }
+
+    /// The same of the source.
+    async fn there(&mut self, query: &str) -> Vec<String> {
+        let rows = self.source.fetch_all(AssertSqlSafe(query.to_owned())).await.unwrap();
+        let value =
+            |row: &sqlx::postgres::PgRow, at: usize| row.get::<Option<String>, _>(at).unwrap_or_else(|| "∅".to_owned());
+        rows.iter().map(|row| (0..row.columns().len()).map(|at| value(row, at)).collect::<Vec<_>>().join("|")).collect()
+    }
+}
+
+const ITEMS: &str = "{ items: { from: public.items } }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_there_and_changes_after_them_arrive_once() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new(
+        "CREATE TABLE items (id int PRIMARY KEY, name text, price numeric(8,2)); \
+         INSERT INTO items VALUES (1, 'one', 1.50), (2, 'two', NULL), (3, E'tab\\there \\\\ \\'quote', 3)",
+    )
+    .await;
+    let launch = world.launch(ITEMS, "");
+    launch.run_until_caught_up().await;
+    let query = "SELECT CAST(id AS text), name, CAST(price AS text) FROM items ORDER BY id";
+    assert_eq!(world.held(query).await, ["1|one|1.50", "2|two|∅", "3|tab\there \\ 'quote|3.00"]);
+    world
+        .run(
+            "INSERT INTO items VALUES (4, 'four', 4); UPDATE items SET price = 2.25 WHERE id = 2; \
+             DELETE FROM items WHERE id = 1; UPDATE items SET id = 30 WHERE id = 3",
+        )
+        .await;
+    launch.run_until_caught_up().await;
+    assert_eq!(world.held(query).await, ["2|two|2.25", "4|four|4.00", "30|tab\there \\ 'quote|3.00"]);
+    world.run("TRUNCATE items; INSERT INTO items VALUES (5, 'five', 5)").await;
+    launch.run_until_caught_up().await;
+    assert_eq!(world.held(query).await, ["5|five|5.00"]);
+    let status = launch.status();
+    assert_eq!(table(&status, "items")["rejects_open"], 0, "{status}");
+}
+
+/// A table with every type, and a row of each kind of values.
+const TYPES: &str = "
+CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN cents AS numeric(10,2); CREATE TYPE pair AS (a int, b text);
+CREATE EXTENSION IF NOT EXISTS hstore;
+CREATE TABLE types (id int PRIMARY KEY, b boolean, i2 smallint, i4 integer, i8 bigint, f4 real, f8 double precision,
+  n numeric, n2 numeric(12,3), d cents, t text, v varchar(20), c char(4), by bytea, dt date, tm time, ts timestamp,
+  tz timestamptz, iv interval, u uuid, j json, jb jsonb, e mood, ia int[], ta text[], da numeric(6,2)[], r int4range,
+  p pair, h hstore, ip inet, m money, o oid, bits bit(4), xml text);
+INSERT INTO types VALUES (1, true, -32768, 2147483647, -9223372036854775808, 1.5, 1e300, 123456789012345678901234567890.5,
+  -1.005, 12.34, E'tab\\t nl\\n bs\\\\ \"q\" é😀', 'v', 'ab', '\\x00ff5c', '2024-02-29', '23:59:59.999999',
+  '2001-02-03 04:05:06.789', '2001-02-03 04:05:06.789+02', '1 year 2 mons 3 days 04:05:06.7', 'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11',
+  '{\"a\": [1, 2]}', '{\"b\": null}', 'ok', '{1,NULL,3}', '{\"a,b\",NULL,\"q\\\"x\"}', '{1.50,2.00}', '[1,5)', '(7,x y)',
+  'a=>1, b=>NULL', '10.0.0.1/8', 12.5, 42, B'1010', '<a/>');
+INSERT INTO types VALUES (2);
+INSERT INTO types VALUES (3, false, 0, 0, 0, 'NaN', '-Infinity', 0, 0, 0, '', '', '', '',
+  '0001-01-01', '00:00', '0001-01-01', '9999-12-31 23:59:59.999999+00', '0', '00000000-0000-0000-0000-000000000000', 'null', '{}',
+  'sad', '{}', '{}', '{}', 'empty', '(,)', '', '::1', 0, 0, B'0000', '');
+";
+
+/// What the warehouse must hold of the first row, column by column.
+const FIRST: [(&str, &str); 33] = [
+    ("b", "1"),
+    ("i2", "-32768"),
+    ("i4", "2147483647"),
+    ("i8", "-9223372036854775808"),
+    ("f4", "1.5"),
+    ("f8", "1.0e+300"),
+    ("n", "123456789012345678901234567890.5"),
+    ("n2", "-1.005"),
+    ("d", "12.34"),
+    ("t", "tab\t nl\n bs\\ \"q\" é😀"),
+    ("v", "v"),
+    ("c", "ab  "),
+    ("by", "00FF5C"),
+    ("dt", "2024-02-29"),
+    ("tm", "23:59:59.999999"),
+    ("ts", "2001-02-03T04:05:06.789000"),
+    ("tz", "2001-02-03T02:05:06.789000Z"),
+    ("iv", "P1Y2M3DT4H5M6.7S"),
+    ("u", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+    ("j", "{\"a\": [1, 2]}"),
+    ("jb", "{\"b\": null}"),
+    ("e", "ok"),
+    ("ia", "[1,null,3]"),
+    ("ta", "[\"a,b\",null,\"q\\\"x\"]"),
+    ("da", "[1.50,2.00]"),
+    ("r", "[1,5)"),
+    ("p", "(7,\"x y\")"),
+    ("h", "{\"a\":\"1\",\"b\":null}"),
+    ("ip", "10.0.0.1/8"),
+    ("m", "$12.50"),
+    ("o", "42"),
+    ("bits", "1010"),
+    ("xml", "<a/>"),
+];
+
+fn as_text((name, _): &(&str, &str)) -> String {
+    match *name {
+        "by" => "hex(\"by\")".to_owned(),
+        name => format!("CAST(\"{name}\" AS text)"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_arrives_as_it_is_by_snapshot_and_by_stream() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new(TYPES).await;
+    let launch = world.launch("{ types: { from: public.types } }", "");
+    launch.run_until_caught_up().await;
+    // The same rows once more by the stream, inserted and updated.
+    world
+        .run(
+            "CREATE TEMP TABLE copy AS TABLE types; UPDATE copy SET id = id + 10; INSERT INTO types TABLE copy; \
+             INSERT INTO types SELECT 21; UPDATE types SET (b, i2) = (SELECT b, i2 FROM copy WHERE id = 11) WHERE id = 21",
+        )
+        .await;
+    launch.run_until_caught_up().await;
+    let columns: Vec<String> = FIRST.iter().map(as_text).collect();
+    let expected: Vec<&str> = FIRST.iter().map(|(_, value)| *value).collect();
+    for id in [1, 11] {
+        let held = world.held(&format!("SELECT {} FROM types WHERE id = {id}", columns.join(", "))).await;
+        assert_eq!(held, [expected.join("|")], "row {id}");
+    }
+    let rest = columns.join(" || '|' || ");
+    let by_snapshot =
+        world.held(&format!("SELECT coalesce({rest}, 'null') FROM types WHERE id IN (2, 3) ORDER BY id")).await;
+    let by_stream =
+        world.held(&format!("SELECT coalesce({rest}, 'null') FROM types WHERE id IN (12, 13) ORDER BY id")).await;
+    assert_eq!(by_snapshot, by_stream);
+    assert_eq!(
+        world.held("SELECT CAST(b AS text), CAST(i2 AS text), t FROM types WHERE id = 21").await,
+        ["1|-32768|∅"]
+    );
+    world.run("DELETE FROM types WHERE id > 1").await;
+    launch.run_until_caught_up().await;
+    assert_eq!(world.held("SELECT CAST(id AS text) FROM types").await, ["1"]);
+    assert_eq!(table(&launch.status(), "types")["rejects_open"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_no_column_holds_are_refused_with_the_reason() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new(
+        "CREATE TABLE items (id int PRIMARY KEY, at timestamptz, on_day date, amount numeric(8,2)); \
+         INSERT INTO items VALUES (1, 'infinity', NULL, NULL), (2, '0044-03-15 12:00 BC', NULL, NULL), \
+         (3, NULL, '-infinity', NULL), (4, now(), '2024-01-01', 1)",
+    )
+    .await;
+    let launch = world.launch(ITEMS, "");
+    launch.run_until_caught_up().await;
+    world.run("INSERT INTO items VALUES (5, NULL, NULL, 'NaN'), (6, NULL, NULL, 6)").await;
+    launch.run_until_caught_up().await;
+    assert_eq!(world.held("SELECT CAST(id AS text) FROM items ORDER BY id").await, ["4", "6"]);
+    let output = launch.other(&["quarantine", "list"], &[]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for reason in ["infinity", "before Christ", "NaN"] {
+        assert!(text.contains(reason), "{reason}: {text}");
+    }
+    assert_eq!(table(&launch.status(), "items")["rejects_open"], 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unchanged_large_values_stay_whatever_the_replica_identity() {
+    if !available("postgres") {
+        return;
+    }
+    let mut setup = String::new();
+    for (name, identity) in [("plain", ""), ("whole", "FULL"), ("indexed", "USING INDEX indexed_code")] {
+        setup += &format!(
+            "CREATE TABLE {name} (id int PRIMARY KEY, code int NOT NULL, note text, large text); \
+             ALTER TABLE {name} ALTER large SET STORAGE EXTERNAL; CREATE UNIQUE INDEX {name}_code ON {name} (code); "
+        );
+        if !identity.is_empty() {
+            setup += &format!("ALTER TABLE {name} REPLICA IDENTITY {identity}; ");
+        }
+    }
+    let mut world = World::new(&setup).await;
+    let tables = "{ plain: { from: public.plain }, whole: { from: public.whole }, indexed: { from: public.indexed } }";
+    let launch = world.launch(tables, "");
+    launch.run_until_caught_up().await;
+    for name in ["plain", "whole", "indexed"] {
+        world
+            .run(&format!(
+                "INSERT INTO {name} SELECT n, 100 + n, 'a', repeat('x' || n, 4000) FROM generate_series(1, 4) n"
+            ))
+            .await;
+    }
+    launch.run_until_caught_up().await;
+    for name in ["plain", "whole", "indexed"] {
+        world
+            .run(&format!(
+                "UPDATE {name} SET note = 'b' WHERE id = 1; UPDATE {name} SET id = 20, code = 120 WHERE id = 2; \
+                 UPDATE {name} SET note = 'c', id = 30, code = 130 WHERE id = 3; DELETE FROM {name} WHERE id = 4"
+            ))
+            .await;
+    }
+    launch.run_until_caught_up().await;
+    for name in ["plain", "whole", "indexed"] {
+        let query = format!(
+            "SELECT CAST(id AS text), CAST(code AS text), note, CAST(length(large) AS text), substr(large, 1, 2) \
+             FROM {name} ORDER BY id"
+        );
+        let held = world.held(&query).await;
+        assert_eq!(held, ["1|101|b|8000|x1", "20|120|a|8000|x2", "30|130|c|8000|x3"], "{name}");
+        assert_eq!(world.there(&query.replace("public.", "")).await, held);
+    }
+    assert_eq!(table(&launch.status(), "plain")["rejects_open"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_come_go_and_grow_while_it_runs() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new("CREATE TABLE items (id int PRIMARY KEY, a int, b text)").await;
+    let launch = world.launch(ITEMS, "");
+    launch.run_until_caught_up().await;
+    world
+        .run(
+            "INSERT INTO items VALUES (1, 1, 'x'); ALTER TABLE items ADD c numeric(6,2); INSERT INTO items VALUES (2, 2, 'y', 2.5); \
+             ALTER TABLE items DROP b; INSERT INTO items VALUES (3, 3, 3.5); ALTER TABLE items ALTER a TYPE bigint; \
+             INSERT INTO items VALUES (4, 5000000000, NULL); ALTER TABLE items RENAME c TO d; INSERT INTO items VALUES (5, 5, 5.5)",
+        )
+        .await;
+    launch.run_until_caught_up().await;
+    let query = "SELECT CAST(id AS text), CAST(a AS text), b, CAST(c AS text), CAST(d AS text) FROM items ORDER BY id";
+    let expected = ["1|1|x|∅|∅", "2|2|y|2.50|∅", "3|3|∅|3.50|∅", "4|5000000000|∅|∅|∅", "5|5|∅|∅|5.50"];
+    assert_eq!(world.held(query).await, expected);
+}
+
+/// Counts and a hash of everything, on both sides.
+const SUMS: &str = "SELECT CAST(count(*) AS text), CAST(sum(id) AS text), CAST(sum(n) AS text), CAST(sum(length(t)) AS text) FROM items";
+
+async fn write_until(url: String, stop: tokio_util::sync::CancellationToken) {
+    let mut conn = PgConnection::connect(&url).await.unwrap();
+    let mut turn = 0;
+    while !stop.is_cancelled() {
+        turn += 1;
+        let id = turn * 37 % 20_000;
+        let sql = format!(
+            "BEGIN; UPDATE items SET n = n + 1 WHERE id = {id}; DELETE FROM items WHERE id = {}; \
+             INSERT INTO items VALUES ({}, {turn}, repeat('z', {})); UPDATE items SET id = {} WHERE id = {}; COMMIT",
+            id + 1,
+            100_000 + turn,
+            turn % 50,
+            500_000 + turn,
+            id + 2
+        );
+        conn.execute(AssertSqlSafe(sql)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_random_under_load_it_ends_equal_to_the_source() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new(
+        "CREATE TABLE items (id int PRIMARY KEY, n int, t text); \
+         INSERT INTO items SELECT n, n, repeat('a', 100) FROM generate_series(1, 20000) n",
+    )
+    .await;
+    let launch = world.launch(ITEMS, "");
+    let stop = tokio_util::sync::CancellationToken::new();
+    let writer = tokio::spawn(write_until(world.url.clone(), stop.clone()));
+    // The first deaths come while the rows that are there are read, the others while it streams.
+    for wait_ms in [150, 400, 700, 900, 1100, 1500, 800, 1300] {
+        let mut process = launch.run();
+        tokio::time::sleep(std::time::Duration::from_millis(wait_ms)).await;
+        process.kill();
+    }
+    let mut process = launch.run();
+    process.wait_for("rows", LIMIT, |status| table(status, "items")["rows_total"].as_u64().unwrap_or(0) > 0).await;
+    process.kill();
+    stop.cancel();
+    writer.await.unwrap();
+    launch.run_until_caught_up().await;
+    assert_eq!(world.held(SUMS).await, world.there(SUMS).await);
+    assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_reading_was_broken_off_is_emptied_and_read_again() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new(
+        "CREATE TABLE items (id int PRIMARY KEY, n int, t text); \
+         INSERT INTO items SELECT n, n, repeat('a', 1000) FROM generate_series(1, 8000) n",
+    )
+    .await;
+    let launch = world.launch(ITEMS, "");
+    // Pieces are of 1 MiB: some reach the log before it dies at the sixth.
+    let died = {
+        let mut broken = launch.clone().failpoints("postgres.snapshot.piece=5*sleep(300)->return(kill)").run();
+        let ended = broken.exit(LIMIT).await;
+        !ended.success()
+    };
+    assert!(died);
+    world.run("DELETE FROM items WHERE id <= 4000; UPDATE items SET n = 0 WHERE id > 7000").await;
+    launch.run_until_caught_up().await;
+    assert_eq!(world.held(SUMS).await, world.there(SUMS).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_becomes_visible_at_once_or_says_that_it_does_not() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world =
+        World::new("CREATE TABLE items (id int PRIMARY KEY, n int, t text); INSERT INTO items VALUES (0, 0, '')").await;
+    let launch = world.launch(ITEMS, "");
+    launch.run_until_caught_up().await;
+    let mut process = launch.run();
+    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    world.run("INSERT INTO items SELECT n, n, repeat('a', 100) FROM generate_series(1, 100000) n").await;
+    let counted = "SELECT CAST(count(*) AS text) FROM items";
+    loop {
+        let count = world.held(counted).await.remove(0);
+        if count == "100001" {
+            break;
+        }
+        assert_eq!(count, "1", "half a transaction is visible");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    process.stop().await;
+    assert!(!launch.whole_log().contains("larger than max_transaction"));
+    let small = world.launch(ITEMS, ", max_transaction: 1MiB");
+    world.run("UPDATE items SET n = n + 1").await;
+    // Its second epoch ends inside the transaction, and it goes on there.
+    let mut broken = small.clone().failpoints("log.put.after=1*off->return(kill)").run();
+    assert!(!broken.exit(LIMIT).await.success());
+    small.run_until_caught_up().await;
+    assert!(launch.whole_log().contains("larger than max_transaction"));
+    assert_eq!(world.held(SUMS).await, world.there(SUMS).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_gone_or_was_moved_halts_with_the_way_out() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world =
+        World::new("CREATE TABLE items (id int PRIMARY KEY, n int, t text); INSERT INTO items VALUES (1, 1, 'a')")
+            .await;
+    let slot = world.url.rsplit('/').next().unwrap().to_owned();
+    let launch = world.launch(ITEMS, "");
+    launch.run_until_caught_up().await;
+    world.run("INSERT INTO items VALUES (2, 2, 'b')").await;
+    world.until_idle(&slot).await;
+    // Another reader takes what was meant for us.
+    world.run(&format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())")).await;
+    let mut process = launch.run();
+    assert!(!process.exit(LIMIT).await.success());
+    assert!(process.log().contains("no longer has what must come next"), "{}", process.log_tail());
+    world.until_idle(&slot).await;
+    world.run(&format!("SELECT pg_drop_replication_slot('{slot}'); DELETE FROM items WHERE id = 1")).await;
+    let mut process = launch.run();
+    assert!(!process.exit(LIMIT).await.success());
+    let log = process.log();
+    assert!(log.contains("it is not there any more") && log.contains("snapshot_again"), "{}", process.log_tail());
+    // The way out that it names.
+    world.launch(ITEMS, ", snapshot: { on_lost_slot: snapshot_again }").run_until_caught_up().await;
+    assert_eq!(world.held("SELECT CAST(id AS text) FROM items").await, ["2"]);
+    world.run("INSERT INTO items VALUES (3, 3, 'c')").await;
+    launch.run_until_caught_up().await;
+    assert_eq!(world.held(SUMS).await, world.there(SUMS).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quiet_tables_do_not_hold_the_slot_back() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world =
+        World::new("CREATE TABLE items (id int PRIMARY KEY, n int, t text); CREATE TABLE busy (n int)").await;
+    let slot = world.url.rsplit('/').next().unwrap().to_owned();
+    let launch = world.launch(ITEMS, ", heartbeat: 1s");
+    launch.run_until_caught_up().await;
+    world.run("INSERT INTO busy SELECT generate_series(1, 50000)").await;
+    let end = world.there("SELECT CAST(pg_current_wal_lsn() AS text)").await.remove(0);
+    launch.run_until_caught_up().await;
+    let query = format!(
+        "SELECT CAST(confirmed_flush_lsn >= '{end}' AS text) FROM pg_replication_slots WHERE slot_name = '{slot}'"
+    );
+    assert_eq!(world.there(&query).await, ["true"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_joins_later_is_read_and_one_without_a_key_is_refused() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new(
+        "CREATE TABLE items (id int PRIMARY KEY, n int, t text); INSERT INTO items VALUES (1, 1, 'a'); \
+         CREATE TABLE more (id int PRIMARY KEY); INSERT INTO more VALUES (1), (2); CREATE TABLE keyless (n int); \
+         CREATE TABLE parts (id int PRIMARY KEY, n int) PARTITION BY RANGE (id); \
+         CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10); \
+         CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20); INSERT INTO parts VALUES (1, 1), (11, 11)",
+    )
+    .await;
+    world.launch(ITEMS, "").run_until_caught_up().await;
+    world.run("INSERT INTO more VALUES (3); INSERT INTO items VALUES (2, 2, 'b')").await;
+    let three = "{ items: { from: public.items }, more: { from: public.more }, parts: { from: public.parts } }";
+    world.launch(three, "").run_until_caught_up().await;
+    world
+        .run("DELETE FROM more WHERE id = 1; UPDATE parts SET n = 12 WHERE id = 11; INSERT INTO parts VALUES (2, 2)")
+        .await;
+    world.launch(three, "").run_until_caught_up().await;
+    assert_eq!(world.held("SELECT CAST(id AS text) FROM more ORDER BY id").await, ["2", "3"]);
+    assert_eq!(
+        world.held("SELECT CAST(id AS text), CAST(n AS text) FROM parts ORDER BY id").await,
+        ["1|1", "2|2", "11|12"]
+    );
+    assert_eq!(world.held(SUMS).await, world.there(SUMS).await);
+    let launch = world.launch("{ keyless: { from: public.keyless } }", "");
+    let mut process = launch.run();
+    assert!(!process.exit(LIMIT).await.success());
+    assert!(process.log().contains("REPLICA IDENTITY FULL"), "{}", process.log_tail());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_without_rights_gets_the_sql_to_run() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new("CREATE TABLE items (id int PRIMARY KEY)").await;
+    let role = format!("reader_{}", world.url.rsplit('/').next().unwrap());
+    world.run(&format!("CREATE ROLE {role} LOGIN")).await;
+    world.url = world.url.replace("postgres@", &format!("{role}@"));
+    let wants = |log: String, wanted: &str| assert!(log.contains(wanted), "{wanted}: {log}");
+    for (wanted, fix) in [
+        (format!("ALTER ROLE \"{role}\" REPLICATION"), format!("ALTER ROLE {role} REPLICATION")),
+        ("GRANT SELECT ON".to_owned(), format!("GRANT SELECT ON items TO {role}")),
+        (
+            "CREATE PUBLICATION".to_owned(),
+            "CREATE PUBLICATION p FOR TABLE items WITH (publish_via_partition_root = true)".to_owned(),
+        ),
+    ] {
+        let mut process = world.launch(ITEMS, "").run();
+        assert!(!process.exit(LIMIT).await.success());
+        wants(process.log(), &wanted);
+        world.run(&fix).await;
+    }
+    world.run("INSERT INTO items VALUES (7)").await;
+    world.launch(ITEMS, "").run_until_caught_up().await;
+    assert_eq!(world.held("SELECT CAST(id AS text) FROM items").await, ["7"]);
+}
