@@ -303,7 +303,7 @@ mod tests {
             r#"{"views":{"p":[10,20,0],"t":5,"s":true,"r":[[18446744073709551615,7]],"n":1}}"#,
             r#"{"log":{"p":[3,4,2],"t":5}}"#,
             r#"{"orders":{"c":[{"o":"shop.public.orders","p":[10,20,0],"t":5,"n":[1,7],"c":["id","note"]}]}}"#,
-            r#"{"log":{"p":[3,4,2],"t":5,"c":[{"t":5,"c":["id"]},{"n":[0,9],"c":["note"]}]}}"#,
+            r#"{"log":{"p":[3,4,2],"t":5,"c":[{"t":5,"n":[0,8],"c":["id"]},{"n":[0,9],"c":["note"]}]}}"#,
         ] {
             assert_eq!(Marks::from_text(text).and_then(|marks| marks.to_text()).as_deref(), Some(text));
         }
