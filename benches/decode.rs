@@ -23,8 +23,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// The process's allocator, for both.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const RECORDS: u64 = 20_000;
 

@@ -8,7 +8,8 @@ mod status;
 
 pub use screen::Screen;
 pub use status::{
-    AccountStatus, GroupStatus, PartitionStatus, Problem, SourceStatus, Status, StatusSnapshot, TableState, TableStatus,
+    AccountStatus, GroupStatus, LastLoad, PartitionStatus, Problem, SourceStatus, Status, StatusSnapshot, TableState,
+    TableStatus,
 };
 
 use std::io::IsTerminal;
@@ -63,6 +64,10 @@ pub const BUILD_INFO: &str = "dataflow_build_info";
 pub const UPTIME_SECONDS: &str = "dataflow_uptime_seconds";
 /// Refused and neither retried nor given up, gauge, labels `table`.
 pub const REJECTS_OPEN: &str = "dataflow_rejects_open";
+/// Entries that were still in quarantine when their retention was over, gauge (since the log began), labels `table`.
+pub const REJECTS_EXPIRED: &str = "dataflow_rejects_expired";
+/// Partial rows that found no base in the warehouse and that nothing has healed yet, gauge, labels `table`.
+pub const INCOMPLETE_OPEN: &str = "dataflow_incomplete_open";
 /// 1 while both sums of the account hold, 0 when one does not, gauge.
 pub const ACCOUNT_BALANCED: &str = "dataflow_account_balanced";
 /// What became of everything, gauge, labels `part` (`read`, `control`, `written`, `applied`, `superseded`, `filtered`,
@@ -105,6 +110,16 @@ pub fn describe() {
     describe_gauge!(BUILD_INFO, Unit::Count, "1, with the program's version and the log's UUID");
     describe_gauge!(UPTIME_SECONDS, Unit::Seconds, "Seconds since the process began");
     describe_gauge!(REJECTS_OPEN, Unit::Count, "Refused and neither retried nor given up");
+    describe_gauge!(
+        REJECTS_EXPIRED,
+        Unit::Count,
+        "Entries that were still in quarantine when their retention was over, since the log began"
+    );
+    describe_gauge!(
+        INCOMPLETE_OPEN,
+        Unit::Count,
+        "Partial rows that found no base in the warehouse and that nothing has healed yet"
+    );
     describe_gauge!(ACCOUNT_BALANCED, Unit::Count, "1 while both sums of the account hold");
     describe_gauge!(ACCOUNT, Unit::Count, "What became of everything, since the log began");
 }

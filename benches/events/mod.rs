@@ -186,6 +186,7 @@ pub fn decoder() -> DebeziumJson {
         key: None,
         contract: Some(contract),
         on_mismatch: OnMismatch::Quarantine,
+        gone: vec![],
     };
     DebeziumJson::new("shop", &Debezium::default(), vec![route]).expect("the routes are right")
 }

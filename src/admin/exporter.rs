@@ -87,14 +87,24 @@ fn set_gauges(snapshot: &StatusSnapshot) {
         if let Some(seconds) = table.freshness_s {
             gauge!(telemetry::WAREHOUSE_FRESHNESS_SECONDS, "table" => table.table.clone()).set(seconds);
         }
-        gauge!(telemetry::REJECTS_OPEN, "table" => table.table.clone()).set(table.rejects_open as f64);
+        rejects(&table.table, table.rejects_open, table.rejects_expired);
+        if let Some(open) = table.incomplete_open {
+            gauge!(telemetry::INCOMPLETE_OPEN, "table" => table.table.clone()).set(open as f64);
+        }
         // Both values are always there, so that a table that runs again does not leave a 1 behind.
         for state in [TableState::Paused, TableState::Parked] {
             let stopped = gauge!(telemetry::TABLE_STOPPED, "table" => table.table.clone(), "why" => state.word());
             stopped.set(f64::from(u8::from(table.state == state)));
         }
     }
+    // No table: the record could not be decoded so far.
+    rejects("", snapshot.undecoded_open, snapshot.undecoded_expired);
     account(&snapshot.account);
+}
+
+fn rejects(table: &str, open: u64, expired: u64) {
+    gauge!(telemetry::REJECTS_OPEN, "table" => table.to_owned()).set(open as f64);
+    gauge!(telemetry::REJECTS_EXPIRED, "table" => table.to_owned()).set(expired as f64);
 }
 
 fn account(account: &AccountStatus) {

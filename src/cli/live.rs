@@ -41,11 +41,12 @@ struct Line<'a> {
 struct TableLine<'a> {
     table: &'a str,
     state: TableState,
-    rows: u64,
+    changes: u64,
     changes_per_s: f64,
     freshness_s: Option<f64>,
     late: bool,
     rejects: u64,
+    incomplete: Option<u64>,
 }
 
 impl Live {
@@ -95,11 +96,12 @@ fn table_line(table: &TableStatus) -> TableLine<'_> {
     TableLine {
         table: &table.table,
         state: table.state,
-        rows: table.rows_total,
+        changes: table.changes_total,
         changes_per_s: table.changes_per_s,
         freshness_s: table.freshness_s,
         late: table.late,
-        rejects: table.rejects_total,
+        rejects: table.rejects_open,
+        incomplete: table.incomplete_open,
     }
 }
 
@@ -108,13 +110,17 @@ fn picture(snapshot: &StatusSnapshot, page: Option<&str>, paint: Paint) -> Strin
     let page = page.map(|page| format!("  {}", paint.cyan(page))).unwrap_or_default();
     let mut out = format!("{}  {}{page}\n", paint.bold(&snapshot.name), paint.dim(&head));
     let rows: Vec<Vec<Cell>> = snapshot.tables.iter().take(MAX_TABLES).map(row).collect();
-    out.push_str(&columns(paint, &["table", "state", ">rows", ">changes/s", ">freshness", ">rejects"], &rows));
+    out.push_str(&columns(paint, &["table", "state", ">changes", ">changes/s", ">freshness", ">rejects"], &rows));
     if snapshot.tables.len() > MAX_TABLES {
         out.push_str(&paint.dim(&format!("and {} more tables\n", snapshot.tables.len() - MAX_TABLES)));
     }
     for source in snapshot.sources.iter().filter(|source| source.behind.is_some_and(|behind| behind > 0)) {
         let behind = number(source.behind.unwrap_or_default());
         out.push_str(&paint.dim(&format!("source {}: {behind} behind\n", source.name)));
+    }
+    for table in snapshot.tables.iter().filter(|table| table.incomplete_open.is_some_and(|open| open > 0)) {
+        let open = number(table.incomplete_open.unwrap_or_default());
+        out.push_str(&format!("{} {}: {open} partial rows without a base\n", paint.red("!"), table.table));
     }
     for problem in snapshot.problems.iter().rev().take(MAX_PROBLEMS) {
         let first_line = visible(problem.why.lines().next().unwrap_or_default());
@@ -133,14 +139,14 @@ fn row(table: &TableStatus) -> Vec<Cell> {
         TableState::Waiting => Cell::painted("waiting", Paint::dim),
         stopped => Cell::painted(stopped.word(), Paint::red),
     };
-    let rejects = number(table.rejects_total);
+    let rejects = number(table.rejects_open);
     vec![
         table.table.as_str().into(),
         state,
-        number(table.rows_total).into(),
+        number(table.changes_total).into(),
         rate(table.changes_per_s).into(),
         table.freshness_s.map_or("-".into(), age).into(),
-        if table.rejects_total > 0 { Cell::painted(rejects, Paint::yellow) } else { rejects.into() },
+        if table.rejects_open > 0 { Cell::painted(rejects, Paint::yellow) } else { rejects.into() },
     ]
 }
 
@@ -154,7 +160,7 @@ mod tests {
         status.update(|s| {
             s.epoch = 4;
             let table = TableStatus { table: "orders".into(), state: TableState::Running, ..TableStatus::default() };
-            s.tables = vec![TableStatus { rows_total: 1234, changes_per_s: 56.0, rejects_total: 2, ..table }];
+            s.tables = vec![TableStatus { changes_total: 1234, changes_per_s: 56.0, rejects_open: 2, ..table }];
         });
         status.problem("load of group sales", "connect: refused\n  help: start it", None);
         status.snapshot()
@@ -164,8 +170,8 @@ mod tests {
     fn the_picture_shows_what_matters() {
         let text = picture(&snapshot(), Some("http://127.0.0.1:9464/"), Paint::plain());
         let expected = "shop  epoch 4, up 0.0 s  http://127.0.0.1:9464/\n\
-                        table   state     rows  changes/s  freshness  rejects\n\
-                        orders  running  1 234         56          -        2\n\
+                        table   state    changes  changes/s  freshness  rejects\n\
+                        orders  running    1 234         56          -        2\n\
                         ! load of group sales: connect: refused\n";
         assert_eq!(text, expected);
     }
@@ -173,7 +179,7 @@ mod tests {
     #[test]
     fn without_a_terminal_every_picture_is_one_json_object() {
         let line: serde_json::Value = serde_json::from_str(&json_line(&snapshot())).expect("JSON");
-        assert_eq!(line["tables"][0]["rows"], 1234);
+        assert_eq!(line["tables"][0]["changes"], 1234);
         assert_eq!(line["tables"][0]["state"], "running");
         assert!(!json_line(&snapshot()).contains('\n'));
     }

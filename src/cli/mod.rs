@@ -3,6 +3,7 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `run.rs` … `schema.rs` | one command each: its arguments and what it does |
+//! | `quarantine_text.rs` | how quarantined entries are named and printed |
 //! | `table_text.rs` | aligned columns, numbers and ages for people |
 //! | `live.rs` | the moving view of `run` |
 //! | `progress.rs` | a bar for long work |
@@ -14,7 +15,9 @@ mod live;
 mod plan;
 mod progress;
 mod quarantine;
+mod quarantine_text;
 mod replay;
+mod reprocess;
 mod run;
 mod schema;
 mod status;
@@ -34,8 +37,10 @@ pub use check::OperatorMistake;
 pub use live::{Live, LiveForm};
 pub use plan::{PlanArgs, PlanReport, PlanStep};
 pub use progress::Progress;
-pub use quarantine::{QuarantineArgs, QuarantineCommand, RejectLine, RejectList, Selection};
+pub use quarantine::{QuarantineArgs, QuarantineCommand, Selection};
+pub use quarantine_text::{EntryId, RejectLine, RejectList};
 pub use replay::{ReplayArgs, ReplayReport};
+pub use reprocess::{ReprocessArgs, ReprocessReport};
 pub use run::{Role, RunArgs, Shard};
 pub use status::{AccountReport, StatusArgs, StatusReport, TableReport};
 pub use table::{TableAction, TableArgs, TableChange};
@@ -93,6 +98,8 @@ enum Command {
     Quarantine(QuarantineArgs),
     /// Rebuild a warehouse from the lake
     Replay(ReplayArgs),
+    /// Build a new lake and warehouse from another lake's raw zone, with today's rules
+    Reprocess(ReprocessArgs),
     /// Print the JSON Schema of topologies and contract files, for editors
     Schema(schema::SchemaArgs),
 }
@@ -180,6 +187,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Table(args) => table::run(args, output).await,
         Command::Quarantine(args) => quarantine::run(args, output).await,
         Command::Replay(args) => replay::run(args, output).await,
+        Command::Reprocess(args) => reprocess::run(args, output).await,
         Command::Schema(args) => schema::run(args, output),
     }
 }

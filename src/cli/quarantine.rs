@@ -1,14 +1,17 @@
 //! `dataflow quarantine`: what was refused, and what becomes of it.
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
-use super::table_text::{Cell, Paint, columns, number, visible};
+use super::quarantine_text::{EntryId, RejectLine, RejectList};
+use super::table::known_table;
+use super::table_text::{Paint, number};
 use super::{Output, TopologyArgs};
+use crate::batch::Seq;
 use crate::config::Loaded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{Access, Lake, Log, Payload};
 use crate::pipeline::quarantine::{OpenReject, drop_rejects, open_rejects, retry_rejects};
+use crate::warehouse::{self, OpenIncomplete};
 
 /// Arguments of `quarantine`.
 #[derive(Debug, Args)]
@@ -73,20 +76,15 @@ Needs `lake.quarantine.key`: without it no payload was kept.")]
 /// Which entries.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Selection {
-    /// Entries by id, as `list` shows them: EPOCH/ROW
-    #[arg(value_name = "ID", value_parser = entry_id)]
-    pub ids: Vec<(u64, u64)>,
+    /// Entries by id, as `list` shows them: EPOCH/ROW, or wN for a partial row that the warehouse holds back
+    #[arg(value_name = "ID")]
+    pub ids: Vec<EntryId>,
     /// Only of this table
     #[arg(long)]
     pub table: Option<String>,
     /// Only of this rule (`decode`, `contract`, `incomplete`, or a rule's name)
     #[arg(long)]
     pub rule: Option<String>,
-}
-
-fn entry_id(text: &str) -> Result<(u64, u64), String> {
-    let id = text.split_once('/').and_then(|(epoch, row)| Some((epoch.parse().ok()?, row.parse().ok()?)));
-    id.ok_or_else(|| "an id is EPOCH/ROW as `list` shows it, e.g. 17/3".into())
 }
 
 impl Selection {
@@ -96,168 +94,230 @@ impl Selection {
     }
 
     /// Whether an entry is meant.
-    pub fn takes(&self, epoch: u64, row: u64, table: Option<&str>, rule: &str) -> bool {
-        (self.ids.is_empty() || self.ids.contains(&(epoch, row)))
+    pub fn takes(&self, id: EntryId, table: Option<&str>, rule: &str) -> bool {
+        (self.ids.is_empty() || self.ids.contains(&id))
             && self.table.as_deref().is_none_or(|wanted| table == Some(wanted))
             && self.rule.as_deref().is_none_or(|wanted| rule == wanted)
     }
-}
 
-/// One refused record or row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RejectLine {
-    /// The epoch that refused it.
-    pub epoch: u64,
-    /// Its row in that epoch's quarantine file.
-    pub row: u64,
-    /// The table, when it is known.
-    pub table: Option<String>,
-    /// The rule.
-    pub rule: String,
-    /// Why, and what a person can do.
-    pub reason: String,
-    /// What happened to the row at the source.
-    pub op: Option<String>,
-    /// The key, masked, as JSON text.
-    pub key: Option<String>,
-    /// The values, masked, as JSON text.
-    pub values: Option<String>,
-    /// Where it was read.
-    pub partition: String,
-    /// Its place there.
-    pub position: String,
-    /// Whether its payload was kept, so that it can be retried.
-    pub retry: bool,
-}
-
-/// What `list` and `show` print.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct RejectList {
-    /// The entries.
-    pub entries: Vec<RejectLine>,
-    /// How many there are beyond these.
-    pub more: u64,
-}
-
-impl RejectList {
-    /// A line per entry.
-    pub fn text(&self, paint: Paint) -> String {
-        if self.entries.is_empty() {
-            return "the quarantine is empty\n".into();
-        }
-        let rows: Vec<Vec<Cell>> = self.entries.iter().map(RejectLine::row).collect();
-        let mut out = columns(paint, &["id", "table", "rule", "op", "key", "retry", "reason"], &rows);
-        if self.more > 0 {
-            out.push_str(&format!("and {} more; --limit shows them\n", number(self.more)));
-        }
-        out
+    /// Whether entries that stand in the log may be meant.
+    fn may_take_logged(&self) -> bool {
+        self.ids.is_empty() || self.ids.iter().any(|id| matches!(id, EntryId::Logged { .. }))
     }
 
-    /// Everything about each entry.
-    pub fn full_text(&self, paint: Paint) -> String {
-        self.entries.iter().map(|entry| entry.full_text(paint)).collect::<Vec<_>>().join("\n")
+    /// Whether rows that the warehouse holds back may be meant.
+    fn may_take_held_back(&self) -> bool {
+        let by_id = self.ids.is_empty() || self.ids.iter().any(|id| matches!(id, EntryId::HeldBack(_)));
+        by_id && self.rule.as_deref().is_none_or(|rule| rule == INCOMPLETE)
     }
 }
 
-impl RejectLine {
-    fn row(&self) -> Vec<Cell> {
-        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
-        vec![
-            format!("{}/{}", self.epoch, self.row).into(),
-            or_dash(&self.table).into(),
-            Cell::painted(self.rule.as_str(), Paint::yellow),
-            or_dash(&self.op).into(),
-            or_dash(&self.key).into(),
-            if self.retry { "yes" } else { "no" }.into(),
-            self.reason.as_str().into(),
-        ]
-    }
+/// The rule's name for a partial row without a base.
+const INCOMPLETE: &str = "incomplete";
 
-    fn full_text(&self, paint: Paint) -> String {
-        let mut out = format!("{}\n", paint.bold(&format!("{}/{}", self.epoch, self.row)));
-        let mut line = |name: &str, text: &str| {
-            let name = paint.dim(&format!("{name:9}"));
-            out.push_str(&format!("  {name} {}\n", visible(text)));
-        };
-        line("table", self.table.as_deref().unwrap_or("not known"));
-        line("rule", &self.rule);
-        line("reason", &self.reason);
-        line("operation", self.op.as_deref().unwrap_or("not known"));
-        line("read at", &format!("{} {}", self.partition, self.position));
-        line("key", self.key.as_deref().unwrap_or("not known"));
-        line("values", self.values.as_deref().unwrap_or("could not be decoded"));
-        line(
-            "retry",
-            if self.retry { "possible: the payload was kept, encrypted" } else { "not possible: no payload was kept" },
-        );
-        out
-    }
+/// What is open and meant.
+struct Found {
+    loaded: Loaded,
+    lake: Lake,
+    /// `None`: there is no log yet.
+    log: Option<Log>,
+    logged: Vec<OpenReject>,
+    held_back: Vec<OpenIncomplete>,
+    /// Why the warehouse could not be asked.
+    unasked: Option<Error>,
 }
 
 /// Does it.
 pub async fn run(args: QuarantineArgs, output: Output) -> Result<()> {
     match args.command {
         QuarantineCommand::List { topology, selection, limit, json } => {
-            let (.., entries) = entries(&topology, &selection, Access::Read).await?;
-            let more = entries.len().saturating_sub(limit) as u64;
-            let list = RejectList { entries: entries.iter().take(limit).map(line).collect(), more };
-            if json { lines(&list, output) } else { output.print(&list.text(Paint::new(output.terminal))) }
+            let found = Found::look(&topology, &selection, Access::Read).await?;
+            show(found, &selection, limit, json, output, |list| list.text(Paint::new(output.terminal)))
         }
         QuarantineCommand::Show { topology, selection, json } => {
-            let (.., entries) = entries(&topology, &selection, Access::Read).await?;
-            let list = RejectList { entries: entries.iter().map(line).collect(), more: 0 };
-            if json { lines(&list, output) } else { output.print(&list.full_text(Paint::new(output.terminal))) }
+            let found = Found::look(&topology, &selection, Access::Read).await?;
+            found.all_there(&selection, "show")?;
+            show(found, &selection, usize::MAX, json, output, |list| list.full_text(Paint::new(output.terminal)))
         }
-        QuarantineCommand::Retry { topology, selection } => {
-            let (loaded, lake, log, entries) = entries(&topology, &selection, Access::Write).await?;
-            if entries.is_empty() {
-                return output.print("nothing to retry");
-            }
-            let manifest = retry_rejects(&loaded, &lake, &log, &entries).await?;
-            let again = manifest.quarantine.as_ref().map_or(0, |file| file.by_table.values().sum::<u64>());
-            output.print(&format!(
-                "{} read again in epoch {}; {} refused again",
-                number(entries.len() as u64),
-                manifest.n,
-                number(again)
-            ))
+        QuarantineCommand::Retry { topology, selection } => retry(&topology, &selection, output).await,
+        QuarantineCommand::Drop { topology, selection, yes } => drop_found(&topology, &selection, yes, output).await,
+    }
+}
+
+/// Prints what was found, and fails afterwards when the warehouse could not say its part.
+fn show(
+    found: Found,
+    selection: &Selection,
+    limit: usize,
+    json: bool,
+    output: Output,
+    text: impl FnOnce(&RejectList) -> String,
+) -> Result<()> {
+    let lines = found.logged.iter().map(logged_line).chain(found.held_back.iter().map(held_back_line));
+    let all = found.logged.len() + found.held_back.len();
+    let list = RejectList {
+        entries: lines.take(limit).collect(),
+        more: all.saturating_sub(limit) as u64,
+        narrowed: !selection.is_everything(),
+        no_log_in: found.log.is_none().then(|| found.lake.url().to_owned()),
+    };
+    if json {
+        list.entries.iter().try_for_each(|entry| output.print_json(entry))?;
+    } else if !(list.entries.is_empty() && found.unasked.is_some()) {
+        output.print(&text(&list))?;
+    }
+    match found.unasked {
+        Some(error) => {
+            Err(error.doing("list the partial rows that the warehouse holds back (what the log has is above)"))
         }
-        QuarantineCommand::Drop { topology, selection, yes } => {
-            if !yes {
-                return Err(Error::new(ErrorKind::Config, "give up quarantined entries for good")
-                    .help("say --yes; `dataflow quarantine list` with the same selection shows which they are"));
+        None => Ok(()),
+    }
+}
+
+async fn retry(topology: &TopologyArgs, selection: &Selection, output: Output) -> Result<()> {
+    let mut found = Found::look(topology, selection, Access::Write).await?;
+    found.all_there(selection, "retry")?;
+    if let Some(error) = found.unasked.take().filter(|_| found.logged.is_empty()) {
+        return Err(error.doing("retry quarantined entries"));
+    }
+    let by_id = selection.ids.iter().any(|id| matches!(id, EntryId::HeldBack(_)));
+    if let Some(first) = found.held_back.first().filter(|_| by_id || found.logged.is_empty()) {
+        return Err(no_retry(first));
+    }
+    let Some(log) = found.log.as_ref().filter(|_| !found.logged.is_empty()) else {
+        return output.print(&found.nothing("retry"));
+    };
+    let manifest = retry_rejects(&found.loaded, &found.lake, log, &found.logged).await?;
+    let again = manifest.quarantine.as_ref().map_or(0, |file| file.by_table.values().sum::<u64>());
+    let read = number(found.logged.len() as u64);
+    output.print(&format!("{read} read again in epoch {}; {} refused again", manifest.n, number(again)))?;
+    match found.held_back.len() as u64 {
+        0 => Ok(()),
+        left => output.print(&format!(
+            "{} partial rows stay: they have no payload, and the next full image of their key heals them",
+            number(left)
+        )),
+    }
+}
+
+/// Why a partial row that the warehouse holds back cannot be retried, and what to do instead.
+fn no_retry(held: &OpenIncomplete) -> Error {
+    let (id, row) = (EntryId::HeldBack(held.id), &held.row);
+    let what = format!(
+        "retry {id}: the change of key {} in table {} is not in quarantine but was loaded without its columns {}, so there \
+         is no payload to read again",
+        row.key,
+        row.table,
+        row.missing.join(", ")
+    );
+    Error::new(ErrorKind::Config, what).help(format!(
+        "the next full image of this key heals it; to have one now, see `dataflow table resync … {}`; to give it up: \
+         `dataflow quarantine drop … {id} --yes`",
+        row.table
+    ))
+}
+
+async fn drop_found(topology: &TopologyArgs, selection: &Selection, yes: bool, output: Output) -> Result<()> {
+    if !yes {
+        return Err(Error::new(ErrorKind::Config, "give up quarantined entries for good")
+            .help("say --yes; `dataflow quarantine list` with the same selection shows which they are"));
+    }
+    let mut found = Found::look(topology, selection, Access::Write).await?;
+    if let Some(error) = found.unasked.take() {
+        return Err(error.doing("give up quarantined entries (none was)"));
+    }
+    found.all_there(selection, "give up")?;
+    if found.logged.is_empty() && found.held_back.is_empty() {
+        return output.print(&found.nothing("give up"));
+    }
+    if let Some(log) = found.log.filter(|_| !found.logged.is_empty()) {
+        let manifest = drop_rejects(&log, &found.logged).await?;
+        output.print(&format!("{} given up in epoch {}", number(found.logged.len() as u64), manifest.n))?;
+    }
+    if !found.held_back.is_empty() {
+        let config = &found.loaded.topology;
+        let ids: Vec<i64> = found.held_back.iter().map(|held| held.id).collect();
+        let dropped = match warehouse::find(&config.warehouse, &config.name).await? {
+            Some(warehouse) => warehouse.drop_incompletes(&ids).await?,
+            None => 0,
+        };
+        output.print(&format!(
+            "{} partial rows without a base given up in the warehouse; the account goes on counting them as quarantined",
+            number(dropped)
+        ))?;
+    }
+    Ok(())
+}
+
+impl Found {
+    async fn look(topology: &TopologyArgs, selection: &Selection, access: Access) -> Result<Self> {
+        let loaded = topology.load()?;
+        let lake = Lake::open(&loaded.topology.lake)?;
+        // Looking at a lake that nobody has written to must not make it.
+        let log = match lake.has_log().await? {
+            true => Some(Log::open(lake.clone(), &loaded.topology.name, access).await?),
+            false => None,
+        };
+        let mut logged = match &log {
+            Some(log) if selection.may_take_logged() => open_rejects(&lake, log).await?,
+            _ => Vec::new(),
+        };
+        logged.retain(|open| {
+            let reject = &open.entry.reject;
+            selection.takes(logged_id(open), reject.table.as_deref(), &reject.rule)
+        });
+        let (mut held_back, mut unasked) = (Vec::new(), None);
+        if selection.may_take_held_back() {
+            match held_back_rows(&loaded).await {
+                Ok(rows) => held_back = rows,
+                Err(error) => unasked = Some(error),
             }
-            let (_, _, log, entries) = entries(&topology, &selection, Access::Write).await?;
-            if entries.is_empty() {
-                return output.print("nothing to give up");
-            }
-            let manifest = drop_rejects(&log, &entries).await?;
-            output.print(&format!("{} given up in epoch {}", number(entries.len() as u64), manifest.n))
+        }
+        held_back.retain(|held| selection.takes(EntryId::HeldBack(held.id), Some(&held.row.table), INCOMPLETE));
+        if let Some(table) = selection.table.as_ref().filter(|_| logged.is_empty() && held_back.is_empty()) {
+            // A table that has left the topology may still have entries; one that never was there is a mistake.
+            known_table(&loaded, table)?;
+        }
+        Ok(Self { loaded, lake, log, logged, held_back, unasked })
+    }
+
+    fn nothing(&self, to: &str) -> String {
+        let why =
+            if self.log.is_none() { format!(": there is no log in {} yet", self.lake.url()) } else { String::new() };
+        format!("nothing to {to}{why}")
+    }
+
+    /// Every id that was named must be open.
+    fn all_there(&self, selection: &Selection, doing: &str) -> Result<()> {
+        let logged = self.logged.iter().map(logged_id);
+        let found: Vec<EntryId> = logged.chain(self.held_back.iter().map(|held| EntryId::HeldBack(held.id))).collect();
+        let unasked = |id: &EntryId| self.unasked.is_some() && matches!(id, EntryId::HeldBack(_));
+        match selection.ids.iter().find(|id| !found.contains(id) && !unasked(id)) {
+            None => Ok(()),
+            Some(id) => Err(Error::new(ErrorKind::Config, format!("{doing} {id}: no such entry is open"))
+                .help("it may have been brought in, given up, healed or expired: `dataflow quarantine list` shows what is open")),
         }
     }
 }
 
-async fn entries(
-    topology: &TopologyArgs,
-    selection: &Selection,
-    access: Access,
-) -> Result<(Loaded, Lake, Log, Vec<OpenReject>)> {
-    let loaded = topology.load()?;
-    let lake = Lake::open(&loaded.topology.lake)?;
-    let log = Log::open(lake.clone(), &loaded.topology.name, access).await?;
-    let mut entries = open_rejects(&lake, &log).await?;
-    entries.retain(|open| {
-        let reject = &open.entry.reject;
-        selection.takes(open.epoch, open.entry.row, reject.table.as_deref(), &reject.rule)
-    });
-    Ok((loaded, lake, log, entries))
+async fn held_back_rows(loaded: &Loaded) -> Result<Vec<OpenIncomplete>> {
+    let topology = &loaded.topology;
+    match warehouse::find(&topology.warehouse, &topology.name).await? {
+        Some(warehouse) => warehouse.open_incompletes().await,
+        None => Ok(Vec::new()),
+    }
 }
 
-fn line(open: &OpenReject) -> RejectLine {
+fn logged_id(open: &OpenReject) -> EntryId {
+    EntryId::Logged { epoch: open.epoch, row: open.entry.row }
+}
+
+fn logged_line(open: &OpenReject) -> RejectLine {
     let reject = &open.entry.reject;
     RejectLine {
+        id: logged_id(open),
         epoch: open.epoch,
-        row: open.entry.row,
+        row: Some(open.entry.row),
         table: reject.table.clone(),
         rule: reject.rule.clone(),
         reason: reject.reason.clone(),
@@ -270,46 +330,45 @@ fn line(open: &OpenReject) -> RejectLine {
     }
 }
 
-fn lines(list: &RejectList, output: Output) -> Result<()> {
-    list.entries.iter().try_for_each(|entry| output.print_json(entry))
+fn held_back_line(held: &OpenIncomplete) -> RejectLine {
+    let row = &held.row;
+    let columns = row.missing.join(", ");
+    RejectLine {
+        id: EntryId::HeldBack(held.id),
+        epoch: held.epoch,
+        row: None,
+        table: Some(row.table.clone()),
+        rule: INCOMPLETE.to_owned(),
+        reason: format!(
+            "the source left out {columns} as unchanged, and the warehouse has no row of this key to take them from; the next \
+             full image of the key heals it (REPLICA IDENTITY FULL gives one with every change), or see `dataflow table \
+             resync`"
+        ),
+        op: None,
+        key: Some(row.key.clone()),
+        values: None,
+        partition: row.partition.clone(),
+        position: Seq::parse(&row.seq).map_or_else(|| row.seq.clone(), |seq| seq.major.to_string()),
+        retry: false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn entry() -> RejectLine {
-        RejectLine {
-            epoch: 17,
-            row: 3,
-            table: Some("orders".into()),
-            rule: "positive".into(),
-            reason: "amount >= 0 does not hold".into(),
-            op: Some("u".into()),
-            key: Some("{\"id\":1}".into()),
-            values: None,
-            partition: "shop:orders/0".into(),
-            position: "99".into(),
-            retry: false,
-        }
-    }
-
-    #[test]
-    fn entries_are_listed_and_shown() {
-        let list = RejectList { entries: vec![entry()], more: 1200 };
-        let text = list.text(Paint::plain());
-        assert!(text.contains("17/3  orders  positive  u   {\"id\":1}  no     amount >= 0 does not hold"), "{text}");
-        assert!(text.ends_with("and 1 200 more; --limit shows them\n"), "{text}");
-        assert!(list.full_text(Paint::plain()).contains("  retry     not possible: no payload was kept\n"));
-        assert_eq!(RejectList::default().text(Paint::plain()), "the quarantine is empty\n");
-    }
-
     #[test]
     fn a_selection_narrows_by_everything_it_says() {
-        let selection = Selection { ids: vec![(17, 3)], table: Some("orders".into()), rule: None };
-        assert!(selection.takes(17, 3, Some("orders"), "positive"));
-        assert!(!selection.takes(17, 4, Some("orders"), "positive"));
-        assert!(!selection.takes(17, 3, None, "positive"));
-        assert!(Selection::default().is_everything() && entry_id("17").is_err());
+        let (logged, held_back) = (EntryId::Logged { epoch: 17, row: 3 }, EntryId::HeldBack(3));
+        let selection = Selection { ids: vec![logged], table: Some("orders".into()), rule: None };
+        assert!(selection.takes(logged, Some("orders"), "positive"));
+        assert!(!selection.takes(EntryId::Logged { epoch: 17, row: 4 }, Some("orders"), "positive"));
+        assert!(!selection.takes(logged, None, "positive"));
+        assert!(selection.may_take_logged() && !selection.may_take_held_back());
+        let selection = Selection { ids: vec![held_back], ..Selection::default() };
+        assert!(!selection.may_take_logged() && selection.may_take_held_back());
+        let selection = Selection { rule: Some("positive".into()), ..Selection::default() };
+        assert!(!selection.may_take_held_back());
+        assert!(Selection::default().is_everything());
     }
 }

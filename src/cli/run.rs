@@ -140,7 +140,7 @@ async fn show(live: Option<Live>, status: &Status, ended: &CancellationToken) {
 
 /// The first SIGTERM or Ctrl-C asks for an orderly stop; the second ends the process at once. Nothing is lost by that:
 /// what is not committed is read again.
-async fn obey_signals(mut terminate: Signal, asked: &CancellationToken, ended: &CancellationToken) {
+pub(super) async fn obey_signals(mut terminate: Signal, asked: &CancellationToken, ended: &CancellationToken) {
     loop {
         tokio::select! {
             () = ended.cancelled() => return,

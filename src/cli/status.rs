@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde::Serialize;
 
-use super::table_text::{Cell, Paint, age, columns, number};
+use super::table_text::{Cell, Paint, age, columns, number, visible};
 use super::{Output, TopologyArgs};
-use crate::config::Loaded;
-use crate::epoch::{LoadAccount, TableAccount};
-use crate::error::Result;
-use crate::lake::{Access, Lake, Log};
+use crate::config::{Loaded, Topology};
+use crate::epoch::{Applied, LoadAccount, TableAccount};
+use crate::error::{Error, Result};
+use crate::lake::{Access, Lake, Log, LogState};
+use crate::pipeline;
 use crate::telemetry::TableState;
-use crate::{pipeline, warehouse};
+use crate::warehouse::{self, Freshness, LiveRows};
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -32,12 +33,18 @@ pub struct StatusArgs {
 pub struct StatusReport {
     /// The topology's name.
     pub name: String,
+    /// Where its lake is.
+    pub lake: String,
     /// The log's UUID; empty when there is no log yet.
     pub log: String,
     /// The newest epoch in the log.
     pub epoch: u64,
+    /// Why the warehouse could not be asked; what it would say is then missing.
+    pub warehouse_error: Option<String>,
     /// Tables.
     pub tables: Vec<TableReport>,
+    /// Refused records whose table is not known, neither retried nor given up.
+    pub undecoded_open: u64,
     /// What became of everything.
     pub account: AccountReport,
 }
@@ -53,6 +60,10 @@ pub struct TableReport {
     pub state: TableState,
     /// Why it does not run.
     pub why: Option<String>,
+    /// Rows that the warehouse shows now; `None` where it has no such table, or could not be asked.
+    pub rows: Option<u64>,
+    /// The planner's guess: counting them takes too long.
+    pub rows_estimated: bool,
     /// Changes that the warehouse has taken since the log began.
     pub changes: Option<u64>,
     /// The newest epoch in the log with changes of it.
@@ -65,6 +76,10 @@ pub struct TableReport {
     pub lag: u64,
     /// Refused and neither retried nor given up.
     pub rejects_open: u64,
+    /// Refused, and still open when the retention was over.
+    pub rejects_expired: u64,
+    /// Partial rows that the warehouse holds back because they found no base.
+    pub incomplete_open: u64,
 }
 
 /// What became of everything since the log began.
@@ -76,6 +91,8 @@ pub struct AccountReport {
     pub tables: BTreeMap<String, TableAccount>,
     /// From the lake to the warehouse, by table.
     pub loads: BTreeMap<String, LoadAccount>,
+    /// Of what is quarantined: still open when the retention was over, by table (`""` where it is not known).
+    pub expired: BTreeMap<String, u64>,
     /// The first sum that does not hold, in words; `None` = balanced.
     pub imbalance: Option<String>,
 }
@@ -83,15 +100,70 @@ pub struct AccountReport {
 impl StatusReport {
     /// For a person.
     pub fn text(&self, paint: Paint) -> String {
-        let log = if self.log.is_empty() { "no log yet".to_owned() } else { format!("log {}", self.log) };
-        let mut out = format!("{}  {}\n\n", paint.bold(&self.name), paint.dim(&format!("{log}, epoch {}", self.epoch)));
-        let headings =
-            ["table", "group", "state", ">changes", ">freshness", ">log", ">warehouse", ">lag", ">rejects", "why"];
+        let log = match self.log.as_str() {
+            "" => format!("no log in {} yet: `dataflow run` makes it", self.lake),
+            log => format!("log {log}, epoch {}", self.epoch),
+        };
+        let mut out = format!("{}  {}\n\n", paint.bold(&self.name), paint.dim(&log));
         let rows: Vec<Vec<Cell>> = self.tables.iter().map(TableReport::row).collect();
-        out.push_str(&columns(paint, &headings, &rows));
-        out.push_str(&self.account.text(paint));
+        out.push_str(&columns(paint, &HEADINGS, &rows));
+        for (table, why) in self.tables.iter().filter_map(|t| Some((&t.table, t.why.as_deref()?))) {
+            out.push_str(&format!("\n{} {}: {}\n", paint.red("!"), paint.bold(table), why_text(why)));
+        }
+        if let Some(why) = &self.warehouse_error {
+            out.push_str(&format!("\n{} {}: {why}\n", paint.red("!"), paint.bold("warehouse")));
+        }
+        out.push_str(&self.refused_text(paint));
+        if !self.log.is_empty() {
+            out.push_str(&self.account.text(paint, self.warehouse_error.is_some()));
+        }
         out
     }
+
+    /// What waits in quarantine, and what is there to do.
+    fn refused_text(&self, paint: Paint) -> String {
+        let sum = |of: fn(&TableReport) -> u64| self.tables.iter().map(of).sum::<u64>();
+        let open = sum(|t| t.rejects_open) + self.undecoded_open;
+        let (held_back, expired) = (sum(|t| t.incomplete_open), self.account.expired.values().sum::<u64>());
+        let mut parts = Vec::new();
+        if open > 0 {
+            let undecoded = match self.undecoded_open {
+                0 => String::new(),
+                n => format!(" ({} of no known table)", number(n)),
+            };
+            parts.push(paint.yellow(&format!("{} open{undecoded}", number(open))));
+        }
+        if held_back > 0 {
+            parts.push(paint.red(&format!("{} partial rows without a base", number(held_back))));
+        }
+        if expired > 0 {
+            parts.push(paint.yellow(&format!("{} expired without having been loaded", number(expired))));
+        }
+        if parts.is_empty() {
+            return String::new();
+        }
+        let hint = if open + held_back > 0 { "; `dataflow quarantine list` shows them" } else { "" };
+        format!("\nquarantine: {}{hint}\n", parts.join(", "))
+    }
+}
+
+const HEADINGS: [&str; 11] = [
+    "table",
+    "group",
+    "state",
+    ">rows",
+    ">changes",
+    ">freshness",
+    ">log",
+    ">warehouse",
+    ">lag",
+    ">rejects",
+    ">incomplete",
+];
+
+/// Several lines below each other.
+fn why_text(why: &str) -> String {
+    why.lines().map(visible).collect::<Vec<_>>().join("\n  ")
 }
 
 impl TableReport {
@@ -101,18 +173,20 @@ impl TableReport {
             TableState::Waiting => Cell::painted("waiting", Paint::dim),
             stopped => Cell::painted(stopped.word(), Paint::red),
         };
-        let rejects = number(self.rejects_open);
+        let counted = |n: u64, colour| if n > 0 { Cell::painted(number(n), colour) } else { number(n).into() };
+        let guess = if self.rows_estimated { "~" } else { "" };
         vec![
             self.table.as_str().into(),
             self.group.as_str().into(),
             state,
+            self.rows.map_or("-".into(), |rows| format!("{guess}{}", number(rows))).into(),
             self.changes.map_or("-".into(), number).into(),
             self.freshness_s.map_or("-".into(), age).into(),
             self.epoch_log.to_string().into(),
             self.epoch_warehouse.to_string().into(),
             number(self.lag).into(),
-            if self.rejects_open > 0 { Cell::painted(rejects, Paint::yellow) } else { rejects.into() },
-            self.why.clone().unwrap_or_default().into(),
+            counted(self.rejects_open, Paint::yellow),
+            counted(self.incomplete_open, Paint::red),
         ]
     }
 }
@@ -162,7 +236,7 @@ impl AccountReport {
         Sum::of(lake, &self.loads.get(table).copied().unwrap_or_default())
     }
 
-    fn text(&self, paint: Paint) -> String {
+    fn text(&self, paint: Paint, half: bool) -> String {
         let mut out = String::new();
         if !self.sources.is_empty() {
             let headings =
@@ -202,6 +276,7 @@ impl AccountReport {
             out.push_str(&format!("\n{}", columns(paint, &headings, &rows)));
         }
         out.push_str(&match &self.imbalance {
+            _ if half => format!("\naccount: {}\n", paint.yellow("not complete without what the warehouse says")),
             None => format!("\naccount: {}\n", paint.green("balanced; nothing disappeared unsaid")),
             Some(why) => format!("\naccount: {}\n", paint.red(&format!("NOT balanced: {why}"))),
         });
@@ -209,58 +284,115 @@ impl AccountReport {
     }
 }
 
-/// Shows how everything stands.
+/// Shows how everything stands. What the log says is shown although the warehouse cannot be asked; that it cannot is then
+/// a failure.
 pub async fn run(args: StatusArgs, output: Output) -> Result<()> {
     let loaded = args.topology.load()?;
-    let report = gather(&loaded).await?;
-    if args.json { output.print_json(&report) } else { output.print(&report.text(Paint::new(output.terminal))) }
+    let (report, failed) = gather(&loaded).await?;
+    if args.json {
+        output.print_json(&report)?;
+    } else {
+        output.print(&report.text(Paint::new(output.terminal)))?;
+    }
+    failed.map_or(Ok(()), |error| Err(error.doing("ask the warehouse (what the log says is above)")))
 }
 
-/// Reads the log and the warehouse's ledger.
-async fn gather(loaded: &Loaded) -> Result<StatusReport> {
+/// What the warehouse says.
+#[derive(Default)]
+struct Said {
+    fresh: Vec<Freshness>,
+    ledgers: BTreeMap<String, Applied>,
+    rows: BTreeMap<String, LiveRows>,
+    incomplete: BTreeMap<String, u64>,
+}
+
+/// Reads the log and the warehouse. Makes neither.
+async fn gather(loaded: &Loaded) -> Result<(StatusReport, Option<Error>)> {
     let topology = &loaded.topology;
-    let mut report = StatusReport { name: topology.name.clone(), ..StatusReport::default() };
     let lake = Lake::open(&topology.lake)?;
-    let log = Log::open(lake, &topology.name, Access::Read).await?;
-    let state = log.state();
-    let warehouse = warehouse::open(&topology.warehouse, &topology.name).await?;
-    let fresh = warehouse.freshness().await?;
-    report.log = state.log.to_string();
-    report.epoch = state.n;
-    report.account.sources = state.account.records.clone();
-    report.account.tables = state.account.tables.clone();
-    report.account.loads = fresh.iter().map(|f| (f.table.clone(), f.account)).collect();
+    let mut report =
+        StatusReport { name: topology.name.clone(), lake: lake.url().to_owned(), ..StatusReport::default() };
+    // The warehouse first: it may then be behind the log that is read, never ahead of it.
+    let (said, failed) = match ask(topology).await {
+        Ok(said) => (said, None),
+        Err(error) => (Said::default(), Some(error)),
+    };
+    let log = match lake.has_log().await? {
+        true => Some(Log::open(lake, &topology.name, Access::Read).await?),
+        false => None,
+    };
+    report.warehouse_error = failed.as_ref().map(Error::to_string);
+    let state = log.map(|log| log.state());
     for (group, tables) in pipeline::build::groups(topology) {
-        let ledger = warehouse.applied(&group).await?;
-        for table in tables {
-            let stopped = state.stopped.get(&table);
-            let totals = state.tables.get(&table);
-            let fresh = fresh.iter().find(|f| f.table == table);
-            let through = ledger.as_ref().map_or(0, |l| l.held.get(&table).copied().unwrap_or(l.through));
-            let newest = fresh.and_then(|f| f.max_source_time_us);
-            let written = state.account.tables.get(&table).map_or(0, |a| a.written);
-            report.tables.push(TableReport {
-                group: group.clone(),
-                state: match (stopped, totals) {
-                    (Some(stopped), _) if stopped.parked => TableState::Parked,
-                    (Some(_), _) => TableState::Paused,
-                    (None, Some(_)) => TableState::Running,
-                    (None, None) => TableState::Waiting,
-                },
-                why: stopped.map(|stopped| stopped.why.clone()),
-                changes: fresh.map(|f| f.rows),
-                epoch_log: totals.map_or(0, |totals| totals.epoch),
-                epoch_warehouse: through,
-                freshness_s: newest.map(|us| (chrono::Utc::now().timestamp_micros() - us) as f64 / 1e6),
-                lag: written.saturating_sub(fresh.map_or(0, |f| f.account.loaded)),
-                rejects_open: state.open_quarantine.get(&table).copied().unwrap_or(0),
-                table,
-            });
-        }
+        report.tables.extend(tables.into_iter().map(|table| table_report(&group, table, state.as_deref(), &said)));
     }
     report.tables.sort_by(|a, b| a.table.cmp(&b.table));
-    report.account.imbalance = report.account.find_imbalance();
-    Ok(report)
+    if let Some(state) = state {
+        report.log = state.log.to_string();
+        report.epoch = state.n;
+        report.undecoded_open = state.open_quarantine.get("").copied().unwrap_or(0);
+        report.account.sources = state.account.records.clone();
+        report.account.tables = state.account.tables.clone();
+        report.account.expired = state.expired_quarantine.clone();
+        report.account.loads = said.fresh.iter().map(|f| (f.table.clone(), f.account)).collect();
+        report.account.imbalance = report.account.find_imbalance();
+    }
+    Ok((report, failed))
+}
+
+async fn ask(topology: &Topology) -> Result<Said> {
+    let Some(warehouse) = warehouse::find(&topology.warehouse, &topology.name).await? else {
+        return Ok(Said::default());
+    };
+    let mut said = Said {
+        fresh: warehouse.freshness().await?,
+        incomplete: warehouse.count_incompletes().await?,
+        ..Said::default()
+    };
+    for (group, tables) in pipeline::build::groups(topology) {
+        if let Some(ledger) = warehouse.applied(&group).await? {
+            said.ledgers.insert(group, ledger);
+        }
+        for table in tables {
+            let mode = topology.tables.get(&table).map(|t| t.deletes).unwrap_or_default();
+            if let Some(rows) = warehouse.live_rows(&table, mode).await? {
+                said.rows.insert(table, rows);
+            }
+        }
+    }
+    Ok(said)
+}
+
+fn table_report(group: &str, table: String, state: Option<&LogState>, said: &Said) -> TableReport {
+    let stopped = state.and_then(|state| state.stopped.get(&table));
+    let totals = state.and_then(|state| state.tables.get(&table));
+    let fresh = said.fresh.iter().find(|f| f.table == table);
+    let through = said.ledgers.get(group).map_or(0, |l| l.held.get(&table).copied().unwrap_or(l.through));
+    let newest = fresh.and_then(|f| f.max_source_time_us);
+    let written = state.and_then(|state| state.account.tables.get(&table)).map_or(0, |a| a.written);
+    let rows = said.rows.get(&table);
+    let count = |of: Option<&BTreeMap<String, u64>>| of.and_then(|of| of.get(&table)).copied().unwrap_or(0);
+    TableReport {
+        group: group.to_owned(),
+        state: match (stopped, totals) {
+            (Some(stopped), _) if stopped.parked => TableState::Parked,
+            (Some(_), _) => TableState::Paused,
+            (None, Some(_)) => TableState::Running,
+            (None, None) => TableState::Waiting,
+        },
+        why: stopped.map(|stopped| stopped.why.clone()),
+        rows: rows.map(|live| live.rows),
+        rows_estimated: rows.is_some_and(|live| live.estimated),
+        changes: fresh.map(|f| f.rows),
+        epoch_log: totals.map_or(0, |totals| totals.epoch),
+        epoch_warehouse: through,
+        freshness_s: newest.map(|us| (chrono::Utc::now().timestamp_micros() - us) as f64 / 1e6),
+        lag: written.saturating_sub(fresh.map_or(0, |f| f.account.loaded)),
+        rejects_open: count(state.map(|state| &state.open_quarantine)),
+        rejects_expired: count(state.map(|state| &state.expired_quarantine)),
+        incomplete_open: count(Some(&said.incomplete)),
+        table,
+    }
 }
 
 #[cfg(test)]
@@ -282,22 +414,30 @@ mod tests {
             group: "sales".into(),
             state: TableState::Parked,
             why: Some("column `amount` became text".into()),
+            rows: Some(890),
+            rows_estimated: true,
             changes: Some(1234),
             epoch_log: 7,
             epoch_warehouse: 6,
             freshness_s: Some(75.0),
             lag: 5,
             rejects_open: 11,
+            rejects_expired: 2,
+            incomplete_open: 1,
         };
         StatusReport {
             name: "shop".into(),
+            lake: "./lake".into(),
             log: "0f".into(),
             epoch: 7,
+            warehouse_error: None,
             tables: vec![table],
+            undecoded_open: 3,
             account: AccountReport {
                 sources: BTreeMap::from([("files".into(), records)]),
                 tables: BTreeMap::from([("orders".into(), lake)]),
                 loads: BTreeMap::from([("orders".into(), load)]),
+                expired: BTreeMap::from([("orders".into(), 2)]),
                 imbalance: None,
             },
         }
@@ -308,8 +448,13 @@ mod tests {
         let expected = "\
 shop  log 0f, epoch 7
 
-table   group  state   changes  freshness  log  warehouse  lag  rejects  why
-orders  sales  parked    1 234   1 m 15 s    7          6    5       11  column `amount` became text
+table   group  state   rows  changes  freshness  log  warehouse  lag  rejects  incomplete
+orders  sales  parked  ~890    1 234   1 m 15 s    7          6    5       11           1
+
+! orders: column `amount` became text
+
+quarantine: 14 open (3 of no known table), 1 partial rows without a base, 2 expired without having been loaded; \
+`dataflow quarantine list` shows them
 
 source   read      rows  merged  control  redelivered  rejected  unrouted
 files   1 002  =  1 000       0        2            0         0         0
@@ -334,5 +479,20 @@ account: balanced; nothing disappeared unsaid
         report.account.imbalance = why;
         assert!(report.text(Paint::plain()).contains("≠"));
         assert!(report.text(Paint::plain()).contains("NOT balanced"));
+    }
+
+    #[test]
+    fn without_a_log_or_a_warehouse_it_says_which() {
+        let waiting = TableReport { table: "orders".into(), group: "sales".into(), ..TableReport::default() };
+        let mut report = StatusReport { name: "shop".into(), lake: "./lake".into(), ..StatusReport::default() };
+        report.tables = vec![waiting];
+        let text = report.text(Paint::plain());
+        assert!(text.starts_with("shop  no log in ./lake yet: `dataflow run` makes it\n"), "{text}");
+        assert!(text.contains("orders  sales  waiting     -") && !text.contains("account"), "{text}");
+        report.log = "0f".into();
+        report.warehouse_error = Some("open: refused".into());
+        let text = report.text(Paint::plain());
+        assert!(text.contains("! warehouse: open: refused\n"), "{text}");
+        assert!(text.contains("account: not complete without"), "{text}");
     }
 }

@@ -74,6 +74,7 @@ pub(super) fn check(draft: &Draft, found: &mut Findings<'_>) {
         if let Some(table) = table {
             streams::check(found, &path, table, &draft.sources);
             table_key(found, &path, table);
+            gone_columns(found, &path, table);
         }
     }
     for (name, list) in &draft.operators {
@@ -245,6 +246,17 @@ fn table_key(found: &mut Findings<'_>, path: &str, table: &Table) {
         } else if key[..i].contains(column) {
             found.value(&path, format!("`{column}` is in the key twice"), "");
         }
+    }
+}
+
+fn gone_columns(found: &mut Findings<'_>, path: &str, table: &Table) {
+    if !table.gone.is_empty() {
+        column_list(found, &format!("{path}.gone"), &table.gone);
+    }
+    let key = table.key.as_deref().unwrap_or_default();
+    for (i, column) in table.gone.iter().enumerate().filter(|(_, column)| key.contains(column)) {
+        let help = "every row has its key; start the table anew under another name";
+        found.value(&format!("{path}.gone[{i}]"), format!("`{column}` is part of the key"), help);
     }
 }
 

@@ -227,6 +227,10 @@ pub struct Table {
     /// What happens to a row that the contract cannot take by widening (a type changed, a column gone).
     #[serde(default)]
     pub on_mismatch: OnMismatch,
+    /// Columns that the source has dropped or renamed: rows without them are taken, with null, whatever `on_mismatch`
+    /// says.
+    #[serde(default)]
+    pub gone: Vec<String>,
 }
 
 /// What happens when the stream leaves the contract.
@@ -238,7 +242,8 @@ pub enum OnMismatch {
     Quarantine,
     /// The table stops; its changes wait.
     Park,
-    /// The column's value is left out (it stays as it is in the warehouse); the row goes on.
+    /// The row goes on without the column's value: what does not fit is left out (it stays as it is in the warehouse), a
+    /// column that is gone is null.
     Ignore,
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::batch::{ChangeBatch, RawBatch};
 use crate::contract::Contract;
 use crate::error::Result;
-use crate::progress::Partition;
+use crate::progress::{Partition, Progress};
 
 /// Makes columnar changes of raw records. Does no I/O; may keep what it learned.
 pub trait Decoder: Send {
@@ -26,6 +26,10 @@ pub trait Decoder: Send {
     /// only ever grow.
     fn adopt(&mut self, contracts: &[Arc<Contract>]) -> Result<()>;
 
-    /// Starts or starts again at a committed position: forgets what is kept back, and takes the mark from the log.
-    fn reset(&mut self, partition: &Partition, mark: Option<&str>);
+    /// Starts or starts again where the log stands: forgets what is kept back, and takes the mark from the log.
+    fn reset(&mut self, partition: &Partition, progress: &Progress);
+
+    /// Starts with records of a partition that are read in again, out of their order (a retry from quarantine): the log
+    /// stands beyond them, so nothing counts as delivered before.
+    fn revisit(&mut self, partition: &Partition, progress: &Progress);
 }

@@ -117,4 +117,7 @@ pub enum Control {
     Retried { epoch: EpochNumber, rows: Vec<u64>, table: String },
     /// These quarantined entries were given up by a person.
     Dropped { epoch: EpochNumber, rows: Vec<u64>, table: String },
+    /// The retention of what was refused up to and with the epoch `through` is over: entries that were still `open` (by
+    /// table, `""` where it is not known) are closed, and their files go.
+    Expired { through: EpochNumber, open: BTreeMap<String, u64> },
 }

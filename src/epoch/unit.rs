@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{EpochNumber, LoadAccount};
-use crate::batch::{Seq, TableChanges};
+use crate::batch::{NO_TIME, Seq, TableChanges};
 use crate::contract::Contract;
 
 /// What a delete at the source does to the row that people see.
@@ -62,11 +62,19 @@ pub struct TableLoad {
     /// because the move counts with the row of its new key. A row with `unchanged` columns, or with `old_keys` that are
     /// not null, needs a base: the warehouse's row under `old_keys`, or under the row's own key where those are null.
     /// Here `old_keys` has two more columns of text: `_seq`, the first change that stands on the base or the move that
-    /// left its key (a base under another key must be older), and `_arrived`, the move that brought it to the row's own
-    /// key (where that key holds something at least as new, the move was applied before and came again). In
+    /// left its key (a base under another key must be older), and `_arrived`: where the row's own key holds a row that is
+    /// at least this new, that is the base, because the move came before and comes again. It is empty, hence always
+    /// older, unless the unit itself says that the key was free. In
     /// soft mode deletes are such rows too, with nothing to keep when there is no base. `Refused` markers come in
     /// addition, any number per key. History tables: every version and every end, in order. No key: every row.
+    ///
+    /// A row without a base is incomplete: it is written down, and what its key shows stays as it is. An incomplete move
+    /// does take its old key away, since nothing is there at the source; a row under its new key would be its base, so
+    /// none goes.
     pub rows: Vec<TableChanges>,
+    /// Rows that can only be merged when `rows` have been (nearly always none), in as many further rounds: partial moves
+    /// whose base depends on what both the warehouse and `rows` have.
+    pub later: Vec<Vec<TableChanges>>,
     /// Partial rows that the fold left out because their base was deleted or refused in the unit itself.
     pub incomplete: Vec<Incomplete>,
     /// Tombstones are to be kept for these deletes, because something older may still arrive (open quarantine, resync).
@@ -76,6 +84,25 @@ pub struct TableLoad {
     pub folded: LoadAccount,
     /// Newest commit time at the source, microseconds since 1970, or [`NO_TIME`](crate::batch::NO_TIME).
     pub max_source_time_us: i64,
+}
+
+impl TableLoad {
+    /// The further rounds, each as a load that does nothing else.
+    pub fn later_rounds(&self) -> impl Iterator<Item = Self> {
+        self.later.iter().map(|rows| Self {
+            contract: Arc::clone(&self.contract),
+            mode: self.mode,
+            truncate: None,
+            truncated_at_us: NO_TIME,
+            earlier_truncates: Vec::new(),
+            rows: rows.clone(),
+            later: Vec::new(),
+            incomplete: Vec::new(),
+            keep_tombstones: self.keep_tombstones,
+            folded: LoadAccount::default(),
+            max_source_time_us: self.max_source_time_us,
+        })
+    }
 }
 
 /// A partial row that found no base in the warehouse, so it was not applied.

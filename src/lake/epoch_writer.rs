@@ -17,6 +17,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Uploads at the same time.
 const UPLOADS: usize = 8;
+/// Rows of all tables that wait for their row groups, as bytes in memory.
+const PENDING_BYTES: usize = 64 << 20;
+/// Columns that are written as rows come, which is quicker than waiting for a row group and costs memory for each.
+const STREAMED_COLUMNS: usize = 32;
 
 /// Writes the files of one attempt at an epoch. Nothing is in the lake before [`EpochWriter::finish`], and nothing
 /// counts before the manifest is committed.
@@ -73,11 +77,33 @@ impl EpochWriter {
             return Err(Error::new(ErrorKind::Table(table.clone()), what).help("rename the column in the topology"));
         }
         if !self.tables.contains_key(table) {
-            let writer = TableWriter::new(&changes.contract, form::properties(self.lake.settings.compression));
+            let taken: usize = self.tables.values().map(TableWriter::streamed_columns).sum();
+            let streamed = taken + changes.contract.output.columns.len() <= STREAMED_COLUMNS;
+            let properties = form::properties(self.lake.settings.compression);
+            let writer = TableWriter::new(&changes.contract, properties, streamed);
             self.tables.insert(table.clone(), writer);
         }
         let writer = self.tables.get_mut(table);
-        writer.ok_or_else(|| Error::new(ErrorKind::Internal, "no writer"))?.write(changes)
+        writer.ok_or_else(|| Error::new(ErrorKind::Internal, "no writer"))?.write(changes)?;
+        self.make_room()
+    }
+
+    /// Writes row groups, the largest first, when too much waits for them: few tables then have small ones.
+    fn make_room(&mut self) -> Result<()> {
+        let mut pending: usize = self.tables.values().map(TableWriter::pending_bytes).sum();
+        if pending <= PENDING_BYTES {
+            return Ok(());
+        }
+        let mut writers: Vec<&mut TableWriter> = self.tables.values_mut().collect();
+        writers.sort_unstable_by_key(|writer| std::cmp::Reverse(writer.pending_bytes()));
+        for writer in writers {
+            if pending <= PENDING_BYTES / 2 {
+                break;
+            }
+            pending -= writer.pending_bytes();
+            writer.write_group()?;
+        }
+        Ok(())
     }
 
     /// Adds something refused. `record` is what it was made of: kept, encrypted, when the topology gives a key.

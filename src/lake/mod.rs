@@ -10,6 +10,7 @@
 //! | `quarantine.rs`, `raw.rs` | what was refused, and payloads as read |
 //! | `crypt.rs` | payloads at rest |
 //! | `log/` | [`Log`]: numbered manifests, the commit, checkpoints, the start-up probe |
+//! | `expiry.rs` | closing quarantined entries in the log |
 //! | `sweep.rs` | files that no manifest names, and retention |
 //!
 //! ```text
@@ -25,6 +26,7 @@
 
 mod crypt;
 mod epoch_writer;
+mod expiry;
 mod form;
 mod log;
 mod quarantine;
@@ -35,9 +37,11 @@ mod sweep;
 mod table_writer;
 
 pub use epoch_writer::{EpochWriter, SealedFiles};
+pub use expiry::Closings;
 pub use log::{Access, Derive, Draft, DraftTable, Log, LogState, Stopped, TableTotals};
 pub use quarantine::{Payload, StoredReject};
-pub use sweep::{SweepReport, sweep, sweep_everything};
+pub use raw::{RawFile, RawFiles};
+pub use sweep::{SweepReport, sweep, sweep_as_of, sweep_everything};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +97,11 @@ impl Lake {
     /// The root, as the topology writes it.
     pub fn url(&self) -> &str {
         self.store.url()
+    }
+
+    /// Whether there is a log. Writes nothing.
+    pub async fn has_log(&self) -> Result<bool> {
+        Ok(self.store.get(log::IDENTITY).await?.is_some())
     }
 
     /// Whether raw payloads are kept.

@@ -1,5 +1,7 @@
 //! Payloads as they were read, one Parquet file per epoch, when the topology keeps them: plain or encrypted.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -9,18 +11,26 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType, UInt32Type};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::crypt::{FileKey, MasterKey};
 use super::form::{self, time_type};
+use super::store::place as place_in_store;
 use super::table_writer::{LocalFile, OpenFile};
-use super::{Lake, read, unreadable};
+use super::{Lake, unreadable};
 use crate::batch::{NO_TIME, RawBatch, RawRecord, RawRecords};
 use crate::config::{Compression, RawKeep};
 use crate::epoch::DataFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Partition, Position, Span};
+
+/// Bytes of a raw file that are unpacked at a time, by the memory that all of its rows would take.
+const STEP_BYTES: u64 = 1 << 20;
+/// Rows of such a step at most.
+const STEP_ROWS: u64 = 16 * 1024;
 
 /// The columns of a raw file. Encrypted: `key`, `value` and `headers` hold nonce, ciphertext and tag, `attempt` names
 /// the file's key.
@@ -163,20 +173,86 @@ impl RawWriter {
     }
 }
 
-impl Lake {
-    /// The records of a raw file in order, decrypted. A batch's span runs from its first record to behind its last: the
-    /// manifest has the span that was read.
-    pub async fn read_raw(&self, file: &DataFile) -> Result<Vec<RawBatch>> {
-        let body = self.fetch(file).await?;
-        let mut batches: Vec<RawBatch> = Vec::new();
-        for batch in read::batches(file, body)? {
-            let batch = batch.map_err(|error| unreadable(file, error))?;
-            if batch.schema().fields() != layout().fields() {
-                return Err(unreadable(file, "its columns are not those of a raw file"));
+/// The files of the raw zone that are there: retention and people take some away.
+#[derive(Debug)]
+pub struct RawFiles(HashSet<String>);
+
+impl RawFiles {
+    /// Whether `file` is there.
+    pub fn hold(&self, file: &DataFile) -> bool {
+        self.0.contains(place_in_store(&file.path).as_ref())
+    }
+}
+
+/// A raw file that is read in steps of about [`STEP_BYTES`], so that no more of it is unpacked at a time.
+pub struct RawFile {
+    file: DataFile,
+    key: Option<MasterKey>,
+    steps: ParquetRecordBatchReader,
+    rows: u64,
+}
+
+impl std::fmt::Debug for RawFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawFile").field("file", &self.file).field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl RawFile {
+    fn open(file: &DataFile, body: Bytes, key: Option<MasterKey>) -> Result<Self> {
+        let rows = u128::from(file.rows) * u128::from(STEP_BYTES) / u128::from(file.memory_bytes.max(1));
+        let rows = rows.clamp(1, u128::from(STEP_ROWS)) as usize;
+        let steps = ParquetRecordBatchReaderBuilder::try_new(body).and_then(|b| b.with_batch_size(rows).build());
+        let steps = steps.map_err(|error| unreadable(file, error))?;
+        Ok(Self { file: file.clone(), key, steps, rows: 0 })
+    }
+
+    /// The next records, decrypted, one batch per run of records of the same partition; `None` at the end of the file.
+    /// A batch's span runs from its first record to behind its last: the manifest has the span that was read.
+    ///
+    /// # Errors
+    /// `Config` when the payloads are encrypted and the key is missing or another one, `LogCorrupt` for what is no raw
+    /// file.
+    pub fn step(&mut self) -> Result<Option<Vec<RawBatch>>> {
+        let file = &self.file;
+        let Some(batch) = self.steps.next() else {
+            if self.rows != file.rows {
+                let rows = self.rows;
+                return Err(unreadable(file, format!("it has {rows} rows where its manifest says {}", file.rows)));
             }
-            decode(file, &batch, self.settings.raw_key.as_ref(), &mut batches)?;
+            return Ok(None);
+        };
+        let batch = batch.map_err(|error| unreadable(file, error))?;
+        if batch.schema().fields() != layout().fields() {
+            return Err(unreadable(file, "its columns are not those of a raw file"));
+        }
+        self.rows += batch.num_rows() as u64;
+        let mut batches = Vec::new();
+        decode(file, &batch, self.key.as_ref(), &mut batches)?;
+        Ok(Some(batches))
+    }
+}
+
+impl Lake {
+    /// All records of a raw file at once: see [`RawFile::step`].
+    pub async fn read_raw(&self, file: &DataFile) -> Result<Vec<RawBatch>> {
+        let mut open = self.open_raw(file).await?;
+        let mut batches = Vec::new();
+        while let Some(more) = open.step()? {
+            batches.extend(more);
         }
         Ok(batches)
+    }
+
+    /// Fetches a raw file and begins to read it. Its object, as compressed as it is, stays in memory.
+    pub async fn open_raw(&self, file: &DataFile) -> Result<RawFile> {
+        RawFile::open(file, self.fetch(file).await?, self.settings.raw_key.clone())
+    }
+
+    /// Which files the raw zone still has.
+    pub async fn raw_files(&self) -> Result<RawFiles> {
+        let found = self.store.list("raw").await?;
+        Ok(RawFiles(found.into_iter().map(|meta| meta.location.to_string()).collect()))
     }
 }
 
@@ -185,28 +261,29 @@ fn decode(file: &DataFile, batch: &RecordBatch, key: Option<&MasterKey>, out: &m
     let generations = batch.column(2).as_primitive::<UInt32Type>();
     let offsets = batch.column(3).as_primitive::<Int64Type>();
     let times = batch.column(4).as_primitive::<TimestampMicrosecondType>();
-    let attempts = batch.column(8).as_string::<i32>();
-    let sealed = batch.num_rows() > 0 && attempts.is_valid(0);
-    let file_key = key.filter(|_| sealed).map(|key| key.for_file(&salt(attempts.value(0))));
-    if sealed && file_key.is_none() {
-        return Err(Error::new(ErrorKind::Config, format!("{} is encrypted", file.path)).help("set lake.raw.key"));
-    }
+    let file_key = file_key(file, batch, key)?;
     for row in 0..batch.num_rows() {
         let (text, offset) = (partitions.value(row), offsets.value(row) as u64);
-        let part = |column: usize, name: &str| -> Result<Option<Vec<u8>>> {
+        let part = |column: usize, name: &str| -> Result<Option<Cow<'_, [u8]>>> {
             let array = batch.column(column).as_binary::<i32>();
             match &file_key {
                 _ if array.is_null(row) => Ok(None),
-                None => Ok(Some(array.value(row).to_vec())),
-                Some(key) => key.open(&place(text, offset, name), array.value(row)).map(Some).ok_or_else(|| {
-                    Error::new(ErrorKind::Config, format!("{} does not open with lake.raw.key", file.path))
-                }),
+                None => Ok(Some(Cow::Borrowed(array.value(row)))),
+                Some(key) => match key.open(&place(text, offset, name), array.value(row)) {
+                    Some(plain) => Ok(Some(Cow::Owned(plain))),
+                    None => {
+                        Err(Error::new(ErrorKind::Config, format!("{} does not open with lake.raw.key", file.path))
+                            .help(
+                                "it was written with another key: give that one (`dataflow reprocess`: --from-raw-key)",
+                            ))
+                    }
+                },
             }
         };
         let (source, name) =
             text.split_once(':').ok_or_else(|| unreadable(file, format!("`{text}` is no partition")))?;
         let stream = streams.is_valid(row).then(|| streams.value(row));
-        let target = current(out, Partition::new(source, name), generations.value(row), stream, offset);
+        let target = current(out, (source, name), generations.value(row), stream, offset);
         let time = if times.is_valid(row) { times.value(row) } else { NO_TIME };
         target.records.push(offset, time, part(5, "key")?.as_deref(), part(6, "value")?.as_deref());
         let headers = part(7, "headers")?.map_or_else(|| Some(Vec::new()), |json| headers_from_json(&json));
@@ -218,20 +295,36 @@ fn decode(file: &DataFile, batch: &RecordBatch, key: Option<&MasterKey>, out: &m
     Ok(())
 }
 
+/// The file's own key, when its payloads are encrypted.
+fn file_key(file: &DataFile, batch: &RecordBatch, key: Option<&MasterKey>) -> Result<Option<FileKey>> {
+    let attempts = batch.column(8).as_string::<i32>();
+    if batch.num_rows() == 0 || attempts.is_null(0) {
+        return Ok(None);
+    }
+    let key = key.ok_or_else(|| {
+        Error::new(ErrorKind::Config, format!("{} is encrypted", file.path))
+            .help("set lake.raw.key (`dataflow reprocess`: --from-raw-key)")
+    })?;
+    Ok(Some(key.for_file(&salt(attempts.value(0)))))
+}
+
 /// The batch that the next record belongs to; a new one when it is not the last one's partition.
 fn current<'a>(
     out: &'a mut Vec<RawBatch>,
-    partition: Partition,
+    (source, name): (&str, &str),
     generation: u32,
     stream: Option<&str>,
     offset: u64,
 ) -> &'a mut RawBatch {
     let same = out.last().is_some_and(|last| {
-        last.partition == partition && last.generation == generation && last.stream.as_deref() == stream
+        &*last.partition.source == source
+            && &*last.partition.name == name
+            && last.generation == generation
+            && last.stream.as_deref() == stream
     });
     if !same {
         out.push(RawBatch {
-            partition,
+            partition: Partition::new(source, name),
             generation,
             span: Span { from: Position::offset(offset), to: Position::offset(offset) },
             stream: stream.map(Into::into),

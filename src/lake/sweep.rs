@@ -1,5 +1,8 @@
 //! Files that no manifest names, and retention.
 //!
+//! What is in quarantine and still open when its retention is over is first closed in the log, as expired, so that every
+//! reader agrees; then its file goes.
+//!
 //! An attempt gives up after an hour, so a file that is older than a day by the store's clock and that no manifest names
 //! never will be. Nothing younger is touched, whatever it is.
 //!
@@ -13,6 +16,7 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use object_store::ObjectMeta;
 use ulid::Ulid;
 
+use super::expiry;
 use super::log::PROBES;
 use super::store::{STAGING, Store, place, vanished};
 use super::{Access, Lake, Log};
@@ -20,9 +24,11 @@ use crate::epoch::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Nothing younger is deleted.
-const MINIMUM_AGE: TimeDelta = TimeDelta::days(1);
+pub(super) const MINIMUM_AGE: TimeDelta = TimeDelta::days(1);
 /// How far back a usual sweep looks. A process that was away for longer calls [`sweep_everything`].
 const USUAL_REACH: TimeDelta = TimeDelta::days(8);
+/// How much older than its retention a quarantine file is that nobody can still need.
+const LEFTOVER_SLACK: Duration = Duration::from_secs(2 * 3600);
 /// How far the store's times of two objects may be out of order.
 const SLACK: TimeDelta = TimeDelta::hours(2);
 
@@ -37,6 +43,10 @@ pub struct SweepReport {
     pub expired_raw: Vec<String>,
     /// Quarantine files past their retention, deleted. Their manifests go on naming them.
     pub expired_quarantine: Vec<String>,
+    /// Entries that were open in these files and are now closed as expired, by table.
+    pub expired_rejects: BTreeMap<String, u64>,
+    /// Open entries that will be past their retention within a day, by table.
+    pub expiring_rejects: BTreeMap<String, u64>,
     /// Bytes that were freed.
     pub bytes: u64,
 }
@@ -44,24 +54,29 @@ pub struct SweepReport {
 /// Deletes data files that no manifest names and that are between one and eight days old by the store's clock, and raw
 /// and quarantine files past their retention.
 pub async fn sweep(log: &Log) -> Result<SweepReport> {
-    sweep_back(log, Some(USUAL_REACH)).await
+    let now = store_now(&log.lake().store).await?;
+    sweep_back(log, now, Some(USUAL_REACH)).await
+}
+
+/// As [`sweep`] would do at the time `now` of the store's clock.
+pub async fn sweep_as_of(log: &Log, now: DateTime<Utc>) -> Result<SweepReport> {
+    sweep_back(log, now, Some(USUAL_REACH)).await
 }
 
 /// As [`sweep`], however old the files are. Reads the whole log.
 pub async fn sweep_everything(log: &Log) -> Result<SweepReport> {
-    sweep_back(log, None).await
+    let now = store_now(&log.lake().store).await?;
+    sweep_back(log, now, None).await
 }
 
-async fn sweep_back(log: &Log, reach: Option<TimeDelta>) -> Result<SweepReport> {
+async fn sweep_back(log: &Log, now: DateTime<Utc>, reach: Option<TimeDelta>) -> Result<SweepReport> {
     if log.access() == Access::Read {
         return Err(Error::new(ErrorKind::Internal, "sweep a log that was opened to be read"));
     }
     let (lake, mut report) = (log.lake(), SweepReport::default());
-    let now = store_now(&lake.store).await?;
     let settings = &lake.settings;
     report.expired_raw = expire(lake, now, "raw", settings.raw_retention, &mut report.bytes).await?;
-    report.expired_quarantine =
-        expire(lake, now, "quarantine", settings.quarantine_retention, &mut report.bytes).await?;
+    expire_quarantine(log, now, &mut report).await?;
 
     // Listed before the log is read: what is committed meanwhile is named.
     let oldest = reach.map(|reach| now - reach);
@@ -76,6 +91,25 @@ async fn sweep_back(log: &Log, reach: Option<TimeDelta>) -> Result<SweepReport> 
         report.unnamed.push(path);
     }
     Ok(report)
+}
+
+/// Closes the entries that are past their retention, then deletes their files, and what an earlier sweep left behind when
+/// it was cut off in between.
+async fn expire_quarantine(log: &Log, now: DateTime<Utc>, report: &mut SweepReport) -> Result<()> {
+    let lake = log.lake();
+    let Some(retention) = lake.settings.quarantine_retention else { return Ok(()) };
+    let expired = expiry::expire(log, now, retention).await?;
+    (report.expired_rejects, report.expiring_rejects) = (expired.closed, expired.soon);
+    for (path, bytes) in expired.files {
+        lake.store.delete(&path).await?;
+        report.bytes += bytes;
+        report.expired_quarantine.push(path);
+    }
+    // A manifest follows its files within the hour that an attempt may take: what is older by more was closed above.
+    let leftovers = Some(retention.max(MINIMUM_AGE.to_std().unwrap_or_default()) + LEFTOVER_SLACK);
+    let found = expire(lake, now, "quarantine", leftovers, &mut report.bytes).await?;
+    report.expired_quarantine.extend(found);
+    Ok(())
 }
 
 /// Deletes the files of a zone that are past its retention, and never one that is younger than a day.

@@ -53,6 +53,11 @@ impl OpenFile {
         self.writer.write(batch).map_err(unwritable)
     }
 
+    /// Ends the row group: what its compressors need is given back.
+    pub fn end_group(&mut self) -> Result<()> {
+        self.writer.flush().map_err(unwritable)
+    }
+
     /// Bytes held: finished row groups and the one in work.
     pub fn buffered_bytes(&self) -> usize {
         self.writer.bytes_written() + self.writer.memory_size()
@@ -88,6 +93,12 @@ pub(super) struct FinishedTable {
 pub(super) struct TableWriter {
     properties: WriterProperties,
     open: Option<OpenFile>,
+    /// Whether rows are written as they come. A column that is being written costs its compressor, about 0.7 MiB, and its
+    /// dictionary; so most tables of an epoch are written one after the other, a row group at a time.
+    streamed: bool,
+    /// Rows that wait for the next row group.
+    pending: Vec<RecordBatch>,
+    pending_bytes: usize,
     layout: SchemaRef,
     contract: Arc<Contract>,
     moves: bool,
@@ -100,11 +111,15 @@ pub(super) struct TableWriter {
 }
 
 impl TableWriter {
-    /// A writer for the table of `contract`.
-    pub fn new(contract: &Arc<Contract>, properties: WriterProperties) -> Self {
+    /// A writer for the table of `contract`. `streamed`: rows are written as they come, and do not wait for
+    /// [`TableWriter::write_group`].
+    pub fn new(contract: &Arc<Contract>, properties: WriterProperties, streamed: bool) -> Self {
         Self {
             properties,
             open: None,
+            streamed,
+            pending: Vec::new(),
+            pending_bytes: 0,
             layout: form::layout(&contract.output, false),
             contract: Arc::clone(contract),
             moves: false,
@@ -129,7 +144,12 @@ impl TableWriter {
             } else {
                 form::encode(&form::slice(changes, at, len), &self.layout)?
             };
-            self.file()?.write(&batch)?;
+            if self.streamed {
+                self.file()?.write(&batch)?;
+            } else {
+                self.pending_bytes += batch.get_array_memory_size();
+                self.pending.push(batch);
+            }
             at += len;
         }
         self.keys.observe(changes)?;
@@ -139,6 +159,30 @@ impl TableWriter {
             self.min_source_time_us = Some(self.min_source_time_us.map_or(time, |min| min.min(time)));
         }
         Ok(())
+    }
+
+    /// Bytes of the rows that wait for a row group.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Writes the rows that wait, as a row group.
+    pub fn write_group(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        self.pending_bytes = 0;
+        let pending = std::mem::take(&mut self.pending);
+        let open = self.file()?;
+        for batch in pending {
+            open.write(&batch)?;
+        }
+        open.end_group()
+    }
+
+    /// The columns that are written as rows come.
+    pub fn streamed_columns(&self) -> usize {
+        if self.streamed { self.layout.fields().len() } else { 0 }
     }
 
     fn file(&mut self) -> Result<&mut OpenFile> {
@@ -169,6 +213,7 @@ impl TableWriter {
     }
 
     fn close(&mut self) -> Result<()> {
+        self.write_group()?;
         if let Some(open) = self.open.take() {
             self.done.push((open.finish()?, self.contract.output.clone()));
         }
@@ -178,7 +223,7 @@ impl TableWriter {
     /// Bytes held.
     pub fn buffered_bytes(&self) -> usize {
         let done: usize = self.done.iter().map(|(file, _)| file.body.len()).sum();
-        done + self.open.as_ref().map_or(0, OpenFile::buffered_bytes) + self.keys.bytes()
+        done + self.pending_bytes + self.open.as_ref().map_or(0, OpenFile::buffered_bytes) + self.keys.bytes()
     }
 
     /// Ends the table's files.

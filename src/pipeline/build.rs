@@ -95,6 +95,7 @@ fn routes(loaded: &Loaded, name: &str) -> Vec<TableRoute> {
             key: table.key.clone(),
             contract: loaded.contracts.get(table_name).cloned(),
             on_mismatch: table.on_mismatch,
+            gone: table.gone.clone(),
         })
         .collect()
 }

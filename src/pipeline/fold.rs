@@ -6,20 +6,18 @@
 //! [`TableLoad::rows`](crate::epoch::TableLoad).
 
 mod gather;
+mod keys;
+mod pass;
+mod state;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
-use arrow::row::{RowConverter, Rows, SortField};
-use hashbrown::HashMap;
-use xxhash_rust::xxh3::Xxh3Builder;
-
-use crate::batch::{NO_TIME, Op, Seq, TableChanges};
+use self::keys::{At, Keys};
+use self::pass::Pass;
+use crate::batch::{NO_TIME, Op, TableChanges};
 use crate::contract::Contract;
-use crate::epoch::{DeleteMode, Incomplete, LoadAccount, TableLoad};
+use crate::epoch::{DeleteMode, LoadAccount, TableLoad};
 use crate::error::{Error, ErrorKind, Result};
-use crate::warehouse::KeyText;
 
 /// Folds the changes of one table, given in log order with rows that follow `contract.output`.
 ///
@@ -39,6 +37,7 @@ pub fn fold(
         truncated_at_us: NO_TIME,
         earlier_truncates: Vec::new(),
         rows: Vec::new(),
+        later: Vec::new(),
         incomplete: Vec::new(),
         keep_tombstones,
         folded: LoadAccount::default(),
@@ -66,10 +65,18 @@ pub fn fold(
     load.folded = pass.account;
     load.incomplete = std::mem::take(&mut pass.incomplete);
     let left = (!pass.as_it_stands).then(|| pass.finish());
-    load.rows = match left {
-        Some(left) => gather::gather(contract, mode, &key, &changes, left)?,
-        None => changes.into_iter().filter(|c| !c.is_empty()).collect(),
+    let Some(left) = left else {
+        load.rows = changes.into_iter().filter(|c| !c.is_empty()).collect();
+        return Ok(load);
     };
+    for (number, round) in left.into_iter().enumerate() {
+        let rows = gather::gather(contract, mode, &key, &changes, round)?;
+        if number == 0 {
+            load.rows = rows;
+        } else {
+            load.later.push(rows);
+        }
+    }
     Ok(load)
 }
 
@@ -131,404 +138,13 @@ fn take(table: &str, batch: &TableChanges, rows: &[u32]) -> Result<TableChanges>
     })
 }
 
-/// A row of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct At {
-    batch: u32,
-    row: u32,
-}
-
-/// Only the warehouse knows the value.
-const UNKNOWN: At = At { batch: u32::MAX, row: u32::MAX };
-
-/// A key: a row's own, or the old one of a move.
-#[derive(Debug, Clone, Copy)]
-struct KeyAt {
-    at: At,
-    old: bool,
-}
-
-/// Keys of all batches as comparable bytes.
-struct Keys {
-    own: Vec<Rows>,
-    old: Vec<Option<Rows>>,
-}
-
-impl Keys {
-    fn new(contract: &Contract, key: &[usize], changes: &[TableChanges]) -> Result<Self> {
-        let fail = |e| internal("make keys comparable", &contract.table, e);
-        let fields = key.iter().map(|&i| SortField::new(contract.output.columns[i].data_type.arrow())).collect();
-        let converter = RowConverter::new(fields).map_err(fail)?;
-        let mut keys = Self { own: Vec::with_capacity(changes.len()), old: Vec::with_capacity(changes.len()) };
-        for batch in changes {
-            let own: Vec<ArrayRef> = key.iter().map(|&i| Arc::clone(batch.rows.column(i))).collect();
-            keys.own.push(converter.convert_columns(&own).map_err(fail)?);
-            let old = batch.old_keys.as_ref().map(|old| converter.convert_columns(old.columns()));
-            keys.old.push(old.transpose().map_err(fail)?);
-        }
-        Ok(keys)
-    }
-
-    fn bytes(&self, key: KeyAt) -> Option<&[u8]> {
-        let rows = if key.old { self.old[key.at.batch as usize].as_ref()? } else { &self.own[key.at.batch as usize] };
-        Some(rows.row(key.at.row as usize).data())
-    }
-}
-
-/// Which row each column comes from.
-#[derive(Debug, Clone)]
-enum Sources {
-    One(At),
-    Each(Box<[At]>),
-}
-
-impl Sources {
-    fn of(&self, column: usize) -> At {
-        match self {
-            Self::One(at) => *at,
-            Self::Each(each) => each[column],
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Nothing is known of the key yet.
-    Absent,
-    Row,
-    /// Deleted, or left by a move (then it is not counted).
-    Deleted {
-        counted: bool,
-    },
-}
-
-/// What the fold knows of a key, or one version of it.
-#[derive(Debug, Clone)]
-struct State {
-    kind: Kind,
-    seq: Seq,
-    /// The change that made it.
-    at: At,
-    key: KeyAt,
-    sources: Sources,
-    base: Option<Base>,
-}
-
-/// The row of the warehouse that a row stands on.
-#[derive(Debug, Clone, Copy)]
-struct Base {
-    /// Its key.
-    key: KeyAt,
-    /// The first change that stands on it; after a move: the move that left its key.
-    seq: Seq,
-    moved: bool,
-    /// The move that brought it to the row's own key.
-    arrived: Seq,
-}
-
-/// One pass over all changes in log order.
-struct Pass<'a> {
-    contract: &'a Contract,
-    mode: DeleteMode,
-    key: &'a [usize],
-    changes: &'a [TableChanges],
-    keys: &'a Keys,
-    index: HashMap<&'a [u8], u32, Xxh3Builder>,
-    states: Vec<State>,
-    /// Refused versions, by key number.
-    refused: HashMap<u32, Vec<At>>,
-    /// History only: every version and end, in order, and which orders of a key have been seen.
-    versions: Vec<State>,
-    seen: HashSet<(u32, Seq)>,
-    truncate: Option<(Seq, i64)>,
-    earlier_truncates: Vec<(Seq, i64)>,
-    account: LoadAccount,
-    incomplete: Vec<Incomplete>,
-    /// Whether the batches can be loaded as they are.
-    as_it_stands: bool,
-}
-
-impl<'a> Pass<'a> {
-    fn new(
-        contract: &'a Contract,
-        mode: DeleteMode,
-        key: &'a [usize],
-        changes: &'a [TableChanges],
-        keys: &'a Keys,
-    ) -> Self {
-        let rows = changes.iter().map(TableChanges::len).sum();
-        Self {
-            contract,
-            mode,
-            key,
-            changes,
-            keys,
-            index: HashMap::with_capacity_and_hasher(rows, Xxh3Builder::new()),
-            states: Vec::with_capacity(rows),
-            refused: HashMap::new(),
-            versions: Vec::new(),
-            seen: HashSet::new(),
-            truncate: None,
-            earlier_truncates: Vec::new(),
-            account: LoadAccount::default(),
-            incomplete: Vec::new(),
-            as_it_stands: true,
-        }
-    }
-
-    fn batch(&self, at: At) -> &'a TableChanges {
-        &self.changes[at.batch as usize]
-    }
-
-    fn seq(&self, at: At) -> Seq {
-        self.batch(at).seqs[at.row as usize]
-    }
-
-    fn change(&mut self, at: At) -> Result<()> {
-        let op = self.batch(at).ops[at.row as usize];
-        let seq = self.seq(at);
-        if op != Op::Refused {
-            self.account.loaded += 1;
-        }
-        if op == Op::Truncate {
-            self.truncated(at, seq);
-            return Ok(());
-        }
-        if self.mode != DeleteMode::History && self.truncate.is_some_and(|(floor, _)| seq < floor) {
-            self.as_it_stands = false;
-            self.account.superseded += u64::from(op != Op::Refused);
-            return Ok(());
-        }
-        let own = KeyAt { at, old: false };
-        let id = self.id(own)?;
-        match op {
-            Op::Refused => {
-                self.refused.entry(id).or_default().push(at);
-                Ok(())
-            }
-            Op::Delete => {
-                self.delete(id, own, seq, true);
-                Ok(())
-            }
-            Op::Move => {
-                self.as_it_stands = false;
-                let old = KeyAt { at, old: true };
-                let from = self.id(old)?;
-                self.upsert(id, own, seq, Some((from, old)))
-            }
-            _ => self.upsert(id, own, seq, None),
-        }
-    }
-
-    /// The number of a key.
-    fn id(&mut self, key: KeyAt) -> Result<u32> {
-        let bytes = self
-            .keys
-            .bytes(key)
-            .ok_or_else(|| internal("a move lacks its old key", &self.contract.table, self.seq(key.at).to_string()))?;
-        let next = self.states.len() as u32;
-        let id = *self.index.entry(bytes).or_insert(next);
-        if id == next {
-            let sources = Sources::One(UNKNOWN);
-            let (kind, seq) = (Kind::Absent, Seq::default());
-            self.states.push(State { kind, seq, at: key.at, key, sources, base: None });
-        }
-        Ok(id)
-    }
-
-    /// Whether the key already has something as new as `seq`; counts it.
-    fn superseded(&mut self, id: u32, seq: Seq, counted: bool) -> bool {
-        let state = &self.states[id as usize];
-        let old = if self.mode == DeleteMode::History {
-            !self.seen.insert((id, seq))
-        } else {
-            state.kind != Kind::Absent && state.seq >= seq
-        };
-        if old {
-            self.as_it_stands = false;
-            self.account.superseded += u64::from(counted);
-        }
-        old
-    }
-
-    fn delete(&mut self, id: u32, key: KeyAt, seq: Seq, counted: bool) {
-        self.as_it_stands &= self.mode != DeleteMode::Soft;
-        if self.superseded(id, seq, counted) {
-            return;
-        }
-        self.gone(id, key, seq, counted);
-    }
-
-    fn gone(&mut self, id: u32, key: KeyAt, seq: Seq, counted: bool) {
-        let state = &self.states[id as usize];
-        let (sources, base) = match state.kind {
-            Kind::Absent => (Sources::One(UNKNOWN), Some(Base { key, seq, moved: false, arrived: seq })),
-            _ => (state.sources.clone(), state.base),
-        };
-        self.put(id, State { kind: Kind::Deleted { counted }, seq, at: key.at, key, sources, base });
-    }
-
-    /// A row whose unchanged columns come from its own key's state, or from that of the key that it had before.
-    fn upsert(&mut self, id: u32, key: KeyAt, seq: Seq, from: Option<(u32, KeyAt)>) -> Result<()> {
-        let from = from.filter(|(old, _)| *old != id);
-        let (base_id, base_key) = from.unwrap_or((id, key));
-        let stands_on = self.stands_on(base_id, base_key, key.at, seq, from.is_some());
-        if let Some((old, old_key)) = from {
-            self.delete(old, old_key, seq, false);
-        }
-        if self.superseded(id, seq, true) {
-            return Ok(());
-        }
-        match stands_on {
-            Some((sources, base)) => {
-                self.put(id, State { kind: Kind::Row, seq, at: key.at, key, sources, base });
-                Ok(())
-            }
-            None => {
-                if from.is_some() {
-                    // What had the new key before is gone at the source, even if what has it now cannot be shown.
-                    self.gone(id, key, seq, false);
-                }
-                self.left_out(key.at, seq)
-            }
-        }
-    }
-
-    /// Where the columns of the row `at` come from; `None` when what it stands on was deleted or refused.
-    fn stands_on(&self, id: u32, key: KeyAt, at: At, seq: Seq, moved: bool) -> Option<(Sources, Option<Base>)> {
-        let batch = self.batch(at);
-        let columns = self.contract.output.columns.len();
-        if !(0..columns).any(|column| batch.is_unchanged(column, at.row as usize)) {
-            return Some((Sources::One(at), None));
-        }
-        let state = &self.states[id as usize];
-        let unknown = (&Sources::One(UNKNOWN), Some(Base { key, seq, moved, arrived: seq }));
-        let (sources, base) = match state.kind {
-            Kind::Absent => unknown,
-            // What came late stands on what the warehouse has from before it.
-            _ if state.seq >= seq => unknown,
-            Kind::Deleted { .. } => return None,
-            _ if self.refused_between(id, state.seq, seq) => return None,
-            _ => (&state.sources, state.base),
-        };
-        let each = (0..columns)
-            .map(|column| if batch.is_unchanged(column, at.row as usize) { sources.of(column) } else { at })
-            .collect();
-        let base = match base {
-            Some(base) if moved => {
-                Some(Base { seq: if base.moved { base.seq } else { seq }, moved, arrived: seq, ..base })
-            }
-            base => base,
-        };
-        Some((Sources::Each(each), base))
-    }
-
-    fn refused_between(&self, id: u32, after: Seq, before: Seq) -> bool {
-        let markers = self.refused.get(&id);
-        markers.is_some_and(|markers| markers.iter().any(|at| (after..before).contains(&self.seq(*at))))
-    }
-
-    fn put(&mut self, id: u32, new: State) {
-        if self.mode == DeleteMode::History {
-            self.versions.push(new.clone());
-            if self.states[id as usize].kind != Kind::Absent {
-                // Whether this one was filled from the version before is not worth finding out.
-                self.as_it_stands = false;
-                if self.states[id as usize].seq > new.seq {
-                    return;
-                }
-            }
-        } else if self.states[id as usize].kind != Kind::Absent {
-            self.replaced(id);
-        }
-        self.states[id as usize] = new;
-    }
-
-    fn replaced(&mut self, id: u32) {
-        self.as_it_stands = false;
-        let counted = matches!(self.states[id as usize].kind, Kind::Row | Kind::Deleted { counted: true });
-        self.account.superseded += u64::from(counted);
-    }
-
-    fn truncated(&mut self, at: At, seq: Seq) {
-        self.as_it_stands = false;
-        if self.truncate.is_some() {
-            self.account.superseded += 1;
-        }
-        let new = (seq, self.batch(at).source_times_us[at.row as usize]);
-        if self.mode == DeleteMode::History {
-            self.earlier_truncates.extend(self.truncate.map(|old| old.min(new)));
-        }
-        self.truncate = self.truncate.max(Some(new));
-        for id in 0..self.states.len() as u32 {
-            let state = &self.states[id as usize];
-            if state.kind == Kind::Absent || state.seq >= seq {
-                continue;
-            }
-            if self.mode == DeleteMode::History {
-                let ended = State { kind: Kind::Deleted { counted: false }, seq, at, ..state.clone() };
-                self.put(id, ended);
-            } else {
-                self.replaced(id);
-                let key = self.states[id as usize].key;
-                let (kind, sources) = (Kind::Absent, Sources::One(UNKNOWN));
-                self.states[id as usize] = State { kind, seq: Seq::default(), at, key, sources, base: None };
-            }
-        }
-        // Versions that were refused stay refused in the history.
-        let changes = if self.mode == DeleteMode::History { &[] } else { self.changes };
-        for markers in self.refused.values_mut() {
-            markers.retain(|at| changes.get(at.batch as usize).is_none_or(|c| c.seqs[at.row as usize] >= seq));
-        }
-    }
-
-    fn left_out(&mut self, at: At, seq: Seq) -> Result<()> {
-        self.as_it_stands = false;
-        self.account.incomplete += 1;
-        let batch = self.batch(at);
-        let output = &self.contract.output;
-        let missing = output.columns.iter().enumerate();
-        self.incomplete.push(Incomplete {
-            table: self.contract.table.clone(),
-            key: KeyText::new(&batch.rows, &output.key, self.key)?.json(at.row as usize),
-            seq: seq.to_string(),
-            partition: batch.partition.to_string(),
-            missing: missing
-                .filter(|(column, _)| batch.is_unchanged(*column, at.row as usize))
-                .map(|(_, c)| c.name.clone())
-                .collect(),
-        });
-        Ok(())
-    }
-
-    /// What is left, in the order of the changes that made it.
-    fn finish(self) -> Vec<State> {
-        let markers = self.refused.values().flatten().map(|at| State {
-            kind: Kind::Absent,
-            seq: self.seq(*at),
-            at: *at,
-            key: KeyAt { at: *at, old: false },
-            sources: Sources::One(UNKNOWN),
-            base: None,
-        });
-        let history = self.mode == DeleteMode::History;
-        let mut left: Vec<State> = if history {
-            markers.chain(self.versions.iter().cloned()).collect()
-        } else {
-            markers.chain(self.states.iter().filter(|s| s.kind != Kind::Absent).cloned()).collect()
-        };
-        // The key that a move left comes before the key that it went to.
-        left.sort_by_key(|s| (s.at, !s.key.old));
-        left
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, Int64Array, RecordBatch};
+    use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
     use arrow::buffer::BooleanBuffer;
 
     use super::*;
+    use crate::batch::Seq;
     use crate::contract::{Column, TableSchema, Type};
     use crate::progress::Partition;
 
@@ -564,8 +180,17 @@ mod tests {
 
     /// What a fold left, a line per row: `letter seq id value`, `?` where only the warehouse knows.
     fn lines(load: &TableLoad) -> Vec<String> {
+        rounds(load).concat()
+    }
+
+    /// The lines of every round.
+    fn rounds(load: &TableLoad) -> Vec<Vec<String>> {
+        std::iter::once(&load.rows).chain(&load.later).map(|rows| lines_of(rows)).collect()
+    }
+
+    fn lines_of(rows: &[TableChanges]) -> Vec<String> {
         let mut out = Vec::new();
-        for changes in &load.rows {
+        for changes in rows {
             let column =
                 |i: usize| arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(changes.rows.column(i));
             for row in 0..changes.len() {
@@ -605,14 +230,51 @@ mod tests {
 
     #[test]
     fn a_move_takes_its_row_along_and_leaves_its_key() {
-        let load = folded(
-            DeleteMode::Hard,
-            &[&[(Op::Create, 1, 1, None, Some(10)), (Op::Move, 2, 2, Some(1), None), (Op::Move, 3, 8, Some(7), None)]],
-        );
-        assert_eq!(lines(&load), ["m 2 1 -", "u 2 2 10", "m 3 7 -", "u 3 8 ?"]);
+        let load =
+            folded(DeleteMode::Hard, &[&[(Op::Create, 1, 1, None, Some(10)), (Op::Move, 2, 2, Some(1), Some(20))]]);
+        assert_eq!(rounds(&load), [["m 2 1 -", "u 2 2 20"]]);
+        let load = folded(DeleteMode::Hard, &[&[(Op::Move, 3, 8, Some(7), None)]]);
+        assert_eq!(rounds(&load), [["m 3 7 -", "u 3 8 ?"]]);
         let old = load.rows[0].old_keys.as_ref().expect("one needs a base");
-        assert_eq!((old.num_columns(), old.column(0).null_count()), (3, 3));
-        assert_eq!((load.folded.loaded, load.folded.superseded), (3, 1));
+        assert_eq!((old.num_columns(), old.column(0).null_count()), (3, 1));
+        assert_eq!((load.folded.loaded, load.folded.superseded), (1, 0));
+    }
+
+    #[test]
+    fn a_partial_move_waits_for_what_the_unit_has_of_its_keys() {
+        let rows: &[Row] = &[
+            (Op::Create, 1, 1, None, Some(10)),
+            (Op::Create, 2, 5, None, Some(50)),
+            // Whether 2 is free only the warehouse knows, and there 1 is not yet.
+            (Op::Move, 3, 2, Some(1), None),
+            // Here the unit knows it.
+            (Op::Delete, 4, 6, None, None),
+            (Op::Move, 5, 6, Some(5), None),
+        ];
+        let load = folded(DeleteMode::Hard, &[rows]);
+        let first = ["c 1 1 10", "m 5 5 -", "u 5 6 50"].map(str::to_owned).to_vec();
+        assert_eq!(rounds(&load), [first, ["m 3 1 -", "u 3 2 ?"].map(str::to_owned).to_vec()]);
+        assert_eq!((load.folded.loaded, load.folded.superseded), (5, 2));
+    }
+
+    #[test]
+    fn a_repeated_partial_move_stands_on_its_own_key() {
+        let row = (Op::Create, 1, 2, None, Some(20));
+        let again: &[Row] = &[row, (Op::Create, 2, 1, None, Some(10)), (Op::Move, 3, 2, Some(1), None)];
+        let load = folded(DeleteMode::Hard, &[again]);
+        assert_eq!(rounds(&load), [["m 3 1 -", "u 3 2 20"]]);
+        let twice: &[Row] = &[(Op::Move, 1, 2, Some(1), None), (Op::Move, 2, 2, Some(1), None)];
+        let load = folded(DeleteMode::Hard, &[twice]);
+        assert_eq!(rounds(&load), [["m 1 1 -", "u 1 2 ?"], ["m 2 1 -", "u 2 2 ?"]]);
+    }
+
+    #[test]
+    fn a_shift_of_keys_is_one_round() {
+        let rows: Vec<Row> = (0..20).map(|n| (Op::Move, n, 20 - n as i64, Some(19 - n as i64), None)).collect();
+        for mode in [DeleteMode::Hard, DeleteMode::Soft, DeleteMode::History] {
+            let load = folded(mode, &[&rows]);
+            assert_eq!((load.later.len(), load.incomplete.len()), (0, 0), "{mode:?}");
+        }
     }
 
     #[test]

@@ -31,6 +31,9 @@ const QUIET_EVERY: Duration = Duration::from_secs(300);
 /// Fenced this often in a row, two processes fight over the same partitions for good.
 const FENCED_LIMIT: u32 = 8;
 
+/// What a problem with commits is called.
+const INGEST: &str = "the commit of epochs";
+
 type Commit = BoxFuture<'static, Result<Arc<Manifest>>>;
 
 /// The epoch task.
@@ -232,6 +235,7 @@ impl Ingest {
         if let Some(began) = self.state.committing_since.take() {
             metrics::histogram!(telemetry::EPOCH_DURATION_SECONDS).record(began.elapsed().as_secs_f64());
         }
+        self.report.solved(INGEST);
         self.report.committed(manifest, &std::mem::take(&mut self.state.committing_written), &state);
         self.state.stopped = state.stopped.keys().cloned().collect();
         for reader in self.readers.values() {
@@ -267,6 +271,7 @@ impl Ingest {
             .help("two processes read the same partitions; give each its own (--shard i/n, or one consumer group)"));
         }
         tracing::warn!("{error}; the epoch is dropped and read again from the log");
+        self.report.problem(INGEST, &error);
         metrics::counter!(telemetry::RETRIES_TOTAL, "part" => "ingest", "reason" => reason).increment(1);
         self.state.backoff.wait().await;
         let state = loop {

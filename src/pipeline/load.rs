@@ -95,7 +95,7 @@ impl Loader {
             }
             Disposition::Park(table) => {
                 tracing::error!(group = self.group, table, "{error}; the table is parked, the others go on");
-                self.report.problem(&format!("table {table}"), &error);
+                self.report.parked(&table, &error);
                 let control = Control::Pause { table: table.clone(), why: error.to_string(), parked: true };
                 match commit_control(&self.log, vec![control]).await {
                     // The next step fails in the same way and tries again to say so.

@@ -8,11 +8,14 @@
 //! | `open_epoch.rs` | what has been collected since the last cut |
 //! | `unit.rs` | which epochs become one warehouse transaction: pure |
 //! | `fold.rs` | newest value per key: pure |
+//! | `opening.rs` | the warehouse, also when it is away at the start |
 //! | `load.rs` | one task per group: fold, ensure, apply |
 //! | `quarantine.rs` | refused entries: list, retry, drop |
 //! | `replay.rs` | a warehouse from the log alone |
+//! | `reprocess.rs` | a lake and a warehouse from another lake's raw zone |
 //! | `backoff.rs` | how long to wait before trying again |
 //! | `report.rs` | what happened, as counters and status |
+//! | `upkeep.rs` | what is looked after now and then: the sweep, rows without a base |
 //! | `run.rs` | start, supervision, shutdown |
 //!
 //! ```text
@@ -30,12 +33,15 @@ pub mod fold;
 mod ingest;
 mod load;
 mod open_epoch;
+mod opening;
 pub mod quarantine;
 mod reader;
 mod replay;
 mod report;
+pub mod reprocess;
 mod run;
 mod unit;
+mod upkeep;
 
 pub use reader::output_schema;
 pub use replay::{Replayed, replay};

@@ -15,11 +15,11 @@ use crate::batch::{RawBatch, RawRecords};
 use crate::config::{Loaded, Source as SourceConfig};
 use crate::epoch::{Control, EpochNumber, Manifest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::{Draft, Lake, Log, Payload, StoredReject};
+use crate::lake::{Closings, Draft, Lake, Log, Payload, StoredReject};
 use crate::pipeline::build;
 use crate::pipeline::open_epoch::OpenEpoch;
 use crate::pipeline::reader::{Transforms, output_schema};
-use crate::progress::{Advance, Partition, Position, Span};
+use crate::progress::{Partition, Position, Span};
 
 /// An entry that nobody has closed.
 #[derive(Debug, Clone)]
@@ -32,10 +32,11 @@ pub struct OpenReject {
 
 /// The open entries, oldest first.
 pub async fn open_rejects(lake: &Lake, log: &Log) -> Result<Vec<OpenReject>> {
-    let head = log.refresh().await?.n;
+    let state = log.refresh().await?;
     let mut files = Vec::new();
     let mut closed: BTreeSet<(EpochNumber, u64)> = BTreeSet::new();
-    for n in 1..=head {
+    // Nothing is open up to there, and the files have gone.
+    for n in state.expired_through + 1..=state.n {
         let manifest = log.manifest(n).await?;
         closed.extend(manifest.control.iter().flat_map(closes));
         if let Some(file) = &manifest.quarantine {
@@ -58,7 +59,7 @@ fn closes(control: &Control) -> Vec<(EpochNumber, u64)> {
         Control::Retried { epoch, rows, .. } | Control::Dropped { epoch, rows, .. } => {
             rows.iter().map(|row| (*epoch, *row)).collect()
         }
-        Control::Pause { .. } | Control::Resume { .. } | Control::Resync { .. } => Vec::new(),
+        Control::Pause { .. } | Control::Resume { .. } | Control::Resync { .. } | Control::Expired { .. } => Vec::new(),
     }
 }
 
@@ -72,40 +73,25 @@ fn closing(entries: &[OpenReject], make: impl Fn(EpochNumber, Vec<u64>, String) 
     by_file.into_iter().map(|((epoch, table), rows)| make(epoch, rows, table)).collect()
 }
 
-/// Where the log's count of closings stands, once it is sure that `entries` are still open there.
-struct Closings {
-    at: u64,
-}
-
-impl Closings {
-    async fn begin(log: &Log, entries: &[OpenReject]) -> Result<Self> {
-        let state = log.refresh().await?;
-        let meant: BTreeSet<(EpochNumber, u64)> = entries.iter().map(|open| (open.epoch, open.entry.row)).collect();
-        for n in meant.first().map_or(1, |(epoch, _)| *epoch)..=state.n {
-            let manifest = log.manifest(n).await?;
-            if let Some((epoch, row)) = manifest.control.iter().flat_map(closes).find(|closed| meant.contains(closed)) {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    format!("close entry {epoch}/{row}: epoch {n} has closed it"),
-                )
-                .help("somebody was quicker: look at `dataflow quarantine list` again"));
-            }
+/// The log's count of closings, once it is sure that `entries` are still open there.
+async fn begin_closing(log: &Log, entries: &[OpenReject]) -> Result<Closings> {
+    let state = log.refresh().await?;
+    let meant: BTreeSet<(EpochNumber, u64)> = entries.iter().map(|open| (open.epoch, open.entry.row)).collect();
+    let first = meant.first().map_or(1, |(epoch, _)| *epoch);
+    let quicker = |epoch: EpochNumber, row: u64, how: String| {
+        Error::new(ErrorKind::Config, format!("close entry {epoch}/{row}: {how}"))
+            .help("look at `dataflow quarantine list` again")
+    };
+    if let Some((epoch, row)) = meant.first().filter(|(epoch, _)| *epoch <= state.expired_through) {
+        return Err(quicker(*epoch, *row, "its retention is over since, and it is closed as expired".into()));
+    }
+    for n in first..=state.n {
+        let manifest = log.manifest(n).await?;
+        if let Some((epoch, row)) = manifest.control.iter().flat_map(closes).find(|closed| meant.contains(closed)) {
+            return Err(quicker(epoch, row, format!("somebody was quicker, epoch {n} has closed it")));
         }
-        let at = state.progress.get(&Self::partition()).and_then(|standing| standing.position.as_offset());
-        Ok(Self { at: at.unwrap_or(0) })
     }
-
-    fn partition() -> Partition {
-        Partition::new("quarantine", "closings")
-    }
-
-    /// Moves the count on by one.
-    fn advance(&mut self) -> Advance {
-        let from = Position::offset(self.at);
-        self.at += 1;
-        let span = Span { from, to: Position::offset(self.at) };
-        Advance { partition: Self::partition(), span, generation: 0, mark: None }
-    }
+    Ok(Closings::at(&state))
 }
 
 /// In the words of whoever wanted to close entries.
@@ -118,7 +104,7 @@ fn closed_by_another(error: Error) -> Error {
 
 /// Gives entries up for good.
 pub async fn drop_rejects(log: &Log, entries: &[OpenReject]) -> Result<Arc<Manifest>> {
-    let spans = vec![Closings::begin(log, entries).await?.advance()];
+    let spans = vec![begin_closing(log, entries).await?.advance()];
     let control = closing(entries, |epoch, rows, table| Control::Dropped { epoch, rows, table });
     let draft = Draft { control, spans, ..Draft::new(Ulid::new(), Utc::now()) };
     log.commit(draft, &without_rows).await.map_err(closed_by_another)
@@ -138,14 +124,15 @@ fn without_rows(table: &str, _: &crate::contract::TableSchema) -> Result<crate::
 pub async fn retry_rejects(loaded: &Loaded, lake: &Lake, log: &Log, entries: &[OpenReject]) -> Result<Arc<Manifest>> {
     refuse_without_payload(entries)?;
     refuse_without_relation(loaded, entries)?;
-    let mut closings = Closings::begin(log, entries).await?;
+    let mut closings = begin_closing(log, entries).await?;
     let chains = Arc::new(build::chains(&loaded.topology)?);
-    let contracts: Vec<_> = log.state().contracts.values().cloned().collect();
+    let state = log.state();
+    let contracts: Vec<_> = state.contracts.values().cloned().collect();
     let mut open = OpenEpoch::begin(lake);
     for ((origin, generation, stream), records) in by_origin(loaded, entries) {
         let mut decoder = build::decoder(loaded, &origin.source)?;
         decoder.adopt(&contracts)?;
-        decoder.reset(&origin, None);
+        decoder.revisit(&origin, &state.progress);
         let span = Span { from: Position::offset(0), to: Position::offset(records.len() as u64) };
         let raw = RawBatch { partition: origin.clone(), generation, span, stream: stream.map(Into::into), records };
         let batch = decoder.decode(&raw)?;

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{ChangeBatch, RawBatch, RawRecords, Reject, TableChanges};
+use crate::batch::{ChangeBatch, Op, RawBatch, RawRecords, Reject, TableChanges};
 use crate::contract::{Contract, TableSchema};
 use crate::decode::Decoder;
 use crate::epoch::TableAccount;
 use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::operator::{Chain, Output};
 use crate::pipeline::backoff::Backoff;
+use crate::pipeline::report::Report;
 use crate::progress::{Advance, Partition, Progress, Standings};
 use crate::source::{Lag, Polled, Source};
 use crate::telemetry;
@@ -122,13 +123,12 @@ impl Transforms {
         for changes in batch.tables {
             let contract = self.derive(&changes.contract)?;
             let mut output = Output::default();
-            output.account.decoded = changes.len() as u64;
+            output.account.decoded = counted(&changes);
             let Some(chain) = self.chains.get(&contract.table) else {
                 return Err(Error::new(ErrorKind::Internal, format!("table {} has no operators", contract.table)));
             };
             let rows = chain.apply(changes, &contract, &mut output)?;
-            let markers = rows.ops.iter().filter(|op| **op == crate::batch::Op::Refused).count();
-            output.account.written = (rows.len() - markers) as u64;
+            output.account.written = counted(&rows);
             done.accounts.entry(contract.table.clone()).or_default().add(&output.account);
             done.rejects.append(&mut output.rejects);
             if !rows.is_empty() {
@@ -137,6 +137,11 @@ impl Transforms {
         }
         Ok(done)
     }
+}
+
+/// Rows without the markers of refused versions: those are counted where they were refused.
+fn counted(changes: &TableChanges) -> u64 {
+    changes.ops.iter().filter(|op| **op != Op::Refused).count() as u64
 }
 
 /// What the operators of `table` make of `input`.
@@ -155,6 +160,13 @@ pub fn output_schema(chains: &BTreeMap<String, Chain>, table: &str, input: &Tabl
     })
 }
 
+/// Records that a decoder keeps back, for the raw zone.
+#[derive(Debug, Default)]
+pub struct Carried {
+    stream: Option<Arc<str>>,
+    records: RawRecords,
+}
+
 /// Reads one source until it is told to stop.
 pub struct Reader {
     /// The source's name.
@@ -165,6 +177,8 @@ pub struct Reader {
     pub decoder: Box<dyn Decoder>,
     /// The operators of its tables.
     pub transforms: Transforms,
+    /// Where it is told that the source does not answer.
+    pub report: Arc<Report>,
     /// Where changes go.
     pub out: mpsc::Sender<Handover>,
     /// What ingest says.
@@ -175,10 +189,13 @@ pub struct Reader {
     pub standings: Arc<dyn Standings>,
     /// Partitions whose decoder has the log's mark.
     pub known: BTreeSet<Partition>,
+    /// Releases after which what a decoder keeps back is given out; `None`: at the end of the source, because what
+    /// follows is there already.
+    pub patience: Option<u32>,
     /// Partitions whose decoder keeps something back, with the number of releases seen since.
     pub kept: BTreeMap<Partition, u32>,
-    /// The records that it keeps back.
-    pub carried: BTreeMap<Partition, RawRecords>,
+    /// The records that it keeps back, and their stream.
+    pub carried: BTreeMap<Partition, Carried>,
 }
 
 impl Reader {
@@ -208,7 +225,10 @@ impl Reader {
             };
             let Err(error) = step else {
                 order = None;
-                backoff.reset();
+                if backoff.attempts() > 0 {
+                    backoff.reset();
+                    self.report.solved(&format!("source {}", self.name));
+                }
                 continue;
             };
             if error.disposition() != Disposition::Retry {
@@ -216,6 +236,7 @@ impl Reader {
                 return;
             }
             tracing::warn!(source = &*self.name, attempt = backoff.attempts(), "{error}; trying again");
+            self.report.problem(&format!("source {}", self.name), &error);
             metrics::counter!(telemetry::RETRIES_TOTAL, "part" => "source", "reason" => "unavailable").increment(1);
             tokio::select! { () = stop.cancelled() => break, () = backoff.wait() => {} }
         }
@@ -255,7 +276,12 @@ impl Reader {
                 self.forget(&partitions);
                 // What ingest holds of them still joins on, or the log refuses it: the fence decides, not we.
             }
-            Polled::CaughtUp => self.hand_over(What::CaughtUp).await,
+            Polled::CaughtUp => {
+                if self.patience.is_none() {
+                    self.give_out(self.kept.keys().cloned().collect()).await?;
+                }
+                self.hand_over(What::CaughtUp).await;
+            }
         }
         Ok(())
     }
@@ -271,7 +297,7 @@ impl Reader {
                     answer => break answer?,
                 }
             };
-            self.decoder.reset(partition, progress.get(partition).and_then(|s| s.mark.as_deref()));
+            self.decoder.reset(partition, &progress);
             self.known.insert(partition.clone());
         }
         Ok(())
@@ -294,7 +320,7 @@ impl Reader {
             return raw;
         }
         let (mut now, mut later) = (RawRecords::default(), RawRecords::default());
-        let before = before.unwrap_or_default();
+        let before = before.unwrap_or_default().records;
         for (number, record) in before.iter().chain(raw.records.iter()).enumerate() {
             let into = if number < read { &mut now } else { &mut later };
             into.push_within(record.offset(), record.within(), record.timestamp_us(), record.key(), record.value());
@@ -303,7 +329,8 @@ impl Reader {
             }
         }
         if !later.is_empty() {
-            self.carried.insert(raw.partition.clone(), later);
+            let stream = raw.stream.clone();
+            self.carried.insert(raw.partition.clone(), Carried { stream, records: later });
         }
         RawBatch { records: now, ..raw }
     }
@@ -339,16 +366,19 @@ impl Reader {
 
     /// What a decoder keeps back for a whole epoch is given out as far as it can be understood alone.
     async fn give_out_kept(&mut self) -> Result<()> {
+        let Some(patience) = self.patience else { return Ok(()) };
         for waited in self.kept.values_mut() {
             *waited += 1;
         }
-        let due: Vec<Partition> = self.kept.iter().filter(|(_, n)| **n > 1).map(|(p, _)| p.clone()).collect();
+        self.give_out(self.kept.iter().filter(|(_, n)| **n > patience).map(|(p, _)| p.clone()).collect()).await
+    }
+
+    async fn give_out(&mut self, due: Vec<Partition>) -> Result<()> {
         for partition in due {
             self.kept.remove(&partition);
-            let records = self.carried.remove(&partition).unwrap_or_default();
+            let Carried { stream, records } = self.carried.remove(&partition).unwrap_or_default();
             let Some(batch) = self.decoder.flush(&partition)? else { continue };
-            let raw =
-                RawBatch { partition, generation: batch.generation, span: batch.span.clone(), stream: None, records };
+            let raw = RawBatch { partition, generation: batch.generation, span: batch.span.clone(), stream, records };
             let done = self.transforms.apply(raw, batch, Vec::new())?;
             self.hand_over(What::Changes(Box::new(done))).await;
         }

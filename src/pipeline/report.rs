@@ -10,13 +10,16 @@ use crate::batch::{NO_TIME, RecordAccount};
 use crate::config::Topology;
 use crate::epoch::{Applied, LoadAccount, LoadUnit, Manifest};
 use crate::error::Error;
-use crate::lake::LogState;
+use crate::lake::{LogState, SweepReport};
 use crate::pipeline::build;
 use crate::pipeline::open_epoch::WrittenByOp;
 use crate::pipeline::reader::Transformed;
 use crate::telemetry::{
-    self, AccountStatus, GroupStatus, PartitionStatus, SourceStatus, Status, TableState, TableStatus,
+    self, AccountStatus, GroupStatus, LastLoad, PartitionStatus, SourceStatus, Status, TableState, TableStatus,
 };
+
+/// What a problem with the warehouse is called.
+pub const WAREHOUSE: &str = "the warehouse";
 
 /// Writes the status and the counters.
 #[derive(Debug)]
@@ -90,10 +93,14 @@ impl Report {
                 };
                 table.log_epoch = totals.map_or(0, |totals| totals.epoch);
                 table.rejects_open = state.open_quarantine.get(&table.table).copied().unwrap_or(0);
-                table.rejects_total =
-                    state.account.tables.get(&table.table).map_or(0, |a| a.rejected.values().sum::<u64>() + a.replaced);
+                table.rejects_expired = state.expired_quarantine.get(&table.table).copied().unwrap_or(0);
             }
+            s.undecoded_open = state.open_quarantine.get("").copied().unwrap_or(0);
+            s.undecoded_expired = state.expired_quarantine.get("").copied().unwrap_or(0);
             s.account = sums(state, &loads);
+            // Resumed, whoever did it: what it stumbles over again is said again.
+            let running = |what: &str| state.stopped.keys().all(|table| table_problem(table) != what);
+            s.problems.retain(|p| !p.what.starts_with(TABLE_PROBLEM) || !running(&p.what));
         });
     }
 
@@ -124,7 +131,7 @@ impl Report {
             for table in s.tables.iter_mut().filter(|table| table.group == group) {
                 let through = applied.held.get(&table.table).copied().unwrap_or(applied.through);
                 table.warehouse_epoch = through.min(table.log_epoch);
-                table.rows_total = applied.accounts.get(&table.table).map_or(table.rows_total, |a| a.applied);
+                table.changes_total = applied.accounts.get(&table.table).map_or(table.changes_total, |a| a.applied);
             }
         });
     }
@@ -136,6 +143,28 @@ impl Report {
                 entry.newest_source_time_us = entry.newest_source_time_us.max(max_source_time_us);
             }
         });
+    }
+
+    /// The warehouse was asked for its partial rows without a base: how many, by table.
+    pub fn incompletes(&self, open: &BTreeMap<String, u64>) {
+        self.status.update(|s| {
+            for table in &mut s.tables {
+                table.incomplete_open = Some(open.get(&table.table).copied().unwrap_or(0));
+            }
+        });
+    }
+
+    /// A sweep has ended. What is about to expire is a person's business while there is still time.
+    pub fn swept(&self, swept: &SweepReport) {
+        const WHAT: &str = "quarantine";
+        let soon = &swept.expiring_rejects;
+        if soon.is_empty() {
+            return self.solved(WHAT);
+        }
+        let tables: Vec<String> = soon.iter().map(|(table, count)| format!("{} {count}", table_words(table))).collect();
+        let why = format!("entries are past their retention within a day, and then gone: {}", tables.join(", "));
+        let help = "bring them in again (`dataflow quarantine retry`) or give them up (`dataflow quarantine drop`)";
+        self.status.problem(WHAT, why, Some(help.to_owned()));
     }
 
     /// A unit was applied; `applied.accounts` are the unit's.
@@ -157,10 +186,11 @@ impl Report {
             let before =
                 self.applied_at.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Instant::now());
             if let Some(before) = before {
-                let rate = account.loaded as f64 / before.elapsed().as_secs_f64().max(0.001);
+                let after_s = before.elapsed().as_secs_f64();
+                let last_load = Some(LastLoad { at: now, after_s, changes: account.loaded });
                 self.status.update(|s| {
                     if let Some(entry) = s.tables.iter_mut().find(|entry| entry.table == *name) {
-                        entry.changes_per_s = rate;
+                        entry.last_load = last_load;
                     }
                 });
             }
@@ -171,6 +201,11 @@ impl Report {
             }
         });
         self.solved(&format!("group {}", unit.group));
+    }
+
+    /// A table has stopped by itself, or is about to.
+    pub fn parked(&self, table: &str, error: &Error) {
+        self.problem(&table_problem(table), error);
     }
 
     /// Something failed that will be tried again, or stopped a table.
@@ -196,6 +231,17 @@ fn partition<'a>(source: &'a mut SourceStatus, name: &str) -> &'a mut PartitionS
         source.partitions.len() - 1
     });
     &mut source.partitions[at]
+}
+
+/// How problems of one table begin.
+const TABLE_PROBLEM: &str = "table ";
+
+fn table_problem(table: &str) -> String {
+    format!("{TABLE_PROBLEM}{table}")
+}
+
+fn table_words(table: &str) -> &str {
+    if table.is_empty() { "table not known" } else { table }
 }
 
 /// What became of everything.

@@ -7,27 +7,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{self, BoxFuture, FutureExt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Loaded;
+use crate::config::{Loaded, Topology};
 use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::lake::{Access, Lake, Log};
 use crate::pipeline::build::{self, Parts};
 use crate::pipeline::ingest::{Ingest, IngestState};
 use crate::pipeline::load::{self, Loader};
+use crate::pipeline::opening::Opening;
 use crate::pipeline::reader::{Reader, Transforms};
-use crate::pipeline::report::Report;
+use crate::pipeline::report::{Report, WAREHOUSE};
+use crate::pipeline::{reprocess, upkeep};
 use crate::progress::Standings;
 use crate::telemetry::Status;
-use crate::warehouse::Warehouse;
 
 /// Batches (of about 1 MiB) between the readers and ingest.
 const HANDOVERS: usize = 4;
 
 /// How often a process looks for what others have committed.
 const LOOK_AT_LOG: Duration = Duration::from_secs(1);
+
+/// Commits that half of a key update is kept for before it stands alone.
+const KEPT_FOR: u32 = 1;
 
 /// Which half of the system this process is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,25 +62,63 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
     let topology = Arc::new(loaded.topology.clone());
     refuse_shards(&topology, options)?;
     let lake = Lake::open(&topology.lake)?;
-    let log = Arc::new(Log::open(lake.clone(), &topology.name, Access::Write).await?);
-    let report = Arc::new(Report::new(status, &topology));
+    let log = Arc::new(Log::open(lake, &topology.name, Access::Write).await?);
+    if options.role != Role::Load {
+        reprocess::refuse_unfinished(&log)?;
+    }
+    let standings: Arc<dyn Standings> = Arc::clone(&log) as Arc<dyn Standings>;
+    let feed = async {
+        let parts = build::parts(loaded, &standings).await?;
+        Ok(Feed { parts, patience: Some(KEPT_FOR), at_end: future::ready(Ok(())).boxed() })
+    };
+    drive(&topology, &log, options, status, stop, feed).await
+}
+
+/// What ingest reads.
+pub(super) struct Feed {
+    pub parts: Parts,
+    /// See [`Reader::patience`].
+    pub patience: Option<u32>,
+    /// What is done when ingest has ended in order, before the loaders end.
+    pub at_end: BoxFuture<'static, Result<()>>,
+}
+
+/// Runs ingest on `feed` and the loaders beside it: see [`run`].
+pub(super) async fn drive(
+    topology: &Arc<Topology>,
+    log: &Arc<Log>,
+    options: &Options,
+    status: Arc<Status>,
+    stop: CancellationToken,
+    feed: impl Future<Output = Result<Feed>>,
+) -> Result<()> {
+    let lake = log.lake();
+    let report = Arc::new(Report::new(status, topology));
     report.log(&log.state());
     let head = Arc::new(watch::channel(log.state().n).0);
     let mut process =
         Process { tasks: JoinSet::new(), stop: stop.child_token(), loaders_stop: CancellationToken::new() };
+    let shared = Shared { topology, lake, log, report: &report };
     if options.role != Role::Ingest {
-        let warehouse = crate::warehouse::open(&topology.warehouse, &topology.name).await?;
-        let shared = Shared { topology: &topology, lake: &lake, log: &log, report: &report };
-        process.start_loaders(&shared, &warehouse, &head);
-        let watch = watch_log(Arc::clone(&log), Arc::clone(&report), Arc::clone(&head), process.loaders_stop.clone());
-        process.tasks.spawn(watch);
-        for fresh in warehouse.freshness().await? {
-            report.fresh(&fresh.table, fresh.max_source_time_us);
+        let opening = Opening::new(Arc::clone(topology), Arc::clone(&report));
+        match opening.once().await {
+            // The sources are read meanwhile; who wants an end wants to know that it is not one.
+            Err(error) if error.disposition() == Disposition::Retry && !options.until_caught_up => {
+                tracing::warn!("{error}; what is read waits in the lake until the warehouse answers");
+                report.problem(WAREHOUSE, &error);
+            }
+            opened => drop(opened?),
         }
+        process.start_loaders(&shared, &opening, &head);
+        let watch = watch_log(Arc::clone(log), Arc::clone(&report), Arc::clone(&head), process.loaders_stop.clone());
+        process.tasks.spawn(watch);
+        let (asked, asker) = (Arc::clone(topology), Arc::clone(&report));
+        process.tasks.spawn(upkeep::watch_incompletes(asked, asker, process.loaders_stop.clone()));
+        let (swept, sweeper) = (Arc::clone(log), Arc::clone(&report));
+        process.tasks.spawn(upkeep::sweep_regularly(swept, sweeper, process.loaders_stop.clone()));
     }
     if options.role != Role::Load {
-        let shared = Shared { topology: &topology, lake: &lake, log: &log, report: &report };
-        process.start_ingest(loaded, options, &shared, head).await?;
+        process.start_ingest(feed.await?, options, &shared, head)?;
     } else {
         let (stop, loaders_stop) = (process.stop.clone(), process.loaders_stop.clone());
         process.tasks.spawn(async move {
@@ -91,8 +134,9 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
     ended
 }
 
-/// Later files win over earlier ones, and a slot has one stream: only one reader can order them; Kafka's consumer group shares partitions out itself.
-fn refuse_shards(topology: &crate::config::Topology, options: &Options) -> Result<()> {
+/// Later files win over earlier ones, and a slot has one stream: only one reader can order
+/// them; Kafka's consumer group shares partitions out itself.
+fn refuse_shards(topology: &Topology, options: &Options) -> Result<()> {
     use crate::config::Source;
     let ordered = |source: &Source| matches!(source, Source::File(_) | Source::Postgres(_));
     let one = topology.sources.iter().find(|(_, source)| ordered(source));
@@ -109,11 +153,14 @@ fn refuse_shards(topology: &crate::config::Topology, options: &Options) -> Resul
 }
 
 struct Shared<'a> {
-    topology: &'a Arc<crate::config::Topology>,
+    topology: &'a Arc<Topology>,
     lake: &'a Lake,
     log: &'a Arc<Log>,
     report: &'a Arc<Report>,
 }
+
+/// What a problem with the log is called.
+const LOG: &str = "the lake's log";
 
 /// Sees what other processes commit (ingest pods, a person who pauses a table): one read a look for the whole process.
 async fn watch_log(
@@ -129,11 +176,15 @@ async fn watch_log(
         }
         match log.refresh().await {
             Ok(state) => {
+                report.solved(LOG);
                 if head.send_if_modified(|known| std::mem::replace(known, state.n) != state.n) {
                     report.log(&state);
                 }
             }
-            Err(error) if error.disposition() == Disposition::Retry => tracing::warn!("{error}; trying again"),
+            Err(error) if error.disposition() == Disposition::Retry => {
+                tracing::warn!("{error}; trying again");
+                report.problem(LOG, &error);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -148,36 +199,32 @@ struct Process {
 }
 
 impl Process {
-    fn start_loaders(&mut self, shared: &Shared<'_>, warehouse: &Arc<dyn Warehouse>, head: &watch::Sender<u64>) {
+    fn start_loaders(&mut self, shared: &Shared<'_>, opening: &Opening, head: &watch::Sender<u64>) {
         let memory = load::memory(shared.topology);
         for (group, tables) in build::groups(shared.topology) {
-            let loader = Loader {
-                group,
-                tables,
-                topology: Arc::clone(shared.topology),
-                lake: shared.lake.clone(),
-                log: Arc::clone(shared.log),
-                warehouse: Arc::clone(warehouse),
-                head: head.subscribe(),
-                report: Arc::clone(shared.report),
-                known: None,
-                ensured: BTreeMap::new(),
-                memory: Arc::clone(&memory),
-            };
-            self.tasks.spawn(loader.run(self.loaders_stop.clone()));
+            let (opening, stop) = (opening.clone(), self.loaders_stop.clone());
+            let (topology, lake) = (Arc::clone(shared.topology), shared.lake.clone());
+            let (log, report) = (Arc::clone(shared.log), Arc::clone(shared.report));
+            let (head, memory) = (head.subscribe(), Arc::clone(&memory));
+            self.tasks.spawn(async move {
+                let Some(warehouse) = opening.patiently(&stop).await? else { return Ok(()) };
+                let (known, ensured) = (None, BTreeMap::new());
+                let loader =
+                    Loader { group, tables, topology, lake, log, warehouse, head, report, known, ensured, memory };
+                loader.run(stop).await
+            });
         }
     }
 
-    async fn start_ingest(
+    fn start_ingest(
         &mut self,
-        loaded: &Loaded,
+        feed: Feed,
         options: &Options,
         shared: &Shared<'_>,
         head: Arc<watch::Sender<u64>>,
     ) -> Result<()> {
         let standings: Arc<dyn Standings> = Arc::clone(shared.log) as Arc<dyn Standings>;
-        let parts = build::parts(loaded, &standings).await?;
-        let Parts { chains, sources } = parts;
+        let Feed { parts: Parts { chains, sources }, patience, at_end } = feed;
         let contracts: Vec<_> = shared.log.state().contracts.values().cloned().collect();
         let (out, inbox) = mpsc::channel(HANDOVERS);
         let mut readers = BTreeMap::new();
@@ -190,10 +237,12 @@ impl Process {
                 source: part.source,
                 decoder: part.decoder,
                 transforms: Transforms::new(Arc::clone(&chains)),
+                report: Arc::clone(shared.report),
                 out: out.clone(),
                 orders: told,
                 era: 0,
                 standings: Arc::clone(&standings),
+                patience,
                 known: std::collections::BTreeSet::new(),
                 kept: BTreeMap::new(),
                 carried: BTreeMap::new(),
@@ -212,14 +261,18 @@ impl Process {
             log: Arc::clone(shared.log),
             inbox,
             readers,
-            head,
+            head: Arc::clone(&head),
             report: Arc::clone(shared.report),
             until_caught_up: options.until_caught_up,
             state: IngestState::new(shared.lake),
         };
-        let (stop, loaders_stop) = (self.stop.clone(), self.loaders_stop.clone());
+        let (stop, loaders_stop, log) = (self.stop.clone(), self.loaders_stop.clone(), Arc::clone(shared.log));
         self.tasks.spawn(async move {
-            let ended = ingest.run(stop.clone()).await;
+            let ended = match ingest.run(stop.clone()).await {
+                Ok(()) => at_end.await,
+                failed => failed,
+            };
+            head.send_replace(log.state().n);
             // In this order: the readers have nothing left to read for, the loaders still have the last epoch to apply.
             stop.cancel();
             loaders_stop.cancel();

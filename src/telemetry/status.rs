@@ -49,6 +49,10 @@ pub struct StatusSnapshot {
     pub account: AccountStatus,
     /// Bytes read and held but not yet sealed.
     pub inflight_bytes: u64,
+    /// Refused records whose table is not known, neither retried nor given up.
+    pub undecoded_open: u64,
+    /// Of these, still open when their retention was over, since the log began.
+    pub undecoded_expired: u64,
 }
 
 /// Something that is not as it should be.
@@ -137,6 +141,25 @@ impl TableState {
     }
 }
 
+/// A load of a table.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LastLoad {
+    /// When it was applied.
+    pub at: DateTime<Utc>,
+    /// Seconds since the one before.
+    pub after_s: f64,
+    /// The changes that it brought.
+    pub changes: u64,
+}
+
+impl LastLoad {
+    /// Over the longer of its own interval and the time since: a table that stands still goes towards 0.
+    fn rate(&self, now: DateTime<Utc>) -> f64 {
+        let since = (now - self.at).num_milliseconds() as f64 / 1e3;
+        self.changes as f64 / self.after_s.max(since).max(0.001)
+    }
+}
+
 /// A table.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct TableStatus {
@@ -148,10 +171,13 @@ pub struct TableStatus {
     pub state: TableState,
     /// Why it does not run.
     pub why: Option<String>,
-    /// Rows applied since the log began.
-    pub rows_total: u64,
-    /// Changes applied per second, over the last epochs.
+    /// Changes applied since the log began.
+    pub changes_total: u64,
+    /// Changes applied per second since the load before the last one; sinks while nothing is applied. Set on reading.
     pub changes_per_s: f64,
+    /// The last load of this process, and how long after the one before it came.
+    #[serde(skip)]
+    pub last_load: Option<LastLoad>,
     /// Newest commit time at the source that the warehouse shows, microseconds since 1970.
     pub newest_source_time_us: Option<i64>,
     /// Now minus that time, seconds; set on reading.
@@ -162,8 +188,10 @@ pub struct TableStatus {
     pub warehouse_epoch: u64,
     /// Refused and neither retried nor given up.
     pub rejects_open: u64,
-    /// Refused since the log began.
-    pub rejects_total: u64,
+    /// Still open when their retention was over, since the log began.
+    pub rejects_expired: u64,
+    /// Partial rows that found no base in the warehouse and that nothing has healed yet; `None` until the warehouse said.
+    pub incomplete_open: Option<u64>,
     /// There is something to load, and it has waited longer than `late_after_s`; set on reading.
     pub late: bool,
 }
@@ -212,6 +240,8 @@ impl Status {
             tables: Vec::new(),
             account: AccountStatus::default(),
             inflight_bytes: 0,
+            undecoded_open: 0,
+            undecoded_expired: 0,
         };
         Self { current: RwLock::new(current) }
     }
@@ -263,6 +293,7 @@ impl StatusSnapshot {
         let unread = self.sources.iter().any(|source| source.behind.is_some_and(|behind| behind > 0));
         for table in &mut self.tables {
             table.freshness_s = table.newest_source_time_us.map(age);
+            table.changes_per_s = table.last_load.map_or(table.changes_per_s, |load| load.rate(now));
             // Without anything to load an old table is quiet, not late.
             let pending = unread || table.log_epoch > table.warehouse_epoch;
             let old = table.freshness_s.is_none_or(|seconds| seconds > self.late_after_s as f64);
@@ -303,6 +334,15 @@ mod tests {
         assert_eq!((table.freshness_s, table.late), (Some(4000.0), false));
         status.update(|s| s.sources = vec![SourceStatus { behind: Some(3), ..SourceStatus::default() }]);
         assert!(status.snapshot_at(start + TimeDelta::seconds(4000)).tables[0].late);
+    }
+
+    #[test]
+    fn the_rate_sinks_while_nothing_is_applied() {
+        let (status, start) = one_table(7, 7);
+        let last_load = Some(LastLoad { at: start, after_s: 2.0, changes: 100 });
+        status.update(|s| s.tables[0].last_load = last_load);
+        let rate = |seconds| status.snapshot_at(start + TimeDelta::seconds(seconds)).tables[0].changes_per_s;
+        assert_eq!((rate(1), rate(2), rate(1000)), (50.0, 50.0, 0.1));
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(crate) enum StageColumn {
     BaseKey,
     /// The first change that stands on the base, or the move that left its key.
     BaseSeq,
-    /// The move that brought it to the row's own key.
+    /// After a move: how new a row of the own key must be to be the base.
     Arrived,
 }
 
@@ -190,31 +190,45 @@ impl Merge<'_> {
             // A deleted row is no base, but it can be deleted again.
             DeleteMode::Soft => format!(
                 "{on_base} AND (b.{SEQ} < s._df_base_seq OR ({own})) \
-                 AND (b.{DELETED} IS NOT TRUE OR s._df_op IN ('d', 'm'))"
+                 AND (b.{DELETED} IS NOT TRUE OR (s._df_op IN ('d', 'm') AND {own}))"
             ),
         }
     }
 
-    /// A row that stands on a move which was applied before (and came again) stands on what its own key holds.
-    fn rebase(&self) -> String {
+    /// A row that moved stands on what its own key holds, if there is something: then the move came before. What was
+    /// refused there does not matter to it. (Soft mode: what is deleted can be deleted again.)
+    fn rebase(&self) -> Vec<String> {
         let (stage, target, own, moved) = (&self.stage, &self.target, self.on_key("t", "s"), self.moved());
         let parts = self.schema.key.iter().enumerate();
         let sets = parts.map(|(i, name)| format!("{} = s.{}", base_column(i), quote(name))).collect::<Vec<_>>();
-        format!(
-            "UPDATE {stage} AS s SET {} FROM {target} AS t WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL \
-             AND {moved} AND {own} AND t.{SEQ} >= s._df_arrived",
-            sets.join(", ")
-        )
+        let rebase = |there: &str| {
+            format!(
+                "UPDATE {stage} AS s SET {}, _df_base_key = NULL FROM {target} AS t WHERE s._df_state = 0 \
+                 AND s._df_unchanged IS NOT NULL AND {moved} AND {own} AND {there}",
+                sets.join(", ")
+            )
+        };
+        let arrived = format!("t.{SEQ} >= s._df_arrived");
+        match self.mode {
+            DeleteMode::Hard => vec![rebase(&arrived)],
+            DeleteMode::Soft => vec![
+                rebase(&format!("{arrived} AND t.{DELETED} IS NOT TRUE")),
+                rebase(&format!(
+                    "s._df_op IN ('d', 'm') AND NOT EXISTS (SELECT 1 FROM {target} AS b WHERE {})",
+                    self.base()
+                )),
+            ],
+            DeleteMode::History => vec![rebase(&format!(
+                "{arrived} AND t.{SEQ} < s._df_base_seq AND (t.{END_SEQ} IS NULL OR t.{END_SEQ} >= s._df_base_seq)"
+            ))],
+        }
     }
 
     /// Marks partial rows without a base as incomplete, and fills the others. Soft deletes without one have nothing to do;
     /// those that stand on a refused version take nothing from the changes after it.
     pub(crate) fn fill(&self, marked: bool) -> Vec<String> {
         let (stage, target, base) = (&self.stage, &self.target, self.base());
-        let mut out = Vec::new();
-        if self.mode != DeleteMode::History {
-            out.push(self.rebase());
-        }
+        let mut out = self.rebase();
         out.push(format!(
             "UPDATE {stage} AS s SET _df_state = CASE WHEN _df_op IN ('d', 'm') THEN 3 ELSE 2 END \
              WHERE _df_state = 0 AND _df_unchanged IS NOT NULL \
@@ -372,11 +386,15 @@ impl Merge<'_> {
     pub(crate) fn bury(&self, keep: bool) -> Vec<String> {
         let (stage, tombstones) = (&self.stage, &self.tombstones);
         let (topology, table) = (literal(self.topology), literal(self.table));
-        let mut out = vec![format!(
-            "DELETE FROM {tombstones} WHERE topology = {topology} AND table_name = {table} AND EXISTS (\
-             SELECT 1 FROM {stage} AS s WHERE s._df_key = {tombstones}.key AND s._df_state = 0 \
-             AND s._df_op IN ('r', 'c', 'u') AND s.{SEQ} > {tombstones}.seq)"
-        )];
+        let mut out = Vec::new();
+        // A version of the past that comes late must still find in the history what was refused before it.
+        if self.mode != DeleteMode::History || !keep {
+            out.push(format!(
+                "DELETE FROM {tombstones} WHERE topology = {topology} AND table_name = {table} AND EXISTS (\
+                 SELECT 1 FROM {stage} AS s WHERE s._df_key = {tombstones}.key AND s._df_state = 0 \
+                 AND s._df_op IN ('r', 'c', 'u') AND s.{SEQ} > {tombstones}.seq)"
+            ));
+        }
         if !keep {
             out.push(format!(
                 "DELETE FROM {tombstones} WHERE topology = {topology} AND table_name = {table} AND kind = 'deleted'"
@@ -461,7 +479,7 @@ mod tests {
         INSERT INTO tombs (topology, table_name, key, kind, seq) SELECT 'top', 't', _df_key, 'refused', _seq FROM stage WHERE _df_op = 'x' ON CONFLICT DO NOTHING;
         UPDATE stage AS s SET _df_state = 1 FROM "s"."t" AS t WHERE t."id" = s."id" AND t._seq >= s._seq AND s._df_op <> 'x';
         UPDATE stage AS s SET _df_state = 1 FROM tombs AS m WHERE m.topology = 'top' AND m.table_name = 't' AND m.kind = 'deleted' AND m.key = s._df_key AND m.seq >= s._seq AND s._df_op <> 'x';
-        UPDATE stage AS s SET _df_base_0 = s."id" FROM "s"."t" AS t WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL AND (s."id" <> s._df_base_0) AND t."id" = s."id" AND t._seq >= s._df_arrived;
+        UPDATE stage AS s SET _df_base_0 = s."id", _df_base_key = NULL FROM "s"."t" AS t WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL AND (s."id" <> s._df_base_0) AND t."id" = s."id" AND t._seq >= s._df_arrived;
         UPDATE stage AS s SET _df_state = CASE WHEN _df_op IN ('d', 'm') THEN 3 ELSE 2 END WHERE _df_state = 0 AND _df_unchanged IS NOT NULL AND NOT EXISTS (SELECT 1 FROM "s"."t" AS b WHERE b."id" = s._df_base_0 AND (b._seq < s._df_base_seq OR (b."id" = s."id")));
         UPDATE stage AS s SET _df_state = CASE WHEN _df_op IN ('d', 'm') THEN 0 ELSE 2 END, _df_unchanged = '11' WHERE _df_state = 0 AND _df_unchanged IS NOT NULL AND EXISTS (SELECT 1 FROM "s"."t" AS b, tombs AS m WHERE b."id" = s._df_base_0 AND (b._seq < s._df_base_seq OR (b."id" = s."id")) AND m.topology = 'top' AND m.table_name = 't' AND m.kind = 'refused' AND m.key = s._df_base_key AND m.seq > b._seq AND m.seq < s._df_base_seq);
         UPDATE stage AS s SET "a b" = CASE WHEN substr(s._df_unchanged, 2, 1) = '1' THEN CAST(b."a b" AS text) ELSE s."a b" END FROM "s"."t" AS b WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL AND b."id" = s._df_base_0 AND (b._seq < s._df_base_seq OR (b."id" = s."id"));
@@ -487,9 +505,10 @@ mod tests {
         let needs = Needs { partial: true, gone: true, marked: false };
         insta::assert_snapshot!(statements(Dialect::Postgres, DeleteMode::Soft, needs), @r#"
         UPDATE stage AS s SET _df_state = 1 FROM "s"."t" AS t WHERE t."id" = s."id" AND t._seq >= s._seq AND s._df_op <> 'x';
-        UPDATE stage AS s SET _df_base_0 = s."id" FROM "s"."t" AS t WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL AND (s."id" <> s._df_base_0) AND t."id" = s."id" AND t._seq >= s._df_arrived;
-        UPDATE stage AS s SET _df_state = CASE WHEN _df_op IN ('d', 'm') THEN 3 ELSE 2 END WHERE _df_state = 0 AND _df_unchanged IS NOT NULL AND NOT EXISTS (SELECT 1 FROM "s"."t" AS b WHERE b."id" = s._df_base_0 AND (b._seq < s._df_base_seq OR (b."id" = s."id")) AND (b._deleted IS NOT TRUE OR s._df_op IN ('d', 'm')));
-        UPDATE stage AS s SET "a b" = CASE WHEN substr(s._df_unchanged, 2, 1) = '1' OR b._deleted IS TRUE THEN CAST(b."a b" AS text) ELSE s."a b" END FROM "s"."t" AS b WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL AND b."id" = s._df_base_0 AND (b._seq < s._df_base_seq OR (b."id" = s."id")) AND (b._deleted IS NOT TRUE OR s._df_op IN ('d', 'm'));
+        UPDATE stage AS s SET _df_base_0 = s."id", _df_base_key = NULL FROM "s"."t" AS t WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL AND (s."id" <> s._df_base_0) AND t."id" = s."id" AND t._seq >= s._df_arrived AND t._deleted IS NOT TRUE;
+        UPDATE stage AS s SET _df_base_0 = s."id", _df_base_key = NULL FROM "s"."t" AS t WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL AND (s."id" <> s._df_base_0) AND t."id" = s."id" AND s._df_op IN ('d', 'm') AND NOT EXISTS (SELECT 1 FROM "s"."t" AS b WHERE b."id" = s._df_base_0 AND (b._seq < s._df_base_seq OR (b."id" = s."id")) AND (b._deleted IS NOT TRUE OR (s._df_op IN ('d', 'm') AND b."id" = s."id")));
+        UPDATE stage AS s SET _df_state = CASE WHEN _df_op IN ('d', 'm') THEN 3 ELSE 2 END WHERE _df_state = 0 AND _df_unchanged IS NOT NULL AND NOT EXISTS (SELECT 1 FROM "s"."t" AS b WHERE b."id" = s._df_base_0 AND (b._seq < s._df_base_seq OR (b."id" = s."id")) AND (b._deleted IS NOT TRUE OR (s._df_op IN ('d', 'm') AND b."id" = s."id")));
+        UPDATE stage AS s SET "a b" = CASE WHEN substr(s._df_unchanged, 2, 1) = '1' OR b._deleted IS TRUE THEN CAST(b."a b" AS text) ELSE s."a b" END FROM "s"."t" AS b WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL AND b."id" = s._df_base_0 AND (b._seq < s._df_base_seq OR (b."id" = s."id")) AND (b._deleted IS NOT TRUE OR (s._df_op IN ('d', 'm') AND b."id" = s."id"));
         UPDATE "s"."t" AS t SET _deleted = true, _seq = s._seq, _synced_at = now() FROM stage AS s WHERE t."id" = s."id" AND (s._df_state = 2 AND (s."id" <> s._df_base_0));
         INSERT INTO "s"."t" AS t ("id", "a b", _seq, _synced_at, _deleted) SELECT s."id", s."a b", s._seq, now(), s._df_op IN ('d', 'm') FROM stage AS s WHERE s._df_state = 0 AND s._df_op IN ('r', 'c', 'u', 'd', 'm') ON CONFLICT ("id") DO UPDATE SET "a b" = excluded."a b", _seq = excluded._seq, _synced_at = excluded._synced_at, _deleted = excluded._deleted WHERE t._seq < excluded._seq
         "#);

@@ -5,9 +5,11 @@
 //! | `merge.rs` | how a staged unit becomes rows, as SQL text |
 //! | `shape.rs` | what a unit's table needs: a stage, a base, tombstones |
 //! | `key.rs` | a key as text |
+//! | `inspect.rs` | [`Inspect`]: what people ask, and nothing that a load needs |
 //! | `names.rs` | ledger and system column names, quoting |
 //! | `sqlite/`, `postgres/` | client, SQL, types and apply of each; neither knows the other |
 
+mod inspect;
 mod key;
 mod merge;
 mod names;
@@ -16,6 +18,7 @@ pub mod postgres;
 mod shape;
 pub mod sqlite;
 
+pub use inspect::{Inspect, LiveRows, OpenIncomplete, find};
 pub use key::KeyText;
 
 use std::collections::BTreeMap;
@@ -90,6 +93,32 @@ pub fn plan(config: &config::Warehouse, topology: &str, contract: &Contract, mod
         #[cfg(not(feature = "postgres"))]
         config::Warehouse::Postgres(_) => vec!["-- this binary was built without the feature `postgres`".to_owned()],
     }
+}
+
+/// A row of the table that `freshness` looks at: table, newest source time, applied at, epoch, and the account (loaded,
+/// applied, superseded, incomplete).
+type FreshnessRow = (String, Option<i64>, i64, i64, i64, i64, i64, i64);
+
+impl Freshness {
+    fn of(row: FreshnessRow) -> Self {
+        let (table, max_source_time_us, applied_at_us, epoch, loaded, applied, superseded, incomplete) = row;
+        let account = LoadAccount {
+            loaded: loaded as u64,
+            applied: applied as u64,
+            superseded: superseded as u64,
+            incomplete: incomplete as u64,
+        };
+        Self { table, max_source_time_us, applied_at_us, rows: account.applied, epoch: epoch as u64, account }
+    }
+}
+
+/// Table, key, order, partition and missing columns (JSON text) of an incomplete row.
+type IncompleteRow = (String, String, String, String, String);
+
+fn incomplete_of((table, key, seq, partition, missing): IncompleteRow) -> Result<Incomplete> {
+    let missing = serde_json::from_str(&missing)
+        .map_err(|e| Error::new(ErrorKind::WarehouseRefused, format!("read {}", names::INCOMPLETE)).because(e))?;
+    Ok(Incomplete { table, key, seq, partition, missing })
 }
 
 /// Passes a failpoint: whatever a test asks for becomes a passing failure of the warehouse.

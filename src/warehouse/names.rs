@@ -8,6 +8,7 @@ pub(crate) const TABLES: &str = "_dataflow_tables";
 pub(crate) const TOMBSTONES: &str = "_dataflow_tombstones";
 /// Partial rows that found no base.
 pub(crate) const INCOMPLETE: &str = "_dataflow_incomplete";
+pub(crate) const INCOMPLETE_KEY: &str = "_dataflow_incomplete_key";
 /// The view that people look at, and its name where that is taken.
 pub(crate) const FRESHNESS: &str = "freshness";
 pub(crate) const FRESHNESS_ELSE: &str = "dataflow_freshness";

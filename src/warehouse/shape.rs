@@ -1,5 +1,6 @@
 //! What a unit's table needs, found by looking at it once.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -129,6 +130,29 @@ impl<'a> StageRows<'a> {
 pub(crate) struct KeyTexts {
     pub own: String,
     pub base: String,
+}
+
+/// The keys, as text, that a load shows whole or takes away, with the order of the last such change: what was found
+/// incomplete of them before that is settled.
+pub(crate) fn settled(load: &TableLoad) -> Result<Vec<(String, String)>> {
+    let output = &load.contract.output;
+    let key = output.key_indices();
+    let mut newest: BTreeMap<String, Seq> = BTreeMap::new();
+    for changes in load.rows.iter().chain(load.later.iter().flatten()) {
+        let rows = StageRows::new(load, changes, false);
+        let texts = KeyText::new(&changes.rows, &output.key, &key)?;
+        for row in 0..changes.len() {
+            let settles = match changes.ops[row] {
+                Op::Delete | Op::Move => true,
+                op => op.has_row() && rows.unchanged(row).is_none(),
+            };
+            if settles {
+                let found = newest.entry(texts.json(row)).or_default();
+                *found = changes.seqs[row].max(*found);
+            }
+        }
+    }
+    Ok(newest.into_iter().map(|(key, seq)| (key, seq.to_string())).collect())
 }
 
 /// The rows of a load with these numbers (counted over all its batches), as what they are missing.

@@ -67,13 +67,14 @@ fn every_command_refuses_a_wrong_topology_before_it_starts() {
     let folder = tempfile::tempdir().unwrap();
     let path = topology(folder.path(), &RIGHT.replace("name: shop", "name: ''"));
     let name = path.to_str().unwrap();
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 8] = [
         &["run", name],
         &["plan", name],
         &["status", name],
         &["table", "pause", name, "orders"],
         &["quarantine", "list", name],
         &["replay", name, "--from", "1"],
+        &["reprocess", name, "--from-lake", "elsewhere"],
         &["check", name, "--set", "version=3"],
     ];
     for arguments in commands {
@@ -130,7 +131,7 @@ fn help_names_the_commands_that_are_there_and_no_others() {
     let outcome = dataflow(&["--help"]);
     assert_eq!(outcome.status.code(), Some(0));
     let said = text(&outcome.stdout);
-    for command in ["run", "check", "plan", "status", "table", "quarantine", "replay", "schema"] {
+    for command in ["run", "check", "plan", "status", "table", "quarantine", "replay", "reprocess", "schema"] {
         assert!(said.contains(&format!("\n  {command} ")), "{command} in {said}");
         let help = dataflow(&[command, "--help"]);
         assert_eq!(help.status.code(), Some(0), "{command}");

@@ -337,6 +337,14 @@ const WRONG: &[(&str, &str, &[&str])] = &[
     ),
     (
         "    from: shop.public.order_lines\n",
+        "    from: shop.public.order_lines\n    key: [id]\n    gone: [note, id, note]\n",
+        &[
+            "17:18 `id` is part of the key | every row has its key; start the table anew under another name",
+            "17:22 `note` is named twice",
+        ],
+    ),
+    (
+        "    from: shop.public.order_lines\n",
         "    from: shop.public.order_lines\n    contract: missing.yaml\n",
         &["16:15 there is no contract file missing.yaml | the path is relative to the topology's folder"],
     ),

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use dataflow::batch::{ChangeBatch, NO_TIME, RawBatch, RawRecords};
+use dataflow::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecords};
 use dataflow::config::{ContractFile, Debezium, Encoding, OnMismatch};
 use dataflow::contract::{Column, Contract, Type};
 use dataflow::decode::Decoder;
 use dataflow::decode::debezium::{DebeziumJson, TableRoute};
-use dataflow::progress::{Partition, Position, Span};
+use dataflow::progress::{Partition, Position, Progress, Span, Standing};
+
+mod gone;
 
 const STREAM: &str = "shop.public.orders";
 
@@ -21,6 +23,7 @@ fn route() -> TableRoute {
         key: None,
         contract: None,
         on_mismatch: OnMismatch::Quarantine,
+        gone: vec![],
     }
 }
 
@@ -438,7 +441,7 @@ fn the_placeholder_is_unchanged() {
             rec(key, &envelope("c", "null", r#"{"id":1,"t":"__debezium_unavailable_value","a":[2]}"#)),
         ],
     );
-    assert_eq!(rows(&batch), ["c id=1 t=x a=[1]", "u id=1 t=~ a=~"]);
+    assert_eq!(rows(&batch), ["c id=1 t=x a=[1]", "u id=1 t=~ a=~", "x id=1 t=null a=null"]);
     assert_eq!(batch.rejects[0].rule, "incomplete");
     assert!(batch.rejects[0].reason.contains("`t`"));
 }
@@ -504,14 +507,15 @@ fn half_a_move_is_a_delete_or_is_refused() {
     // Its create comes alone: without its base it is incomplete; a whole one is a row.
     let whole = r#"{"id":2,"t":"y"}"#;
     let batch = d.decode(&raw(12, Some(STREAM), &[records[2].clone(), moved(1, 2, whole)[2].clone()])).unwrap();
-    assert_eq!((batch.rejects[0].rule.as_str(), rows(&batch)), ("incomplete", vec!["c id=2 t=y".to_owned()]));
+    assert_eq!((batch.rejects[0].rule.as_str(), batch.account.rejected), ("incomplete", 1));
+    assert_eq!(rows(&batch), ["x id=2 t=null", "c id=2 t=y"]);
     // The halves of two different moves are not one move.
     let batch =
         d.decode(&raw(14, Some(STREAM), &[records[0].clone(), moved(7, 8, r#"{"id":8,"t":"z"}"#)[2].clone()])).unwrap();
     assert_eq!(rows(&batch), ["d id=1 t=null", "c id=8 t=z"]);
     // A reset forgets what is kept back.
     d.decode(&raw(16, Some(STREAM), &records[..1])).unwrap();
-    d.reset(&partition, None);
+    d.reset(&partition, &Progress::default());
     assert!(d.flush(&partition).unwrap().is_none());
 }
 
@@ -529,7 +533,10 @@ fn tables_without_a_key_take_each_event_once() {
         let first = d.decode(&raw(0, Some(STREAM), &all[..cut])).unwrap();
         // A restart in between: the mark comes from the log.
         let mut d = decoder(vec![route()]);
-        d.reset(&partition, first.mark.as_deref());
+        let mut log = Progress::default();
+        let (position, mark) = (first.span.to.clone(), first.mark.clone());
+        log.set(partition.clone(), Standing { position, generation: 1, mark });
+        d.reset(&partition, &log);
         d.adopt(&first.tables.iter().map(|t| t.contract.clone()).collect::<Vec<_>>()).unwrap();
         let second = d.decode(&raw(cut as u64, Some(STREAM), &all[cut..])).unwrap();
         let rows: Vec<_> = rows(&first).into_iter().chain(rows(&second)).collect();
@@ -709,7 +716,7 @@ fn incompatible_types_are_refused_or_left_out() {
         rec(key, &with_schema(r#""type":"string""#, "c", r#"{"id":1,"v":null}"#)),
     ];
     let batch = decode(&mut decoder(vec![route()]), &records);
-    assert_eq!(rows(&batch), ["c id=1 v=1", "c id=1 v=null"]);
+    assert_eq!(rows(&batch), ["c id=1 v=1", "x id=1 v=null", "x id=1 v=null", "c id=1 v=null"]);
     for reject in &batch.rejects {
         assert_eq!((reject.rule.as_str(), reject.table.as_deref()), ("contract", Some("orders")));
         assert!(reject.reason.contains("`v`") && !reject.reason.contains("secret"), "{}", reject.reason);
@@ -896,6 +903,76 @@ fn a_source_that_goes_back_hands_out_the_kept_half_again() {
     assert_eq!(batch.span.from, Position::offset(10));
 }
 
+#[test]
+fn payloads_whose_schema_was_taken_out() {
+    let alone = envelope("c", "null", r#"{"id":1,"v":"x"}"#);
+    let wrapped = |text: &str| format!(r#"{{"payload":{text}}}"#);
+    let key = r#"{"id":1}"#;
+    let spaced = format!(" {{ \"payload\" : {} }} ", envelope("u", "null", r#"{"id":1,"v":"y"}"#));
+    let records = [
+        rec(key, &alone),
+        rec(&wrapped(key), &wrapped(&alone)),
+        rec(key, &spaced),
+        rec(key, &with_schema(r#""type":"string""#, "u", r#"{"id":1,"v":"z"}"#)),
+        rec(&wrapped(key), &wrapped(&envelope("d", r#"{"id":1,"v":"z"}"#, "null"))),
+        rec(&wrapped(key), &wrapped("null")),
+        rec(key, &wrapped(r#"{"ts_ms":1}"#)),
+    ];
+    let batch = decode(&mut decoder(vec![route()]), &records);
+    assert_eq!(rows(&batch), ["c id=1 v=x", "c id=1 v=x", "u id=1 v=y", "u id=1 v=z", "d id=1 v=null"]);
+    assert_eq!((batch.account.control, batch.account.rejected), (2, 0));
+    // Learned from nothing else, flattened rows too.
+    let flat = |row: &str| rec(&wrapped(key), &wrapped(row));
+    let records = [flat(r#"{"id":1,"v":"x"}"#), flat(r#"{"id":1,"v":"x","__deleted":"true"}"#), flat("null")];
+    assert_eq!(rows(&decode(&mut decoder(vec![route()]), &records)), ["u id=1 v=x", "d id=1 v=null", "d id=1 v=null"]);
+    // A move's keys and headers may be wrapped too.
+    let [old, _, new] = moved(1, 2, PARTIAL);
+    let old = Rec { key: Some(wrapped(key)), ..old };
+    let mut d = decoder(vec![route()]);
+    learned(&mut d);
+    assert_eq!(rows(&d.decode(&raw(10, Some(STREAM), &[old, new])).unwrap()), ["m id=2 t=~ old=1"]);
+    // What is beside a payload belongs to a row.
+    let row = rec(key, r#"{"payload":{"a":1},"id":1}"#);
+    assert_eq!(rows(&decode(&mut decoder(vec![route()]), &[row])), [r#"u payload={"a":1} id=1"#]);
+}
+
+#[test]
+fn what_is_refused_leaves_a_mark_under_its_key() {
+    let columns = [("id", "bigint"), ("price", "decimal(10,2)"), ("t", "text")];
+    let mut d = written(contract(&columns, &[("price", Encoding::Text)]));
+    let key = r#"{"id":1}"#;
+    let partial = r#"{"id":1,"price":"2.00","t":"__debezium_unavailable_value"}"#;
+    let records = [
+        rec(key, &envelope("c", "null", r#"{"id":1,"price":"1.00","t":"x"}"#)),
+        // By the row's own key and by the message key, whatever of the value can be read.
+        rec(key, &envelope("u", "null", r#"{"id":1,"price":"1.005","t":"y"}"#)),
+        keyless(&envelope("u", "null", r#"{"id":2,"price":"many","t":"y"}"#)),
+        rec(r#"{"id":3}"#, r#"{"before":null,"after":{"id":"#),
+        rec(r#"{"id":4}"#, &envelope("?", "null", r#"{"id":4,"price":"1.00","t":"y"}"#)),
+        rec(r#"{"id":5}"#, &envelope("u", "null", "null")),
+        // Whose key cannot be read either.
+        rec(r#"{"id":"many"}"#, &envelope("u", "null", r#"{"id":"many","price":"1.00","t":"y"}"#)),
+        rec("{", r#"{"before":"#),
+        rec(key, &envelope("u", "null", partial)),
+    ];
+    let batch = decode(&mut d, &records);
+    let marks = ["x id=1", "x id=2", "x id=3", "x id=4", "x id=5"].map(|mark| format!("{mark} price=null t=null"));
+    let mut expected = vec!["c id=1 price=1.00 t=x".to_owned()];
+    expected.extend(marks);
+    expected.push("u id=1 price=2.00 t=~".to_owned());
+    assert_eq!(rows(&batch), expected);
+    assert_eq!((batch.account.rows, batch.account.rejected), (2, 7));
+    let seqs: Vec<_> = batch.tables[0].seqs.iter().map(|seq| seq.major).collect();
+    assert_eq!(seqs, [0, 1, 2, 3, 4, 5, 8]);
+    // A table without a key has nothing that a later row could stand on.
+    let mut d = decoder(vec![TableRoute { key: Some(vec![]), ..route() }]);
+    let batch = decode(
+        &mut d,
+        &[keyless(&envelope("c", "null", r#"{"a":1}"#)), keyless(&envelope("c", "null", r#"{"a":"x"}"#))],
+    );
+    assert_eq!((rows(&batch), batch.account.rejected), (vec!["c a=1".to_owned()], 1));
+}
+
 mod properties {
     use proptest::prelude::*;
 
@@ -966,8 +1043,10 @@ mod properties {
                 prop_assert_eq!(&batch.span.from, &at);
                 at = batch.span.to.clone();
                 read += batch.account.read;
-                let in_tables: usize = batch.tables.iter().map(|t| t.len()).sum();
-                prop_assert_eq!(batch.account.rows, in_tables as u64);
+                let changes = batch.tables.iter().flat_map(|t| t.ops.iter().zip(&t.seqs));
+                let (marks, rows): (Vec<_>, Vec<_>) = changes.partition(|(op, _)| **op == Op::Refused);
+                prop_assert_eq!(batch.account.rows, rows.len() as u64);
+                prop_assert!(marks.iter().all(|(_, seq)| batch.rejects.iter().any(|r| r.seq == **seq)));
                 prop_assert_eq!(batch.account.rejected, batch.rejects.len() as u64);
             }
             prop_assert_eq!((read, at), (records.len() as u64, Position::offset(records.len() as u64)));

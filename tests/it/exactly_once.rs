@@ -9,18 +9,20 @@
 //! | `kills.rs` | SIGKILL at random moments |
 //! | `rivals.rs` | processes against each other |
 //! | `away.rs` | the way to the warehouse |
+//! | `columns.rs` | the contract: columns that are gone, rows that cannot be decoded |
 //! | `held.rs` | one table of a group: paused, parked |
 //! | `retry.rs` | order: quarantined rows come in late |
 //! | `redelivery.rs` | order: the connector delivers again |
 //! | `stores.rs` | the lake's store |
 
 mod away;
+mod columns;
 mod feed;
 mod held;
-mod kills;
+pub mod kills;
 mod redelivery;
 mod retry;
 mod rivals;
 mod stores;
 mod sweep;
-mod world;
+pub mod world;

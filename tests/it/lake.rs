@@ -473,9 +473,12 @@ async fn raw_and_quarantine_expire_after_their_retention() {
     let draft = Draft { quarantine: sealed.quarantine, raw: sealed.raw, ..Draft::new(attempt, Utc::now()) };
     log.commit(draft, &same).await.unwrap();
     let root = folder.path().join("lake");
+    let manifest = root.join("_log").join(format!("{:020}.json", 1));
     for (hours, raw, quarantine) in [(71, 0, 0), (73, 0, 1), (24 * 8, 1, 0)] {
         age(&root.join("raw"), hours * HOUR);
         age(&root.join("quarantine"), hours * HOUR);
+        let manifest = std::fs::File::options().write(true).open(&manifest).unwrap();
+        manifest.set_modified(std::time::SystemTime::now() - hours * HOUR).unwrap();
         let report = sweep(&log).await.unwrap();
         assert_eq!((report.expired_raw.len(), report.expired_quarantine.len()), (raw, quarantine), "{hours} h");
         assert_eq!(report.unnamed.len(), 0);

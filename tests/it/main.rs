@@ -15,4 +15,7 @@ mod layers;
 mod operator;
 #[cfg(feature = "postgres")]
 mod postgres_source;
+mod quarantine;
+mod reprocess;
+mod status;
 mod warehouse;

@@ -25,10 +25,10 @@ pub(super) struct Blocks {
     oldest: usize,
 }
 
-/// A message whose schema block was recognised: which one, and where the payload begins.
+/// A message that wraps its payload: under which schema block, if it has one, and where the payload begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found {
-    pub block: usize,
+    pub block: Option<usize>,
     pub payload: usize,
     /// Whether the message was seen to end well; else the payload must be followed by one closing brace.
     pub whole: bool,
@@ -57,10 +57,11 @@ impl Blocks {
         };
         let found = Some(hint).filter(is).or_else(|| (0..self.list.len()).find(is))?;
         let payload = OPEN.len() + self.list[found].schema.len() + PAYLOAD.len();
-        Some(Found { block: found, payload, whole: false })
+        Some(Found { block: Some(found), payload, whole: false })
     }
 
-    /// Reads a message that may be `{"schema":…,"payload":…}`: those two and nothing else. Remembers the block.
+    /// Reads a message that may be `{"schema":…,"payload":…}`: those two and nothing else, or (the schema was taken out
+    /// on the way) the payload alone. Remembers the block.
     pub fn learn(&mut self, message: &str) -> Option<Found> {
         let mut cursor = Cursor::new(message);
         let (mut schema, mut payload) = (None, None);
@@ -84,7 +85,10 @@ impl Blocks {
                 break;
             }
         }
-        let (schema, payload) = (schema?, payload?);
+        let payload = payload?;
+        let Some(schema) = schema else {
+            return cursor.ended().then_some(Found { block: None, payload, whole: true });
+        };
         let known = self.list.iter().position(|block| block.schema == schema.as_bytes());
         let block = match known {
             Some(block) => block,
@@ -92,7 +96,7 @@ impl Blocks {
                 self.remember(Block { schema: schema.as_bytes().to_vec(), described: describe(schema)?, layout: None })
             }
         };
-        cursor.ended().then_some(Found { block, payload, whole: true })
+        cursor.ended().then_some(Found { block: Some(block), payload, whole: true })
     }
 
     fn remember(&mut self, block: Block) -> usize {

@@ -1,5 +1,6 @@
 //! One event becomes one row of its table, or a refusal.
 
+use super::block::Blocks;
 use super::envelope::{self, Handled, Payload, Source};
 use super::key::MessageKey;
 use super::moves;
@@ -7,7 +8,8 @@ use super::redelivery::{self, Identity};
 use super::row::{Layout, Reading, RowError};
 use super::rows::Rows;
 use super::schema::{Described, WireColumn};
-use super::write::{fill, refusal, write_row};
+use super::table::Table;
+use super::write::{fill, refusal, write_refused, write_row};
 use super::{Context, DebeziumJson, Outcome, Refusal};
 use crate::batch::{NO_TIME, Op, RawRecord, Seq};
 use crate::error::Result;
@@ -205,6 +207,25 @@ impl DebeziumJson {
         }
     }
 
+    /// Leaves a [`Op::Refused`] under the key of a refused record of `table`. Nothing when the key cannot be read either,
+    /// or when nothing is known of the table yet: then no partial row can have a base.
+    #[cold]
+    pub(super) fn mark_refused(&mut self, context: &Context<'_>, record: &RawRecord<'_>, table: usize) {
+        if self.tables[table].key().is_empty() {
+            return;
+        }
+        let opened = self.open(record).ok().flatten();
+        let said = opened.as_ref().and_then(|(payload, _)| event(payload).ok());
+        let block = opened.as_ref().and_then(|(_, block)| *block);
+        let (key, seq) = (self.key(record), context.seq(record));
+        let (row, time) = (said.and_then(|event| event.row), said.map_or(NO_TIME, |event| event.time));
+        let event = Event { seq, key, block, ..Event::new(Op::Refused, row, false, time) };
+        let wires = key.wires(&self.keys);
+        if let Some((layout, rows)) = parts(&self.values, &mut self.tables[table], table, &event, context) {
+            write_refused(layout, rows, &event, wires);
+        }
+    }
+
     fn truncate(&mut self, context: &Context<'_>, table: usize, event: &Event<'_>) -> Outcome {
         // A table that nothing is known of holds nothing that could be emptied.
         let Some(rows) = self.tables[table].open(context.partition) else { return Outcome::Control };
@@ -306,23 +327,32 @@ impl DebeziumJson {
             ignore: self.tables[table].ignores(),
         };
         let state = &mut self.tables[table];
-        let described = event.block.and_then(|block| {
-            let block = self.values.get(block);
-            block.layout.as_ref().filter(|(of, ..)| *of == table).map(|(.., layout)| layout)
-        });
-        let (layout, rows): (&Layout, &mut Rows) = match described {
-            Some(layout) => match state.open(context.partition) {
-                Some(rows) => (layout, rows),
-                None => return Err(RowError::Malformed),
-            },
-            None => state.plain_parts(context.partition).ok_or(RowError::Malformed)?,
-        };
+        let (layout, rows) = parts(&self.values, state, table, event, context).ok_or(RowError::Malformed)?;
         let wires = event.key.wires(&self.keys);
-        let done = write_row(layout, rows, event, how, wires);
+        let done = write_row(layout, rows, event, how, wires, &mut self.marks);
         if done.is_err() {
             rows.abandon();
         }
         done
+    }
+}
+
+/// How the event's row is read, and what into.
+#[inline]
+fn parts<'t>(
+    blocks: &'t Blocks,
+    state: &'t mut Table,
+    table: usize,
+    event: &Event<'_>,
+    context: &Context<'_>,
+) -> Option<(&'t Layout, &'t mut Rows)> {
+    let described = event.block.and_then(|block| {
+        let block = blocks.get(block);
+        block.layout.as_ref().filter(|(of, ..)| *of == table).map(|(.., layout)| layout)
+    });
+    match described {
+        Some(layout) => Some((layout, state.open(context.partition)?)),
+        None => state.plain_parts(context.partition),
     }
 }
 

@@ -35,9 +35,10 @@ impl<'a> MessageKey<'a> {
             Some(found) => found.whole || (cursor.take(b'}') && cursor.ended()),
             None => cursor.ended(),
         };
-        *hint = found.map_or(*hint, |found| found.block);
+        let block = found.and_then(|found| found.block);
+        *hint = block.unwrap_or(*hint);
         match token.filter(|_| ended) {
-            Some(Token::Object(text)) => Self::Fields { text, block: found.map(|f| f.block) },
+            Some(Token::Object(text)) => Self::Fields { text, block },
             Some(Token::Null) => Self::Absent,
             _ => Self::Unreadable,
         }

@@ -12,7 +12,8 @@
 //! | `table.rs` | what is known of a table, and how it is learned |
 //! | `change.rs`, `write.rs` | one event becomes one row, or a refusal |
 //! | `moves.rs` | key updates: two events become one row |
-//! | `redelivery.rs` | recognising re-delivered events of tables without a key |
+//! | `redelivery.rs` | recognising re-delivered events of tables without a key; what is kept of a partition |
+//! | `shown.rs` | telling a column that is gone from one that was not there yet |
 //!
 //! # Decisions
 //!
@@ -39,6 +40,7 @@ pub(super) mod row;
 pub(super) mod rows;
 pub(super) mod scan;
 pub(super) mod schema;
+mod shown;
 pub(super) mod table;
 mod time;
 pub(super) mod value;
@@ -59,7 +61,7 @@ use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, RecordAccount,
 use crate::config;
 use crate::contract::Contract;
 use crate::error::{Error, ErrorKind, Result};
-use crate::progress::{Generation, Partition, Span};
+use crate::progress::{Generation, Partition, Progress, Span};
 
 /// Which stream becomes which table.
 #[derive(Debug, Clone)]
@@ -74,6 +76,8 @@ pub struct TableRoute {
     pub contract: Option<config::ContractFile>,
     /// What happens when the stream leaves the contract.
     pub on_mismatch: config::OnMismatch,
+    /// Columns that the source need not have any more.
+    pub gone: Vec<String>,
 }
 
 /// Decodes Debezium's JSON.
@@ -185,6 +189,19 @@ impl DebeziumJson {
             partitions: HashMap::new(),
             marks: Marks::default(),
         })
+    }
+
+    /// What the log says of a partition, and what the others have shown.
+    fn marks_at(&self, partition: &Partition, progress: &Progress) -> Marks {
+        let own = progress.get(partition).and_then(|standing| standing.mark.as_deref()).and_then(Marks::from_text);
+        let mut marks = own.unwrap_or_default();
+        for state in self.partitions.iter().filter(|(other, _)| *other != partition).map(|(_, state)| state) {
+            marks.inherit(&state.marks);
+        }
+        let others = progress.of_source(&partition.source).filter(|(other, _)| *other != partition);
+        let others = others.filter_map(|(_, standing)| standing.mark.as_deref()).filter_map(Marks::from_text);
+        others.for_each(|other| marks.inherit(&other));
+        marks
     }
 
     fn context<'b>(&self, partition: &'b Partition, generation: Generation, stream: Option<&'b str>) -> Context<'b> {
@@ -356,8 +373,13 @@ impl Decoder for DebeziumJson {
         Ok(())
     }
 
-    fn reset(&mut self, partition: &Partition, mark: Option<&str>) {
-        let marks = mark.and_then(Marks::from_text).unwrap_or_default();
+    fn reset(&mut self, partition: &Partition, progress: &Progress) {
+        let marks = self.marks_at(partition, progress);
+        self.partitions.insert(partition.clone(), State { marks, held: None });
+    }
+
+    fn revisit(&mut self, partition: &Partition, progress: &Progress) {
+        let marks = self.marks_at(partition, progress).without_delivered();
         self.partitions.insert(partition.clone(), State { marks, held: None });
     }
 }

@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use super::envelope::Source;
-use super::scan::{Cursor, Token};
+use super::scan::{Cursor, Token, fields};
 use super::utf8;
 use crate::batch::{RawBatch, RawRecord, RawRecords};
 use crate::progress::{Generation, Position};
@@ -94,9 +94,11 @@ pub(super) fn belong_together(
 fn fields_text(text: &str) -> Option<&str> {
     let mut cursor = Cursor::new(text);
     let Some(Token::Object(whole)) = cursor.value() else { return None };
-    let payload = super::key::field(whole, "payload");
-    match (super::key::field(whole, "schema"), payload) {
-        (Some(_), Some(Token::Object(payload))) => Some(payload),
-        _ => Some(whole),
-    }
+    let (mut payload, mut others) = (None, false);
+    fields(whole, |name, token| match (name.raw, token) {
+        ("payload", Token::Object(object)) => payload = Some(object),
+        ("schema", _) => {}
+        _ => others = true,
+    })?;
+    Some(payload.filter(|_| !others).unwrap_or(whole))
 }

@@ -4,17 +4,24 @@ use super::envelope::{self, Payload};
 use super::key::MessageKey;
 use super::schema::Described;
 use super::{Context, DebeziumJson, Outcome, Refusal, scan, utf8};
-use crate::batch::RawRecord;
+use crate::batch::{Op, RawRecord};
 use crate::error::Result;
 
 impl DebeziumJson {
-    /// Decodes one record into the table that it belongs to.
+    /// Decodes one record into the table that it belongs to. One that is refused leaves a mark under its key, so that
+    /// no later partial row stands on the version before it.
     pub(super) fn record(&mut self, context: &Context<'_>, record: &RawRecord<'_>) -> Result<Outcome> {
-        match self.open(record) {
+        let outcome = match self.open(record) {
             Ok(None) => self.tombstone(context, record),
             Ok(Some((payload, block))) => self.payload(context, record, payload, block),
             Err(refusal) => Ok(self.refuse(context, refusal)),
+        };
+        if let Ok(Outcome::Refused(Refusal { table: Some(table), op, .. })) = &outcome
+            && *op != Some(Op::Truncate)
+        {
+            self.mark_refused(context, record, *table);
         }
+        outcome
     }
 
     /// Reads a record's value as far as its parts; `None` when it has no value.
@@ -45,8 +52,9 @@ impl DebeziumJson {
                  was cut",
             )
         })?;
-        self.hints.0 = found.map_or(self.hints.0, |found| found.block);
-        Ok(Some((payload, found.map(|found| found.block))))
+        let block = found.and_then(|found| found.block);
+        self.hints.0 = block.unwrap_or(self.hints.0);
+        Ok(Some((payload, block)))
     }
 
     fn payload(

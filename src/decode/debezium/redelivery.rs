@@ -27,9 +27,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::Source;
+use super::shown::Shown;
 
 /// A position in the source: compared in order.
-type Position = [i64; 3];
+pub(super) type Position = [i64; 3];
 
 /// The most rows that are remembered at one position; a heap page holds fewer.
 const ROWS: usize = 1_024;
@@ -40,7 +41,18 @@ const RESTART_NS: i64 = 1_000_000_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Marks {
     #[serde(flatten)]
-    tables: BTreeMap<String, Mark>,
+    tables: BTreeMap<String, Kept>,
+}
+
+/// What is kept of one table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    /// How far it was delivered, when it has no key.
+    #[serde(flatten)]
+    mark: Option<Mark>,
+    /// The columns that its rows have shown.
+    #[serde(rename = "c", default, skip_serializing_if = "Shown::is_empty")]
+    shown: Shown,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,9 +99,12 @@ pub(super) fn position(source: &Source<'_>) -> Option<(Position, bool)> {
 }
 
 impl Marks {
-    /// The marks as the log keeps them; `None` when there are none.
+    /// The marks as the log keeps them; `None` when there are none. What was inherited stays out: it stands in the marks
+    /// of the partitions that it came from.
     pub fn to_text(&self) -> Option<String> {
-        if self.tables.is_empty() { None } else { serde_json::to_string(self).ok() }
+        let own = self.tables.iter().filter_map(|(table, kept)| Some((table.clone(), kept.own()?)));
+        let own = Self { tables: own.collect() };
+        if own.tables.is_empty() { None } else { serde_json::to_string(&own).ok() }
     }
 
     /// Marks from the log.
@@ -97,13 +112,51 @@ impl Marks {
         serde_json::from_str(text).ok()
     }
 
+    /// Without what tells re-delivered events: for records that are read in again out of their order.
+    pub fn without_delivered(mut self) -> Self {
+        for kept in self.tables.values_mut() {
+            kept.mark = None;
+        }
+        self.tables.retain(|_, kept| !kept.shown.is_empty());
+        self
+    }
+
+    /// Takes over what another partition of the source has shown.
+    pub fn inherit(&mut self, other: &Self) {
+        for (table, kept) in other.tables.iter().filter(|(_, kept)| !kept.shown.is_empty()) {
+            self.shown_mut(table).inherit(&kept.shown);
+        }
+        self.tables.retain(|_, kept| kept.mark.is_some() || !kept.shown.is_empty());
+    }
+
+    /// The columns that rows of `table` have shown, when there are any.
+    pub fn shown(&self, table: &str) -> Option<&Shown> {
+        self.tables.get(table).map(|kept| &kept.shown)
+    }
+
+    /// The same, to be added to.
+    pub fn shown_mut(&mut self, table: &str) -> &mut Shown {
+        &mut self.tables.entry(table.to_owned()).or_default().shown
+    }
+
     /// Whether the event was delivered before; a new one moves the table's mark.
     pub fn is_repeat(&mut self, table: &str, event: &Identity) -> bool {
-        if let Some(mark) = self.tables.get_mut(table) {
-            return mark.is_repeat(event);
+        match self.tables.get_mut(table).map(|kept| &mut kept.mark) {
+            Some(Some(mark)) => return mark.is_repeat(event),
+            Some(none) => *none = Some(Mark::at(event)),
+            None => {
+                self.tables.insert(table.to_owned(), Kept { mark: Some(Mark::at(event)), ..Kept::default() });
+            }
         }
-        self.tables.insert(table.to_owned(), Mark::at(event));
         false
+    }
+}
+
+impl Kept {
+    /// What the partition itself has shown and delivered.
+    fn own(&self) -> Option<Self> {
+        let own = Self { mark: self.mark.clone(), shown: self.shown.own() };
+        (own.mark.is_some() || !own.shown.is_empty()).then_some(own)
     }
 }
 
@@ -241,6 +294,19 @@ mod tests {
         assert!(!marks.is_repeat("t", &at(2, 101)));
         assert!(!marks.is_repeat("t", &at(3, 102)));
         assert!(marks.is_repeat("t", &at(2, 101)));
+    }
+
+    /// Logs hold these texts: whatever is added, they must be read.
+    #[test]
+    fn marks_of_older_logs_are_read() {
+        for text in [
+            r#"{"views":{"p":[10,20,0],"t":5,"s":true,"r":[[18446744073709551615,7]],"n":1}}"#,
+            r#"{"log":{"p":[3,4,2],"t":5}}"#,
+            r#"{"orders":{"c":[{"o":"shop.public.orders","p":[10,20,0],"t":5,"n":[1,7],"c":["id","note"]}]}}"#,
+            r#"{"log":{"p":[3,4,2],"t":5,"c":[{"t":5,"c":["id"]},{"n":[0,9],"c":["note"]}]}}"#,
+        ] {
+            assert_eq!(Marks::from_text(text).and_then(|marks| marks.to_text()).as_deref(), Some(text));
+        }
     }
 
     #[test]

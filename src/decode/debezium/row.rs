@@ -74,6 +74,8 @@ pub(in crate::decode) enum RowError {
     Column { name: String, shape: String, problem: Problem },
     /// A column's type has changed beyond widening.
     Mismatch { name: String, why: String },
+    /// Columns that earlier rows had are gone; perhaps the others, which are new, took their place.
+    Gone { names: Vec<String>, new: Vec<String> },
     /// A column that must have a value has none.
     Lacking { name: String },
     /// A new row without a value for a column: the source says that it is unchanged.

@@ -32,6 +32,11 @@ pub(in crate::decode) struct Rows {
     key: Vec<usize>,
     /// Columns that a whole row must have a value in, beyond the key.
     required: Vec<usize>,
+    /// Columns whose absence is a mismatch once the partition has shown them.
+    watched: Vec<bool>,
+    /// Which columns the partition has shown, and whether all; empty until the first row.
+    shown: Vec<bool>,
+    all_shown: bool,
     ops: Vec<Op>,
     seqs: Vec<Seq>,
     times: Vec<i64>,
@@ -43,7 +48,7 @@ pub(in crate::decode) struct Rows {
 }
 
 impl Rows {
-    pub fn new(contract: Arc<Contract>, partition: Partition, required: Vec<usize>) -> Self {
+    pub fn new(contract: Arc<Contract>, partition: Partition, required: Vec<usize>, watched: Vec<bool>) -> Self {
         let slot =
             |c: &crate::contract::Column| Slot { builder: ColumnBuilder::new(c.data_type), unchanged: Vec::new() };
         Self {
@@ -52,6 +57,9 @@ impl Rows {
             contract,
             partition,
             required,
+            watched,
+            shown: Vec::new(),
+            all_shown: false,
             ops: Vec::new(),
             seqs: Vec::new(),
             times: Vec::new(),
@@ -142,6 +150,43 @@ impl Rows {
     /// Whether the current row has a value for the column that was left out.
     pub fn is_ignored(&self, column: usize) -> bool {
         self.ignored.contains(&column)
+    }
+
+    /// Whether the current row has every column, and the partition has shown them all before.
+    #[inline]
+    pub fn is_usual(&self) -> bool {
+        self.is_full() && self.all_shown
+    }
+
+    /// Takes over which columns the partition has shown so far.
+    pub fn recall(&mut self, has: impl Fn(&str) -> bool) {
+        if self.shown.len() < self.slots.len() {
+            self.shown = self.contract.input.columns.iter().map(|column| has(&column.name)).collect();
+            self.all_shown = !self.shown.contains(&false);
+        }
+    }
+
+    /// Columns that the current row is the first to show.
+    pub fn first_shown(&self) -> Vec<usize> {
+        let present = |column: &usize| self.has(*column) || self.is_ignored(*column);
+        (0..self.slots.len()).filter(|column| !self.shown[*column]).filter(present).collect()
+    }
+
+    /// Columns that the current row lacks although the partition has shown them.
+    pub fn absent(&self) -> Vec<usize> {
+        let watched = |column: &usize| self.shown[*column] && self.watched[*column];
+        self.missing().filter(watched).filter(|column| !self.is_ignored(*column)).collect()
+    }
+
+    /// The partition has shown the column, or (`false`) its absence was taken.
+    pub fn note_shown(&mut self, column: usize, shown: bool) {
+        self.shown[column] = shown;
+        self.all_shown = !self.shown.contains(&false);
+    }
+
+    /// The column's name.
+    pub fn name(&self, column: usize) -> &str {
+        &self.contract.input.columns[column].name
     }
 
     /// Columns that the current row lacks so far.

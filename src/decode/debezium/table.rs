@@ -8,8 +8,10 @@
 //! | a wider type | widened as [`join_schemas`] says |
 //! | a declared type that the wire fits without being of that type (text into `uuid`, `MicroTime` into `duration`) | stays as declared |
 //! | another type | `on_mismatch`: the row is refused with rule `contract`, or (`ignore`) the column is left out |
-//! | a column gone from the schema block or the row, nullable or learned | null in new rows; updates leave it unchanged |
-//! | a column gone, declared `nullable: false` | `on_mismatch` as above |
+//! | a row without a column, written before the column was added | null |
+//! | a row without a column, written after the column was dropped or renamed (see `shown.rs`) | `on_mismatch`: refused with rule `contract`, or (`ignore`) null |
+//! | the same, with the column among the table's `gone:`, or left out of a contract that says `learn: false` | null |
+//! | a row without a column that is declared `nullable: false` | refused with rule `contract` |
 //!
 //! Learned columns are nullable but for the key: what one process has not seen yet may be null.
 //! Without a schema block whole numbers are learned as `bigint`, whatever they count; numbers with a fraction are not
@@ -143,7 +145,8 @@ impl Table {
         if self.rows.is_none() {
             let columns = contract.input.columns.iter().enumerate();
             let required = columns.filter(|(_, c)| !self.may_lack(c)).map(|(index, _)| index).collect();
-            self.rows = Some(Rows::new(contract.clone(), partition.clone(), required));
+            let watched = contract.input.columns.iter().map(|c| !self.may_be_gone(&c.name)).collect();
+            self.rows = Some(Rows::new(contract.clone(), partition.clone(), required, watched));
         }
         self.rows.as_mut()
     }
@@ -305,6 +308,11 @@ impl Table {
         self.plain_layout();
         self.open(partition)?;
         Some((&self.plain.as_ref()?.1, self.rows.as_mut()?))
+    }
+
+    /// Whether people have said that the source need not have this column any more.
+    fn may_be_gone(&self, name: &str) -> bool {
+        self.route.gone.iter().any(|gone| gone == name) || (!self.learns() && self.written(name).is_none())
     }
 
     /// Whether a row may lack this column.

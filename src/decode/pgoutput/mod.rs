@@ -36,7 +36,7 @@ use super::debezium::{Refusal, TableRoute};
 use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, RecordAccount, Reject, Seq};
 use crate::contract::Contract;
 use crate::error::{Error, ErrorKind, Result};
-use crate::progress::Partition;
+use crate::progress::{Partition, Progress};
 use crate::wire::pgoutput::{Message, parse};
 use crate::wire::pgtype::RelationShape;
 
@@ -318,7 +318,11 @@ impl Decoder for PgOutput {
         Ok(())
     }
 
-    fn reset(&mut self, _partition: &Partition, _mark: Option<&str>) {
+    fn reset(&mut self, _partition: &Partition, _progress: &Progress) {
         // A source that begins again describes every relation again before its rows.
+    }
+
+    fn revisit(&mut self, _partition: &Partition, _progress: &Progress) {
+        // Nothing is kept of a partition.
     }
 }

@@ -18,7 +18,8 @@ const RELATION: u32 = 7;
 fn decoder(key: Option<&[&str]>) -> PgOutput {
     let key = key.map(|key| key.iter().map(|name| (*name).to_owned()).collect());
     let on_mismatch = OnMismatch::Quarantine;
-    let route = TableRoute { table: "t".into(), stream: "public.t".into(), key, contract: None, on_mismatch };
+    let route =
+        TableRoute { table: "t".into(), stream: "public.t".into(), key, contract: None, on_mismatch, gone: Vec::new() };
     PgOutput::new("shop", vec![route]).unwrap()
 }
 

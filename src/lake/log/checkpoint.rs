@@ -42,6 +42,12 @@ struct Stored {
     stopped: BTreeMap<String, Stopped>,
     resyncs: BTreeMap<String, EpochNumber>,
     open_quarantine: BTreeMap<String, u64>,
+    #[serde(default)]
+    expired_quarantine: BTreeMap<String, u64>,
+    #[serde(default)]
+    expired_through: EpochNumber,
+    #[serde(default)]
+    closed_quarantine: BTreeMap<EpochNumber, BTreeMap<String, u64>>,
     account: Account,
     tables: BTreeMap<String, TableTotals>,
 }
@@ -142,6 +148,9 @@ impl Stored {
             stopped: state.stopped.clone(),
             resyncs: state.resyncs.clone(),
             open_quarantine: state.open_quarantine.clone(),
+            expired_quarantine: state.expired_quarantine.clone(),
+            expired_through: state.expired_through,
+            closed_quarantine: state.closed_quarantine.clone(),
             account: state.account.clone(),
             tables: state.tables.clone(),
         }
@@ -159,6 +168,9 @@ impl Stored {
         state.stopped = self.stopped;
         state.resyncs = self.resyncs;
         state.open_quarantine = self.open_quarantine;
+        state.expired_quarantine = self.expired_quarantine;
+        state.expired_through = self.expired_through;
+        state.closed_quarantine = self.closed_quarantine;
         state.account = self.account;
         state.tables = self.tables;
         state

@@ -32,7 +32,7 @@ use crate::epoch::{EpochNumber, FORMAT_VERSION, Manifest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Standings};
 
-const IDENTITY: &str = "_log/log.json";
+pub(super) const IDENTITY: &str = "_log/log.json";
 /// Manifests that are read at the same time when there is a lot to catch up with.
 const READ_AHEAD: usize = 16;
 /// Manifests that are kept in memory.
@@ -87,6 +87,21 @@ impl Log {
     /// Opens the log of `topology`, from the newest checkpoint and the manifests after it.
     pub async fn open(lake: Lake, topology: &str, access: Access) -> Result<Self> {
         let identity = identify(&lake, topology, access).await?;
+        Self::opened(lake, &identity, access).await
+    }
+
+    /// Opens a log to read it, whichever topology it belongs to: with that one's name.
+    pub async fn open_any(lake: Lake) -> Result<(Self, String)> {
+        let Some((body, _)) = lake.store.get(IDENTITY).await? else {
+            return Err(Error::new(ErrorKind::Config, format!("there is no log in {}", lake.url()))
+                .help("correct the URL: a lake holds `_log/log.json`"));
+        };
+        let identity = parse_identity(&lake, &body)?;
+        let log = Self::opened(lake, &identity, Access::Read).await?;
+        Ok((log, identity.topology))
+    }
+
+    async fn opened(lake: Lake, identity: &Identity, access: Access) -> Result<Self> {
         if access == Access::Write {
             probe::prove_put_if_absent(&lake.store).await?;
         }
@@ -251,16 +266,21 @@ async fn identify(lake: &Lake, topology: &str, access: Access) -> Result<Identit
 }
 
 fn recognise(lake: &Lake, topology: &str, body: &[u8]) -> Result<Identity> {
+    let identity = parse_identity(lake, body)?;
+    if identity.topology != topology {
+        let what = format!("the lake {} belongs to topology `{}`", lake.url(), identity.topology);
+        return Err(Error::new(ErrorKind::Config, what).help(format!("give `{topology}` a lake of its own")));
+    }
+    Ok(identity)
+}
+
+fn parse_identity(lake: &Lake, body: &[u8]) -> Result<Identity> {
     let place = format!("{}/{IDENTITY}", lake.url());
     let identity: Identity = serde_json::from_slice(body)
         .map_err(|error| Error::new(ErrorKind::LogCorrupt, format!("{place} cannot be read")).because(error))?;
     if identity.format > FORMAT_VERSION {
         let what = format!("{place} has format {} and this program knows {FORMAT_VERSION}", identity.format);
         return Err(Error::new(ErrorKind::Config, what).help("run a newer dataflow"));
-    }
-    if identity.topology != topology {
-        let what = format!("the lake {} belongs to topology `{}`", lake.url(), identity.topology);
-        return Err(Error::new(ErrorKind::Config, what).help(format!("give `{topology}` a lake of its own")));
     }
     Ok(identity)
 }

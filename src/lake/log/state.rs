@@ -74,6 +74,12 @@ pub struct LogState {
     pub resyncs: BTreeMap<String, EpochNumber>,
     /// Quarantined entries that were neither retried nor dropped, by table (`""` where it is not known).
     pub open_quarantine: BTreeMap<String, u64>,
+    /// Quarantined entries that were still open when their retention was over, by table.
+    pub expired_quarantine: BTreeMap<String, u64>,
+    /// The newest epoch whose quarantined entries are past their retention; 0 = none. Nothing is open up to it.
+    pub expired_through: EpochNumber,
+    /// Entries of later epochs that were retried or dropped, by epoch and table.
+    pub closed_quarantine: BTreeMap<EpochNumber, BTreeMap<String, u64>>,
     /// The sum of all accounts.
     pub account: Account,
     /// What the log holds of each table.
@@ -93,6 +99,9 @@ impl LogState {
             stopped: BTreeMap::new(),
             resyncs: BTreeMap::new(),
             open_quarantine: BTreeMap::new(),
+            expired_quarantine: BTreeMap::new(),
+            expired_through: 0,
+            closed_quarantine: BTreeMap::new(),
             account: Account::default(),
             tables: BTreeMap::new(),
         }
@@ -154,12 +163,28 @@ impl LogState {
             Control::Resync { table } => {
                 self.resyncs.insert(table.clone(), n);
             }
-            Control::Retried { rows, table, .. } | Control::Dropped { rows, table, .. } => {
-                if let Some(open) = self.open_quarantine.get_mut(table) {
-                    *open = open.saturating_sub(rows.len() as u64);
+            Control::Retried { epoch, rows, table } | Control::Dropped { epoch, rows, table } => {
+                let count = rows.len() as u64;
+                self.close(table, count);
+                if *epoch > self.expired_through {
+                    *self.closed_quarantine.entry(*epoch).or_default().entry(table.clone()).or_default() += count;
                 }
-                self.open_quarantine.retain(|_, open| *open > 0);
+            }
+            Control::Expired { through, open } => {
+                for (table, count) in open {
+                    self.close(table, *count);
+                    *self.expired_quarantine.entry(table.clone()).or_default() += count;
+                }
+                self.expired_through = self.expired_through.max(*through);
+                self.closed_quarantine.retain(|epoch, _| epoch > through);
             }
         }
+    }
+
+    fn close(&mut self, table: &str, count: u64) {
+        if let Some(open) = self.open_quarantine.get_mut(table) {
+            *open = open.saturating_sub(count);
+        }
+        self.open_quarantine.retain(|_, open| *open > 0);
     }
 }

@@ -7,7 +7,9 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field, Schema};
 
-use super::{Base, KeyAt, Kind, State, UNKNOWN, internal};
+use super::internal;
+use super::keys::{KeyAt, UNKNOWN};
+use super::state::{Base, Kind, State};
 use crate::batch::{Op, TableChanges};
 use crate::contract::Contract;
 use crate::epoch::DeleteMode;
@@ -72,7 +74,7 @@ fn gather_one(
 
 fn op(state: &State, was: Op) -> Op {
     match state.kind {
-        Kind::Absent => Op::Refused,
+        Kind::Absent | Kind::Staged => Op::Refused,
         Kind::Row if was == Op::Move => Op::Update,
         Kind::Row => was,
         Kind::Deleted { counted: true } => Op::Delete,
@@ -108,7 +110,7 @@ fn value_indices(mode: DeleteMode, changes: &[TableChanges], column: usize, stat
     let carries = |s: &State| match s.kind {
         Kind::Row => true,
         Kind::Deleted { .. } => mode == DeleteMode::Soft,
-        Kind::Absent => false,
+        Kind::Absent | Kind::Staged => false,
     };
     let place = |s: &State| match s.sources.of(column) {
         at if at != UNKNOWN && carries(s) => (at.batch as usize, at.row as usize),
@@ -127,7 +129,8 @@ fn base_keys(
     changes: &[TableChanges],
     states: &[State],
 ) -> Result<Option<RecordBatch>> {
-    let carries = |s: &State| s.kind == Kind::Row || (mode == DeleteMode::Soft && s.kind != Kind::Absent);
+    let carries =
+        |s: &State| s.kind == Kind::Row || (mode == DeleteMode::Soft && matches!(s.kind, Kind::Deleted { .. }));
     let needs = |s: &State| s.base.filter(|_| carries(s));
     let bases: Vec<Option<Base>> = states.iter().map(needs).collect();
     if bases.iter().all(Option::is_none) {
@@ -146,7 +149,8 @@ fn base_keys(
         columns.push(array);
     }
     let seqs: StringArray = bases.iter().map(|base| base.map(|base| base.seq.to_string())).collect();
-    let arrived: StringArray = bases.iter().map(|base| base.map(|base| base.arrived.to_string())).collect();
+    let arrived = |base: Base| base.arrived.map_or_else(String::new, |seq| seq.to_string());
+    let arrived: StringArray = bases.iter().map(|base| base.map(arrived)).collect();
     fields.extend(["_seq", "_arrived"].map(|name| Field::new(name, DataType::Utf8, true)));
     columns.extend([Arc::new(seqs) as ArrayRef, Arc::new(arrived)]);
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map(Some).map_err(fail)

@@ -36,6 +36,8 @@ pub(super) fn consumer(name: &str, config: &KafkaSource, topology: &str, infligh
     for (key, value) in [
         ("queued.max.messages.kbytes", queued_kib.to_string()),
         ("fetch.max.bytes", fetch_bytes.to_string()),
+        // A full queue is empty again in a moment; by default a partition then rests for a second.
+        ("fetch.queue.backoff.ms", "10".to_owned()),
         ("message.max.bytes", (1 << 20).to_string()),
         ("max.partition.fetch.bytes", (1 << 20).to_string()),
         ("statistics.interval.ms", "5000".to_owned()),

@@ -14,7 +14,7 @@ use crate::epoch::{Applied, DeleteMode, Incomplete, LoadAccount, LoadUnit, Table
 use crate::error::{Error, ErrorKind, Result};
 use crate::warehouse::merge::{Merge, StageColumn};
 use crate::warehouse::names::{INCOMPLETE, LEDGER, TABLES, TOMBSTONES};
-use crate::warehouse::shape::{KeyTexts, Shape, StageRows, incompletes};
+use crate::warehouse::shape::{KeyTexts, Shape, StageRows, incompletes, settled};
 use crate::warehouse::{Ledger, check_ledger, held_text, place, settle};
 
 /// How much is encoded before it is sent.
@@ -97,15 +97,23 @@ impl Postgres {
         if let (Some((seq, at)), true) = (floor, load.truncate.is_some()) {
             run(conn, merge.truncate(seq, &time(at)), Some(table)).await?;
         }
-        let (rows, incomplete) = if schema.key.is_empty() {
+        let (rows, mut incomplete) = if schema.key.is_empty() {
             (self.append(conn, load, stage, floor).await?, Vec::new())
         } else {
             self.merge(conn, load, &merge, floor).await?
         };
         account.add(&rows);
+        for (number, round) in load.later_rounds().enumerate() {
+            let stage = format!("{stage}_{number}");
+            let merge = self.names.merge(&self.topology, table, schema, load.mode, &stage);
+            let (rows, more) = self.merge(conn, &round, &merge, floor).await?;
+            account.add(&rows);
+            incomplete.extend(more);
+        }
         place("warehouse.copy.after")?;
         let account = settle(load, account)?;
         self.write_incomplete(conn, unit, load.incomplete.iter().chain(&incomplete)).await?;
+        self.clear_incomplete(conn, load).await?;
         self.write_totals(conn, unit, load, &account, floor).await?;
         Ok(account)
     }
@@ -274,6 +282,31 @@ impl Postgres {
                 .map_err(|e| failure(e, Some(&row.table)))?;
         }
         Ok(())
+    }
+
+    /// Forgets what was incomplete of keys that are shown whole now, or not any more.
+    async fn clear_incomplete(&self, conn: &mut PgConnection, load: &TableLoad) -> Result<()> {
+        let (table, names) = (load.contract.table.as_str(), self.names.of(INCOMPLETE));
+        let fail = |e| failure(e, Some(table));
+        let there = format!("SELECT EXISTS (SELECT 1 FROM {names} WHERE topology = $1 AND table_name = $2)");
+        let there = sqlx::query_scalar(AssertSqlSafe(there)).bind(&self.topology).bind(table);
+        if load.contract.output.key.is_empty() || !there.fetch_one(&mut *conn).await.map_err(fail)? {
+            return Ok(());
+        }
+        if let Some(floor) = load.truncate {
+            let statement = format!(
+                "DELETE FROM {names} WHERE topology = $1 AND table_name = $2 AND seq COLLATE \"C\" < $3 COLLATE \"C\""
+            );
+            let cleared = sqlx::query(AssertSqlSafe(statement)).bind(&self.topology).bind(table);
+            cleared.bind(floor.to_string()).execute(&mut *conn).await.map_err(fail)?;
+        }
+        let (keys, seqs): (Vec<String>, Vec<String>) = settled(load)?.into_iter().unzip();
+        let statement = format!(
+            "DELETE FROM {names} AS i USING unnest($3::text[], $4::text[]) AS w (key, seq) WHERE i.topology = $1 \
+             AND i.table_name = $2 AND i.key = w.key AND i.seq COLLATE \"C\" < w.seq COLLATE \"C\""
+        );
+        let cleared = sqlx::query(AssertSqlSafe(statement)).bind(&self.topology).bind(table).bind(keys).bind(seqs);
+        cleared.execute(conn).await.map(|_done| ()).map_err(fail)
     }
 
     async fn write_totals(

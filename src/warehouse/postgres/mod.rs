@@ -7,10 +7,12 @@
 //! | `copy.rs` | Arrow to binary COPY |
 //! | `ensure.rs` | the ledger, and tables as their contracts say |
 //! | `apply.rs` | one unit, one transaction |
+//! | `inspect.rs` | what people ask |
 
 mod apply;
 mod copy;
 mod ensure;
+mod inspect;
 mod sql;
 mod types;
 
@@ -24,10 +26,10 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::merge::Needs;
 use super::names::{FRESHNESS, INCOMPLETE, LEDGER, TABLES};
-use super::{Freshness, Ledger, Warehouse};
+use super::{Freshness, FreshnessRow, IncompleteRow, Ledger, Warehouse, incomplete_of};
 use crate::config::PostgresWarehouse;
 use crate::contract::Contract;
-use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadAccount, LoadUnit};
+use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadUnit};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a connection may take to come.
@@ -169,19 +171,14 @@ impl Warehouse for Postgres {
              WHERE topology = $1 AND group_name = $2 AND epoch > $3 ORDER BY id",
             self.names.of(INCOMPLETE)
         );
-        let rows: Vec<(String, String, String, String, String)> = sqlx::query_as(AssertSqlSafe(statement))
+        let rows: Vec<IncompleteRow> = sqlx::query_as(AssertSqlSafe(statement))
             .bind(&self.topology)
             .bind(group)
             .bind(after as i64)
             .fetch_all(&self.pool)
             .await
             .map_err(|e| failure(e, None).doing(format!("read the incomplete rows of group {group}")))?;
-        let incomplete = |(table, key, seq, partition, missing): (_, _, _, _, String)| {
-            let missing = serde_json::from_str(&missing)
-                .map_err(|e| Error::new(ErrorKind::WarehouseRefused, format!("read {INCOMPLETE}")).because(e))?;
-            Ok(Incomplete { table, key, seq, partition, missing })
-        };
-        rows.into_iter().map(incomplete).collect()
+        rows.into_iter().map(incomplete_of).collect()
     }
 }
 
@@ -192,31 +189,13 @@ impl Postgres {
              FROM {} WHERE topology = $1 AND ($2::text IS NULL OR group_name = $2) ORDER BY table_name COLLATE \"C\"",
             self.names.of(TABLES)
         );
-        type Found = (String, Option<i64>, i64, i64, i64, i64, i64, i64);
-        let rows: Vec<Found> = sqlx::query_as(AssertSqlSafe(statement))
+        let rows: Vec<FreshnessRow> = sqlx::query_as(AssertSqlSafe(statement))
             .bind(&self.topology)
             .bind(group)
             .fetch_all(&self.pool)
             .await
             .map_err(|e| failure(e, None).doing("read how fresh the tables are"))?;
-        let found =
-            |(table, max_source_time_us, applied_at_us, epoch, loaded, applied, superseded, incomplete): Found| {
-                let account = LoadAccount {
-                    loaded: loaded as u64,
-                    applied: applied as u64,
-                    superseded: superseded as u64,
-                    incomplete: incomplete as u64,
-                };
-                Freshness {
-                    table,
-                    max_source_time_us,
-                    applied_at_us,
-                    rows: account.applied,
-                    epoch: epoch as u64,
-                    account,
-                }
-            };
-        Ok(rows.into_iter().map(found).collect())
+        Ok(rows.into_iter().map(Freshness::of).collect())
     }
 }
 

@@ -6,8 +6,8 @@ use crate::contract::TableSchema;
 use crate::epoch::DeleteMode;
 use crate::warehouse::merge::{Dialect, Merge, StageColumn, base_column};
 use crate::warehouse::names::{
-    CURRENT, DELETED, END_SEQ, INCOMPLETE, LEDGER, PARTITION, SEQ, SYNCED_AT, TABLES, TOMBSTONES, VALID_FROM, VALID_TO,
-    quote,
+    CURRENT, DELETED, END_SEQ, INCOMPLETE, INCOMPLETE_KEY, LEDGER, PARTITION, SEQ, SYNCED_AT, TABLES, TOMBSTONES,
+    VALID_FROM, VALID_TO, quote,
 };
 
 /// The type of `_seq`: compared byte by byte.
@@ -33,7 +33,7 @@ impl Names {
         &self.schema
     }
 
-    /// The tables that belong to all topologies in the schema: name and definition.
+    /// The tables (and an index) that belong to all topologies in the schema: name and definition.
     pub(crate) fn ledger(&self) -> Vec<(&'static str, String)> {
         let table = |name: &'static str, columns: &str| (name, format!("CREATE TABLE {} ({columns})", self.of(name)));
         vec![
@@ -59,6 +59,10 @@ impl Names {
                 "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, topology text NOT NULL, group_name text NOT NULL, \
                  epoch bigint NOT NULL, table_name text NOT NULL, key text NOT NULL, seq text NOT NULL, \
                  source_partition text NOT NULL, missing text NOT NULL",
+            ),
+            (
+                INCOMPLETE_KEY,
+                format!("CREATE INDEX {INCOMPLETE_KEY} ON {} (topology, table_name, key)", self.of(INCOMPLETE)),
             ),
         ]
     }

@@ -14,13 +14,16 @@ use crate::epoch::{Applied, DeleteMode, Incomplete, LoadAccount, LoadUnit, Table
 use crate::error::{Error, ErrorKind, Result};
 use crate::warehouse::merge::Merge;
 use crate::warehouse::names::{INCOMPLETE, LEDGER, PARTITION, SEQ, SYNCED_AT, TABLES, TOMBSTONES, literal, quote};
-use crate::warehouse::shape::{Shape, StageRows, incompletes};
+use crate::warehouse::shape::{Shape, StageRows, incompletes, settled};
 use crate::warehouse::{Ledger, check_ledger, held_text, place, settle};
 
 /// Values in one statement; SQLite takes 32766.
 const MAX_VALUES: usize = 16_000;
 /// Rows in one statement.
 const MAX_ROWS: usize = 400;
+
+/// Keys in one statement that forgets what was incomplete.
+const SETTLED_KEYS: usize = 10_000;
 
 /// What a transaction knows while it runs.
 struct Scope<'a> {
@@ -89,17 +92,23 @@ impl Scope<'_> {
         if let (Some((seq, time)), true) = (floor, load.truncate.is_some()) {
             run(conn, merge.truncate(seq, &time_literal(time)), Some(table)).await?;
         }
-        let (rows, incomplete) = if schema.key.is_empty() {
+        let (rows, mut incomplete) = if schema.key.is_empty() {
             (self.append(conn, load, floor.map(|(seq, _)| seq)).await?, Vec::new())
         } else {
             self.merge(conn, load, &merge, floor).await?
         };
         account.add(&rows);
+        for round in load.later_rounds() {
+            let (rows, more) = self.merge(conn, &round, &merge, floor).await?;
+            account.add(&rows);
+            incomplete.extend(more);
+        }
         place("warehouse.copy.after")?;
         // `loaded` was counted by the fold; here only what became of the rows.
         account.loaded = 0;
         let account = settle(load, account)?;
         self.write_incomplete(conn, load.incomplete.iter().chain(&incomplete)).await?;
+        self.clear_incomplete(conn, load).await?;
         self.write_totals(conn, load, &account, floor).await?;
         Ok(account)
     }
@@ -275,6 +284,34 @@ impl Scope<'_> {
                 .execute(&mut *conn)
                 .await
                 .map_err(|e| failure(e, Some(&row.table)))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what was incomplete of keys that are shown whole now, or not any more.
+    async fn clear_incomplete(&self, conn: &mut SqliteConnection, load: &TableLoad) -> Result<()> {
+        let table = load.contract.table.as_str();
+        let fail = |e| failure(e, Some(table));
+        let there = format!("SELECT EXISTS (SELECT 1 FROM {INCOMPLETE} WHERE topology = ? AND table_name = ?)");
+        let there = sqlx::query_scalar(AssertSqlSafe(there)).bind(self.topology).bind(table);
+        if load.contract.output.key.is_empty() || !there.fetch_one(&mut *conn).await.map_err(fail)? {
+            return Ok(());
+        }
+        if let Some(floor) = load.truncate {
+            let statement = format!("DELETE FROM {INCOMPLETE} WHERE topology = ? AND table_name = ? AND seq < ?");
+            let cleared = sqlx::query(AssertSqlSafe(statement)).bind(self.topology).bind(table).bind(floor.to_string());
+            cleared.execute(&mut *conn).await.map_err(fail)?;
+        }
+        for keys in settled(load)?.chunks(SETTLED_KEYS) {
+            let statement = format!(
+                "DELETE FROM {INCOMPLETE} WHERE id IN (SELECT i.id FROM json_each(?) AS w JOIN {INCOMPLETE} AS i \
+                 ON i.topology = ? AND i.table_name = ? AND i.key = json_extract(w.value, '$[0]') \
+                 AND i.seq < json_extract(w.value, '$[1]'))"
+            );
+            let keys = serde_json::to_string(keys)
+                .map_err(|e| Error::new(ErrorKind::Internal, "write the keys that are whole").because(e))?;
+            let cleared = sqlx::query(AssertSqlSafe(statement)).bind(keys).bind(self.topology).bind(table);
+            cleared.execute(&mut *conn).await.map_err(fail)?;
         }
         Ok(())
     }

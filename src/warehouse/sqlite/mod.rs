@@ -5,8 +5,10 @@
 //! | `sql.rs` | SQL text |
 //! | `types.rs` | how values are kept |
 //! | `apply.rs` | one unit, one transaction |
+//! | `inspect.rs` | what people ask |
 
 mod apply;
+mod inspect;
 mod sql;
 mod types;
 
@@ -19,10 +21,10 @@ use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
 
 use super::merge::Needs;
 use super::names::{FRESHNESS_ELSE, INCOMPLETE, TABLES, quote};
-use super::{Freshness, Warehouse};
+use super::{Freshness, FreshnessRow, IncompleteRow, Warehouse, incomplete_of};
 use crate::config::SqliteWarehouse;
 use crate::contract::Contract;
-use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadAccount, LoadUnit};
+use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadUnit};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a writer waits for another one.
@@ -235,19 +237,14 @@ impl Warehouse for Sqlite {
              WHERE topology = ? AND group_name = ? AND epoch > ? ORDER BY id",
             quote(INCOMPLETE)
         );
-        let rows: Vec<(String, String, String, String, String)> = sqlx::query_as(AssertSqlSafe(statement))
+        let rows: Vec<IncompleteRow> = sqlx::query_as(AssertSqlSafe(statement))
             .bind(&self.topology)
             .bind(group)
             .bind(after as i64)
             .fetch_all(&self.pool)
             .await
             .map_err(|e| failure(e, None).doing(format!("read the incomplete rows of group {group}")))?;
-        let incomplete = |(table, key, seq, partition, missing): (_, _, _, _, String)| {
-            let missing = serde_json::from_str(&missing)
-                .map_err(|e| Error::new(ErrorKind::WarehouseRefused, format!("read {INCOMPLETE}")).because(e))?;
-            Ok(Incomplete { table, key, seq, partition, missing })
-        };
-        rows.into_iter().map(incomplete).collect()
+        rows.into_iter().map(incomplete_of).collect()
     }
 }
 
@@ -257,32 +254,14 @@ impl Sqlite {
             "SELECT table_name, max_source_time_us, applied_at_us, epoch, loaded, applied, superseded, incomplete \
              FROM {TABLES} WHERE topology = ? AND (? IS NULL OR group_name = ?) ORDER BY table_name"
         );
-        type Found = (String, Option<i64>, i64, i64, i64, i64, i64, i64);
-        let rows: Vec<Found> = sqlx::query_as(AssertSqlSafe(statement))
+        let rows: Vec<FreshnessRow> = sqlx::query_as(AssertSqlSafe(statement))
             .bind(&self.topology)
             .bind(group)
             .bind(group)
             .fetch_all(&self.pool)
             .await
             .map_err(|e| failure(e, None).doing("read how fresh the tables are"))?;
-        let found =
-            |(table, max_source_time_us, applied_at_us, epoch, loaded, applied, superseded, incomplete): Found| {
-                let account = LoadAccount {
-                    loaded: loaded as u64,
-                    applied: applied as u64,
-                    superseded: superseded as u64,
-                    incomplete: incomplete as u64,
-                };
-                Freshness {
-                    table,
-                    max_source_time_us,
-                    applied_at_us,
-                    rows: account.applied,
-                    epoch: epoch as u64,
-                    account,
-                }
-            };
-        Ok(rows.into_iter().map(found).collect())
+        Ok(rows.into_iter().map(Freshness::of).collect())
     }
 }
 

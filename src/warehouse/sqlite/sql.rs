@@ -5,8 +5,8 @@ use crate::contract::TableSchema;
 use crate::epoch::DeleteMode;
 use crate::warehouse::merge::{Dialect, Merge, StageColumn, base_column};
 use crate::warehouse::names::{
-    CURRENT, DELETED, END_SEQ, FRESHNESS, INCOMPLETE, LEDGER, PARTITION, SEQ, SYNCED_AT, TABLES, TOMBSTONES,
-    VALID_FROM, VALID_TO, quote,
+    CURRENT, DELETED, END_SEQ, FRESHNESS, INCOMPLETE, INCOMPLETE_KEY, LEDGER, PARTITION, SEQ, SYNCED_AT, TABLES,
+    TOMBSTONES, VALID_FROM, VALID_TO, quote,
 };
 
 /// The stage of a merge.
@@ -35,6 +35,7 @@ pub(crate) fn ledger() -> Vec<String> {
              group_name TEXT NOT NULL, epoch INTEGER NOT NULL, table_name TEXT NOT NULL, key TEXT NOT NULL, \
              seq TEXT NOT NULL, source_partition TEXT NOT NULL, missing TEXT NOT NULL)"
         ),
+        format!("CREATE INDEX IF NOT EXISTS {INCOMPLETE_KEY} ON {INCOMPLETE} (topology, table_name, key)"),
     ]
 }
 

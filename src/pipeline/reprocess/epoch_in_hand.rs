@@ -1,0 +1,174 @@
+//! One old epoch while its records are handed out: batches under spans that join on, to exactly where it ended.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::resume::{Rest, Resume, inside_position};
+use super::{is_own, records_by_source};
+use crate::batch::{RawBatch, RawRecords};
+use crate::epoch::{EpochNumber, Manifest};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::RawFile;
+use crate::progress::{Advance, Generation, Partition, Position, Span};
+
+/// A span of the epoch, as far as it has been handed out.
+struct Part {
+    /// Where the next batch begins; `None`: the target holds the whole span.
+    at: Option<Position>,
+    to: Position,
+    /// Whether both ends are offsets: then what is between them is one too.
+    offsets: bool,
+    /// The target holds the records before this offset.
+    first_offset: u64,
+    /// The offset behind the last record that was seen.
+    next_offset: u64,
+    /// The generation at the end of the span.
+    generation: Generation,
+    /// The generation of the last batch; `None` while there was none.
+    handed_out: Option<Generation>,
+}
+
+impl Part {
+    fn new(n: EpochNumber, advance: &Advance, resume: &mut Resume) -> Self {
+        let (at, first_offset) = match resume.rest(n, advance) {
+            Rest::Nothing => (None, u64::MAX),
+            Rest::From { position, offset } => (Some(position), offset),
+        };
+        Self {
+            at,
+            to: advance.span.to.clone(),
+            offsets: advance.span.from.as_offset().is_some() && advance.span.to.as_offset().is_some(),
+            first_offset,
+            next_offset: 0,
+            generation: advance.generation,
+            handed_out: None,
+        }
+    }
+}
+
+/// An epoch of the old lake.
+pub struct EpochInHand {
+    manifest: Arc<Manifest>,
+    file: Option<RawFile>,
+    waiting: VecDeque<RawBatch>,
+    parts: BTreeMap<Partition, Part>,
+    /// Records seen, by source.
+    seen: BTreeMap<Arc<str>, u64>,
+}
+
+impl EpochInHand {
+    /// Begins with what `resume` says is still to be read.
+    pub fn begin(manifest: Arc<Manifest>, file: Option<RawFile>, resume: &mut Resume) -> Self {
+        let spans = manifest.spans.iter().filter(|advance| !is_own(&advance.partition));
+        let parts = spans.map(|advance| (advance.partition.clone(), Part::new(manifest.n, advance, resume))).collect();
+        Self { manifest, file, waiting: VecDeque::new(), parts, seen: BTreeMap::new() }
+    }
+
+    /// The next batch; `None` when the epoch has been handed out. `streams` remembers what each partition's stream is.
+    ///
+    /// # Errors
+    /// Those of [`RawFile::step`]; `LogCorrupt` when the file does not hold what the manifest says was read.
+    pub fn step(&mut self, streams: &mut HashMap<Partition, Arc<str>>) -> Result<Option<RawBatch>> {
+        loop {
+            if let Some(mut batch) = self.waiting.pop_front() {
+                if is_own(&batch.partition) {
+                    continue;
+                }
+                match &batch.stream {
+                    Some(stream) => drop(streams.insert(batch.partition.clone(), Arc::clone(stream))),
+                    None => batch.stream = streams.get(&batch.partition).cloned(),
+                }
+                if let Some(batch) = self.under_span(batch)? {
+                    return Ok(Some(batch));
+                }
+                continue;
+            }
+            if let Some(file) = &mut self.file {
+                match file.step()? {
+                    Some(batches) => self.waiting.extend(batches),
+                    None => {
+                        self.file = None;
+                        self.check_whole()?;
+                    }
+                }
+                continue;
+            }
+            let Some((partition, part)) = self.parts.pop_first() else { return Ok(None) };
+            let stream = streams.get(&partition).cloned();
+            if let Some(batch) = end_of(partition, part, stream) {
+                return Ok(Some(batch));
+            }
+        }
+    }
+
+    /// The batch with the span that it covers, without the records that the target holds; `None` when that is all.
+    fn under_span(&mut self, batch: RawBatch) -> Result<Option<RawBatch>> {
+        let n = self.manifest.n;
+        let broken = |why: String| {
+            Error::new(ErrorKind::LogCorrupt, format!("the raw records of epoch {n}: {why}"))
+                .help("the raw file is not what its manifest says: restore both from a copy of the lake")
+        };
+        let partition = &batch.partition;
+        let part = self.parts.get_mut(partition);
+        let part = part.ok_or_else(|| broken(format!("{partition} is not among the partitions that were read")))?;
+        let offsets = batch.records.get(0).zip(batch.records.get(batch.records.len().saturating_sub(1)));
+        let Some((first, last)) = offsets.map(|(first, last)| (first.offset(), last.offset())) else {
+            return Ok(None);
+        };
+        let beyond = part.offsets && part.to.as_offset().is_some_and(|to| last >= to);
+        if first < part.next_offset || beyond {
+            return Err(broken(format!(
+                "{partition} at {first} to {last} is outside of what was read, or there twice"
+            )));
+        }
+        part.next_offset = last + 1;
+        *self.seen.entry(Arc::clone(&partition.source)).or_default() += batch.records.len() as u64;
+        let Some(from) = part.at.clone().filter(|_| last >= part.first_offset) else { return Ok(None) };
+        let to = if part.offsets { Position::offset(last + 1) } else { inside_position(n, last + 1) };
+        (part.at, part.handed_out) = (Some(to.clone()), Some(batch.generation));
+        let records = if first < part.first_offset { since(&batch.records, part.first_offset) } else { batch.records };
+        Ok(Some(RawBatch { span: Span { from, to }, records, ..batch }))
+    }
+
+    /// The account of the epoch says how many records were read of each source: fewer would be a silent hole.
+    fn check_whole(&self) -> Result<()> {
+        for (source, read) in records_by_source(&self.manifest) {
+            let seen = self.seen.get(source).copied().unwrap_or(0);
+            if seen != read {
+                let what =
+                    format!("epoch {} read {read} records of {source}, its raw file holds {seen}", self.manifest.n);
+                return Err(Error::new(ErrorKind::LogCorrupt, what)
+                    .help("the raw file is not what its manifest says: restore both from a copy of the lake"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is left of a span when its records have been handed out: a hole at its end, a new generation, or all of a span
+/// without records.
+fn end_of(partition: Partition, part: Part, stream: Option<Arc<str>>) -> Option<RawBatch> {
+    let from = part.at?;
+    if from == part.to && part.handed_out == Some(part.generation) {
+        return None;
+    }
+    Some(RawBatch {
+        partition,
+        generation: part.generation,
+        span: Span { from, to: part.to },
+        stream,
+        records: RawRecords::default(),
+    })
+}
+
+/// The records from that offset on.
+fn since(records: &RawRecords, offset: u64) -> RawRecords {
+    let mut rest = RawRecords::default();
+    for record in records.iter().filter(|record| record.offset() >= offset) {
+        rest.push(record.offset(), record.timestamp_us(), record.key(), record.value());
+        for (name, value) in record.headers() {
+            rest.push_header(&String::from_utf8_lossy(name), value);
+        }
+    }
+    rest
+}

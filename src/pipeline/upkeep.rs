@@ -1,0 +1,81 @@
+//! What is looked after now and then, beside the stream: the lake's sweep, and rows that the warehouse holds back. Neither
+//! stops the process: what fails is said, and tried again at the next turn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Topology;
+use crate::error::Result;
+use crate::lake::{Log, sweep};
+use crate::pipeline::report::{Report, WAREHOUSE};
+use crate::warehouse::{self, Inspect};
+
+/// The first sweep comes after what a start-up has to do.
+const FIRST_SWEEP: Duration = Duration::from_secs(60);
+/// Often enough that what expires is announced well before.
+const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// How often the warehouse is asked for rows without a base.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
+/// Sweeps the lake until `stop`.
+pub async fn sweep_regularly(log: Arc<Log>, report: Arc<Report>, stop: CancellationToken) -> Result<()> {
+    let mut pause = FIRST_SWEEP;
+    while pass(pause, &stop).await {
+        pause = SWEEP_EVERY;
+        let swept = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            swept = sweep(&log) => swept,
+        };
+        match swept {
+            Ok(swept) => {
+                let deleted = swept.unnamed.len() + swept.expired_raw.len() + swept.expired_quarantine.len();
+                tracing::info!(seen = swept.seen, deleted, bytes = swept.bytes, "swept the lake");
+                report.swept(&swept);
+            }
+            Err(error) => tracing::warn!("sweep the lake: {error}; trying again at the next turn"),
+        }
+    }
+    Ok(())
+}
+
+/// Asks the warehouse how many partial rows wait there for a base, until `stop`.
+pub async fn watch_incompletes(topology: Arc<Topology>, report: Arc<Report>, stop: CancellationToken) -> Result<()> {
+    let mut open: Option<Arc<dyn Inspect>> = None;
+    loop {
+        let asked = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            asked = ask(&topology, &report, &mut open) => asked,
+        };
+        match asked {
+            Ok(()) => report.solved(WAREHOUSE),
+            Err(error) => {
+                tracing::debug!("{error}");
+                report.problem(WAREHOUSE, &error);
+                open = None;
+            }
+        }
+        if !pass(ASK_EVERY, &stop).await {
+            return Ok(());
+        }
+    }
+}
+
+async fn ask(topology: &Topology, report: &Report, open: &mut Option<Arc<dyn Inspect>>) -> Result<()> {
+    if open.is_none() {
+        *open = warehouse::find(&topology.warehouse, &topology.name).await?;
+    }
+    if let Some(warehouse) = open {
+        report.incompletes(&warehouse.count_incompletes().await?);
+    }
+    Ok(())
+}
+
+/// Waits; `false` when it is time to stop.
+async fn pass(time: Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = tokio::time::sleep(time) => true,
+    }
+}

@@ -1,0 +1,82 @@
+//! What people ask a warehouse, and nothing that a load needs: how many rows stand there, and which partial rows found no
+//! base.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use super::{Warehouse, sqlite};
+use crate::config;
+use crate::epoch::{DeleteMode, EpochNumber, Incomplete};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How many rows a table holds for those who read it: deleted rows (soft) and past versions (history) do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LiveRows {
+    /// The rows.
+    pub rows: u64,
+    /// The planner's guess: counting took too long.
+    pub estimated: bool,
+}
+
+/// A partial row that found no base and that nothing has healed yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenIncomplete {
+    /// Its number in the warehouse's table of them.
+    pub id: i64,
+    /// The last epoch of the unit that brought it.
+    pub epoch: EpochNumber,
+    /// The row.
+    pub row: Incomplete,
+}
+
+/// Questions of people.
+#[async_trait]
+pub trait Inspect: Warehouse {
+    /// The live rows of each table; `None` where the table is not there yet.
+    async fn live_rows(&self, table: &str, mode: DeleteMode) -> Result<Option<LiveRows>>;
+
+    /// The partial rows without a base, oldest first.
+    async fn open_incompletes(&self) -> Result<Vec<OpenIncomplete>>;
+
+    /// How many there are, by table.
+    async fn count_incompletes(&self) -> Result<BTreeMap<String, u64>>;
+
+    /// Forgets these; says how many were there.
+    async fn drop_incompletes(&self, ids: &[i64]) -> Result<u64>;
+}
+
+/// Opens the warehouse of a topology to look at it: makes nothing. `None` = nothing has been loaded there yet.
+pub async fn find(config: &config::Warehouse, topology: &str) -> Result<Option<Arc<dyn Inspect>>> {
+    match config {
+        config::Warehouse::Sqlite(config) => {
+            let found = sqlite::Sqlite::find(config, topology).await?;
+            Ok(found.map(|found| Arc::new(found) as Arc<dyn Inspect>))
+        }
+        #[cfg(feature = "postgres")]
+        config::Warehouse::Postgres(config) => {
+            let found = super::postgres::Postgres::find(config, topology).await?;
+            Ok(found.map(|found| Arc::new(found) as Arc<dyn Inspect>))
+        }
+        #[cfg(not(feature = "postgres"))]
+        config::Warehouse::Postgres(_) => Err(Error::new(ErrorKind::Config, "open the warehouse of kind postgres")
+            .help("this binary was built without it; build with `--features postgres`")),
+    }
+}
+
+/// A row of the table of incomplete rows: id, epoch, table, key, seq, partition, missing columns as JSON text.
+pub(super) type Found = (i64, i64, String, String, String, String, String);
+
+/// The columns of [`Found`], in order.
+pub(super) const COLUMNS: &str = "id, epoch, table_name, key, seq, source_partition, missing";
+
+pub(super) fn open_incomplete(found: Found) -> Result<OpenIncomplete> {
+    let (id, epoch, table, key, seq, partition, missing) = found;
+    let missing = serde_json::from_str(&missing).map_err(|error| {
+        Error::new(ErrorKind::WarehouseRefused, format!("read row {id} of {}", super::names::INCOMPLETE)).because(error)
+    })?;
+    let row = Incomplete { table, key, seq, partition, missing };
+    Ok(OpenIncomplete { id, epoch: epoch.unsigned_abs(), row })
+}
