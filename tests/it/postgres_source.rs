@@ -345,7 +345,7 @@ async fn killed_at_random_under_load_it_ends_equal_to_the_source() {
         process.kill();
     }
     let mut process = launch.run();
-    process.wait_for("rows", LIMIT, |status| table(status, "items")["rows_total"].as_u64().unwrap_or(0) > 0).await;
+    process.wait_for("rows", LIMIT, |status| table(status, "items")["warehouse_epoch"].as_u64().unwrap_or(0) > 0).await;
     process.kill();
     stop.cancel();
     writer.await.unwrap();
