@@ -97,6 +97,8 @@ pub struct PostgresSnapshot {
     pub mode: PostgresSnapshotMode,
     /// What happens when the slot is gone and changes with it.
     pub on_lost_slot: OnLostSlot,
+    /// What happens when a column is added with a default: rows that are there have it then, and no event says so.
+    pub on_filled_column: OnFilledColumn,
 }
 
 /// Whether the rows are read that are there already.
@@ -119,4 +121,15 @@ pub enum OnLostSlot {
     Halt,
     /// A new slot is made, every table is emptied and read again. Changes in between are never seen one by one.
     SnapshotAgain,
+}
+
+/// What happens when a column was added that rows already there have a value in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFilledColumn {
+    /// The log says so; those rows have null until they change.
+    #[default]
+    Warn,
+    /// The table is emptied and read again.
+    ReadAgain,
 }

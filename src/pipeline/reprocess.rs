@@ -126,6 +126,7 @@ impl Reprocess {
         let files = old.lake().raw_files().await?;
         let survey = Arc::new(survey(&old, &files, filling.first, &new.state().progress).await?);
         refuse_unknown_sources(&topology, &survey)?;
+        refuse_databases(&topology)?;
         if let Some(file) = &survey.first_file {
             old.lake().open_raw(file).await?.step()?;
         }
@@ -301,6 +302,17 @@ fn same_lake() -> Error {
 fn refuse_same_place(new: &config::Lake, old: &config::Lake) -> Result<()> {
     let same = new.url.trim_end_matches('/') == old.url.trim_end_matches('/') && new.endpoint == old.endpoint;
     if same { Err(same_lake()) } else { Ok(()) }
+}
+
+/// A raw file has one number for a record's place; a change in a database's log needs three, and `_seq` is made of them.
+fn refuse_databases(topology: &Topology) -> Result<()> {
+    let databases = topology.sources.iter().find(|(_, source)| matches!(source, config::Source::Postgres(_)));
+    let Some((name, _)) = databases else { return Ok(()) };
+    Err(Error::new(
+        ErrorKind::Config,
+        format!("source {name} reads PostgreSQL directly: its raw records cannot be read again"),
+    )
+    .help("give the source another name to have its tables read anew, or `replay` what was processed"))
 }
 
 fn refuse_unknown_sources(topology: &Topology, survey: &Survey) -> Result<()> {

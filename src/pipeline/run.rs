@@ -134,9 +134,9 @@ pub(super) async fn drive(
     ended
 }
 
-/// Later files win over earlier ones, and a slot has one stream: only one reader can order them; Kafka's consumer group
-/// shares partitions out itself.
-fn refuse_shards(topology: &crate::config::Topology, options: &Options) -> Result<()> {
+/// Later files win over earlier ones, and a slot has one stream: only one reader can order
+/// them; Kafka's consumer group shares partitions out itself.
+fn refuse_shards(topology: &Topology, options: &Options) -> Result<()> {
     use crate::config::Source;
     let ordered = |source: &Source| matches!(source, Source::File(_) | Source::Postgres(_));
     let one = topology.sources.iter().find(|(_, source)| ordered(source));

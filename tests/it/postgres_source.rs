@@ -345,7 +345,7 @@ async fn killed_at_random_under_load_it_ends_equal_to_the_source() {
         process.kill();
     }
     let mut process = launch.run();
-    process.wait_for("rows", LIMIT, |status| table(status, "items")["changes_total"].as_u64().unwrap_or(0) > 0).await;
+    process.wait_for("rows", LIMIT, |status| table(status, "items")["warehouse_epoch"].as_u64().unwrap_or(0) > 0).await;
     process.kill();
     stop.cancel();
     writer.await.unwrap();
@@ -520,4 +520,30 @@ async fn a_role_without_rights_gets_the_sql_to_run() {
     world.run("INSERT INTO items VALUES (7)").await;
     world.launch(ITEMS, "").run_until_caught_up().await;
     assert_eq!(world.held("SELECT CAST(id AS text) FROM items").await, ["7"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_default_of_a_new_column_reaches_the_rows_that_were_there() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world =
+        World::new("CREATE TABLE items (id int PRIMARY KEY); INSERT INTO items SELECT generate_series(1, 3)").await;
+    let launch = world.launch(ITEMS, ", snapshot: { on_filled_column: read_again }");
+    launch.run_until_caught_up().await;
+    let query = "SELECT CAST(id AS text), CAST(a AS text), CAST(b AS text) FROM items ORDER BY id";
+    // Seen at the start, and in the middle of the stream.
+    world.run("ALTER TABLE items ADD a int DEFAULT 7").await;
+    launch.run_until_caught_up().await;
+    let mut process = launch.run();
+    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    world
+        .run(
+            "ALTER TABLE items ADD b int DEFAULT 8; DELETE FROM items WHERE id = 2; INSERT INTO items VALUES (4, 1, 2)",
+        )
+        .await;
+    process.wait_for_log("the rows that are there were read", LIMIT).await;
+    process.stop().await;
+    launch.run_until_caught_up().await;
+    assert_eq!(world.held(query).await, ["1|7|8", "3|7|8", "4|1|2"]);
 }

@@ -322,5 +322,7 @@ impl Decoder for PgOutput {
         // A source that begins again describes every relation again before its rows.
     }
 
-    fn revisit(&mut self, _partition: &Partition, _progress: &Progress) {}
+    fn revisit(&mut self, _partition: &Partition, _progress: &Progress) {
+        // Nothing is kept of a partition.
+    }
 }

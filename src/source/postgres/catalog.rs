@@ -22,6 +22,19 @@ pub(super) struct CatalogTable {
     pub may_select: bool,
     /// Rows, as far as the statistics know.
     pub estimate: u64,
+    /// The number of the newest column that was added with a default.
+    pub filled: i32,
+}
+
+/// The newest column of `c` that has a value in rows which were there before it. A partitioned table has none of its
+/// own: its partitions do.
+const FILLED: &str = "SELECT coalesce(max(f.attnum), 0) FROM pg_attribute f WHERE f.atthasmissing AND NOT f.attisdropped \
+                      AND (f.attrelid = c.oid OR f.attrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid))";
+
+/// What [`CatalogTable::filled`] is by now.
+pub(super) async fn filled(connection: &mut Connection, id: u32) -> Result<i32, Trouble> {
+    let rows = connection.query(&format!("SELECT ({FILLED}) FROM pg_class c WHERE c.oid = {id}")).await?;
+    Ok(rows.first().and_then(|row| row.text(0).parse().ok()).unwrap_or(0))
 }
 
 /// The tables of those names that exist.
@@ -32,7 +45,7 @@ pub(super) async fn tables(connection: &mut Connection, names: &[String]) -> Res
          EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), \
          has_table_privilege(c.oid, 'SELECT'), \
          (SELECT greatest(sum(p.reltuples), 0)::bigint FROM pg_class p WHERE p.oid = c.oid \
-           OR p.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid)) \
+           OR p.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid)), ({FILLED}) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || c.relname IN ({}) ORDER BY n.nspname, c.relname",
         if wanted.is_empty() { "''".to_owned() } else { wanted.join(", ") }
@@ -46,6 +59,7 @@ pub(super) async fn tables(connection: &mut Connection, names: &[String]) -> Res
         has_key: row.is(5),
         may_select: row.is(6),
         estimate: row.text(7).parse().unwrap_or(0),
+        filled: row.text(8).parse().unwrap_or(0),
     };
     Ok(connection.query(&sql).await?.iter().map(table).collect())
 }

@@ -41,14 +41,15 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use self::catalog::CatalogTable;
 use self::connection::{Connection, Purpose};
-use self::place::{Captured, Place};
+use self::place::{Captured, Identity, Place};
 use self::settings::Settings;
 use self::setup::{Added, Server, Wanted};
 use self::worker::{Item, Job};
 use super::{Lag, Polled, Source};
 use crate::batch::{RawBatch, RawRecords};
-use crate::config::{OnLostSlot, PostgresSnapshotMode, PostgresSource};
+use crate::config::{OnFilledColumn, OnLostSlot, PostgresSnapshotMode, PostgresSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Generation, Partition, Position, Progress, Span, Standing, Standings};
 use crate::wire::pgoutput::Lsn;
@@ -108,6 +109,33 @@ fn lost(source: &str, slot: &str, why: &str) -> Error {
     )
 }
 
+/// Says that rows of a table have got values without events; whether the table is to be read again.
+fn filled(source: &str, table: &str, what: OnFilledColumn) -> bool {
+    let again = what == OnFilledColumn::ReadAgain;
+    let rest = if again {
+        "the table is emptied and read again"
+    } else {
+        "those rows have null until they change; `snapshot: { on_filled_column: read_again }` reads them again"
+    };
+    tracing::warn!(
+        source,
+        table,
+        "a column was added with a default, which gives rows a value without any event: {rest}"
+    );
+    again
+}
+
+/// Tables that got values without events while nobody read.
+fn refill(source: &str, place: &mut Place, captured: &Captured, what: OnFilledColumn) {
+    for (name, known) in captured {
+        let Some(taken) = place.tables.get_mut(name).filter(|taken| known.filled > taken.filled) else { continue };
+        taken.filled = known.filled;
+        if filled(source, name, what) {
+            place.read_again(name.clone());
+        }
+    }
+}
+
 /// The default name of slot and publication.
 fn default_name(topology: &str, source: &str) -> String {
     let sound = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '_' };
@@ -153,10 +181,12 @@ impl Postgres {
         };
         let found = setup::check(&mut opening.connection, &wanted).await?;
         let added = setup::publication(&mut opening.connection, &wanted, &found).await?;
-        let captured: Captured = found.iter().map(|table| (table.name.clone(), table.id)).collect();
+        let known = |table: &CatalogTable| (table.name.clone(), Identity { id: table.id, filled: table.filled });
+        let captured: Captured = found.iter().map(known).collect();
         let standing = progress.get(&partition);
         let (mut beginning, generation) = opening.begin(standing, &added, &mut replication).await?;
         beginning.fit(&captured, config.snapshot.mode == PostgresSnapshotMode::Initial);
+        refill(name, &mut beginning, &captured, config.snapshot.on_filled_column);
         let confirmed = standing.map(|standing| Place::parse(&standing.position)).transpose()?;
         let opened = standing.map(|standing| standing.position.clone());
         Ok(Self {
@@ -192,6 +222,7 @@ impl Postgres {
             slot: self.slot.clone(),
             captured: self.captured.clone(),
             heartbeat: self.config.heartbeat.0,
+            on_filled_column: self.config.snapshot.on_filled_column,
             confirmed: self.confirmed.subscribe(),
             told: self.told.clone(),
         };

@@ -33,10 +33,26 @@ pub(super) struct Taken {
     pub id: u32,
     /// What was committed before is in those rows.
     pub from: Lsn,
+    /// The newest column that had been added with a default by then.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub filled: i32,
 }
 
-/// The tables that are captured: their names (`<schema>.<table>`) and numbers.
-pub(super) type Captured = BTreeMap<String, u32>;
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
+/// What identifies a table that is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub id: u32,
+    /// The newest column that was added with a default.
+    pub filled: i32,
+}
+
+/// The tables that are captured, by name (`<schema>.<table>`).
+pub(super) type Captured = BTreeMap<String, Identity>;
 
 /// A place inside a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,11 +87,13 @@ impl Place {
     /// Makes it fit the tables that are captured now: one that was left out for a while, or made anew, is read again; one
     /// that is new is read (`snapshot`), or counts from here on.
     pub fn fit(&mut self, captured: &Captured, snapshot: bool) {
-        let gone = |(name, taken): (&String, &Taken)| (captured.get(name) != Some(&taken.id)).then(|| name.clone());
+        let gone = |(name, taken): (&String, &Taken)| {
+            (captured.get(name).map(|known| known.id) != Some(taken.id)).then(|| name.clone())
+        };
         let gone: Vec<String> = self.tables.iter().filter_map(gone).collect();
         gone.into_iter().for_each(|table| self.read_again(table));
-        for (table, id) in captured.iter().filter(|_| !snapshot) {
-            self.tables.entry(table.clone()).or_insert(Taken { id: *id, from: self.lsn });
+        for (table, Identity { id, filled }) in captured.iter().filter(|_| !snapshot) {
+            self.tables.entry(table.clone()).or_insert(Taken { id: *id, from: self.lsn, filled: *filled });
         }
     }
 
@@ -95,14 +113,14 @@ mod tests {
     #[test]
     fn a_position_round_trips_and_a_table_that_comes_back_is_read_again() {
         let within = Within { commit: Lsn(0x1_0000_0000), lsn: Lsn(5), ordinal: 2 };
-        let taken = |id, from| Taken { id, from: Lsn(from) };
+        let taken = |id, from| Taken { id, from: Lsn(from), filled: 0 };
         let tables = [("a", taken(1, 7)), ("b", taken(2, 8)), ("c", taken(3, 8))];
         let tables = tables.map(|(name, taken)| (format!("public.{name}"), taken)).into();
         let mut place = Place { lsn: Lsn(9), timeline: 1, within: Some(within), tables, again: BTreeSet::new() };
         assert_eq!(Place::parse(&place.position()).unwrap(), place);
         // The first is not captured any more, the third was dropped and made again.
-        let captured =
-            |entries: &[(&str, u32)]| entries.iter().map(|(name, id)| (format!("public.{name}"), *id)).collect();
+        let known = |(name, id): &(&str, u32)| (format!("public.{name}"), Identity { id: *id, filled: 0 });
+        let captured = |entries: &[(&str, u32)]| entries.iter().map(known).collect();
         place.fit(&captured(&[("b", 2), ("c", 30)]), true);
         assert_eq!(place.tables.keys().collect::<Vec<_>>(), ["public.b"]);
         assert_eq!(place.again.iter().collect::<Vec<_>>(), ["public.a", "public.c"]);

@@ -44,7 +44,7 @@ pub(super) async fn read(job: &Job, place: &mut Place, out: &mpsc::Sender<Result
     begin(&mut connection, &exported).await.map_err(|trouble| trouble.error(doing()))?;
     let tables = catalog::tables(&mut connection, &names).await.map_err(|trouble| trouble.error(doing()))?;
     for name in &names {
-        let captured = job.captured.get(name).copied();
+        let captured = job.captured.get(name).map(|known| known.id);
         let Some(table) = tables.iter().find(|table| table.name == *name && Some(table.id) == captured) else {
             return Err(Error::new(ErrorKind::SourceRefused, doing())
                 .because(format!("{name} has been dropped or made again since this process began"))
@@ -121,7 +121,9 @@ impl TableReading<'_> {
             }
         }
         place.again.remove(&self.table.name);
-        place.tables.insert(self.table.name.clone(), Taken { id: self.table.id, from: self.lsn });
+        place
+            .tables
+            .insert(self.table.name.clone(), Taken { id: self.table.id, from: self.lsn, filled: self.table.filled });
         self.hand_out(records, place).await?;
         tracing::info!(source = &*self.job.name, table = self.table.name, rows = self.rows, lsn = %self.lsn, "the rows that are there were read");
         Ok(())

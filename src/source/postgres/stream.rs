@@ -13,10 +13,11 @@
 //! * The server is answered while ingest takes nothing: it would end the connection after `wal_sender_timeout`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use postgres_protocol::message::backend::Message as Backend;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::catalog;
@@ -58,7 +59,8 @@ struct Open {
 
 /// The stream of one connection.
 pub(super) struct Stream {
-    job: Job,
+    job: Arc<Job>,
+    confirmed: watch::Receiver<Lsn>,
     connection: Connection,
     /// For the catalog, heartbeats and the state of the slot.
     side: Connection,
@@ -78,13 +80,15 @@ pub(super) struct Stream {
     heard: Instant,
     /// Whether the end was said since the last piece.
     said_end: bool,
+    /// Whether a table must be read again.
+    must_read: bool,
     heartbeat: Instant,
     looked: Instant,
 }
 
 impl Stream {
     /// Begins to stream from `place` on.
-    pub async fn open(job: Job, place: Place, out: mpsc::Sender<Result<Item>>) -> Result<Self> {
+    pub async fn open(job: Arc<Job>, place: Place, out: mpsc::Sender<Result<Item>>) -> Result<Self> {
         let doing = format!("source {}: read slot {}", job.name, job.slot);
         let mut side = Connection::open(&job.settings, Purpose::Query).await?;
         let target = match job.heartbeat.is_zero() {
@@ -112,6 +116,7 @@ impl Stream {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let now = Instant::now();
         Ok(Self {
+            confirmed: job.confirmed.clone(),
             job,
             connection,
             side,
@@ -127,13 +132,14 @@ impl Stream {
             tick,
             heard: now,
             said_end: false,
+            must_read: false,
             heartbeat: now,
             looked: now - LOOK_AT_SLOT,
         })
     }
 
-    /// Streams until something breaks or nobody listens any more.
-    pub async fn run(mut self) -> Result<()> {
+    /// Streams until something breaks, nobody listens any more, or a table must be read again; the place then.
+    pub async fn run(mut self) -> Result<Place> {
         self.tell().await?;
         self.reached_end().await?;
         let mut linger: Option<Instant> = None;
@@ -159,10 +165,14 @@ impl Stream {
                 }
                 () = handing_out => self.hand_out().await?,
                 _ = self.tick.tick() => self.on_tick().await?,
-                changed = self.job.confirmed.changed() => {
+                changed = self.confirmed.changed() => {
                     changed.map_err(|_| unwanted())?;
                     self.tell().await?;
                 }
+            }
+            if self.must_read && self.open.is_none() {
+                self.hand_out().await?;
+                return Ok(self.place);
             }
             linger = if self.records.is_empty() { None } else { linger.or_else(|| Some(Instant::now() + LINGER)) };
         }
@@ -226,6 +236,7 @@ impl Stream {
                 let name = format!("{}.{}", relation.schema, relation.name);
                 let from = self.place.tables.get(&name).filter(|taken| taken.id == relation.id).map(|taken| taken.from);
                 self.refuse_renamed(relation.id, &name)?;
+                let from = if from.is_some() && self.was_filled(relation.id, &name).await? { None } else { from };
                 self.relations.insert(relation.id, Known { from });
                 if from.is_some() {
                     let shape = catalog::announced(&mut self.side, &relation).await.map_err(|trouble| {
@@ -255,6 +266,22 @@ impl Stream {
             }
         }
         Ok(())
+    }
+
+    /// Whether a captured table has got values without events and is to be read again.
+    async fn was_filled(&mut self, id: u32, name: &str) -> Result<bool> {
+        let doing = || format!("source {}: look up the columns of {name}", self.job.name);
+        let filled = catalog::filled(&mut self.side, id).await.map_err(|trouble| trouble.error(doing()))?;
+        let Some(taken) = self.place.tables.get_mut(name).filter(|taken| filled > taken.filled) else {
+            return Ok(false);
+        };
+        if super::filled(&self.job.name, name, self.job.on_filled_column) {
+            self.place.read_again(name.to_owned());
+            self.must_read = true;
+            return Ok(true);
+        }
+        taken.filled = filled;
+        Ok(false)
     }
 
     /// A captured table under another name would be taken for one that nobody wants.
@@ -333,7 +360,7 @@ impl Stream {
             tokio::select! {
                 permit = out.reserve() => break permit.map_err(|_| unwanted())?,
                 _ = self.tick.tick() => self.tell().await?,
-                changed = self.job.confirmed.changed() => {
+                changed = self.confirmed.changed() => {
                     changed.map_err(|_| unwanted())?;
                     self.tell().await?;
                 }
@@ -373,7 +400,7 @@ impl Stream {
 
     /// Tells the server what it need not keep any more, and asks how far it is.
     async fn tell(&mut self) -> Result<()> {
-        let confirmed = *self.job.confirmed.borrow_and_update();
+        let confirmed = *self.confirmed.borrow_and_update();
         let mut status = Vec::with_capacity(34);
         status.push(b'r');
         for _written_flushed_applied in 0..3 {

@@ -11,6 +11,7 @@ use super::setup::Server;
 use super::snapshot;
 use super::stream::Stream;
 use crate::batch::RawRecords;
+use crate::config::OnFilledColumn;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::pgoutput::Lsn;
 use crate::wire::pgtype::RelationShape;
@@ -24,6 +25,7 @@ pub(super) struct Job {
     pub slot: String,
     pub captured: Captured,
     pub heartbeat: Duration,
+    pub on_filled_column: OnFilledColumn,
     /// What may be acknowledged: the lake log holds everything before it.
     pub confirmed: watch::Receiver<Lsn>,
     /// What the server has been told of it.
@@ -54,8 +56,12 @@ pub(super) async fn run(job: Job, place: Place, out: mpsc::Sender<Result<Item>>)
 }
 
 async fn read(job: Job, mut place: Place, out: &mpsc::Sender<Result<Item>>) -> Result<()> {
-    snapshot::read(&job, &mut place, out).await?;
-    Stream::open(job, place, out.clone()).await?.run().await
+    let job = Arc::new(job);
+    loop {
+        snapshot::read(&job, &mut place, out).await?;
+        // It ends when a table must be read again.
+        place = Stream::open(Arc::clone(&job), place, out.clone()).await?.run().await?;
+    }
 }
 
 /// Appends what the decoder needs to know of a relation before its rows.
