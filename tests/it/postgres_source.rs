@@ -354,6 +354,45 @@ async fn killed_at_random_under_load_it_ends_equal_to_the_source() {
     assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
 }
 
+/// A process that dies while it makes its slot leaves a server that goes on making it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_still_being_made_is_waited_for() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new("CREATE TABLE items (id int PRIMARY KEY); INSERT INTO items VALUES (1)").await;
+    let slot = world.url.rsplit('/').next().unwrap().to_owned();
+    // Making a slot waits for the transactions that run.
+    let mut busy = PgConnection::connect(&world.url).await.unwrap();
+    busy.execute("BEGIN; INSERT INTO items VALUES (2)").await.unwrap();
+    let mut maker = PgConnection::connect(&world.url).await.unwrap();
+    let make = format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')");
+    let making = tokio::spawn(async move { maker.execute(AssertSqlSafe(make)).await.map(|_done| ()) });
+    let query =
+        format!("SELECT CAST(confirmed_flush_lsn AS text) FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    while world.there(&query).await != ["∅"] {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let launch = world.launch(ITEMS, "");
+    let reading = {
+        let launch = launch.clone();
+        tokio::spawn(async move { launch.run_until_caught_up().await })
+    };
+    let looks = format!(
+        "SELECT CAST(count(*) AS text) FROM pg_stat_activity WHERE datname = '{slot}' AND query LIKE '%invalidation_reason%' \
+         AND pid <> pg_backend_pid()"
+    );
+    while world.there(&looks).await == ["0"] {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    busy.execute("COMMIT").await.unwrap();
+    making.await.unwrap().unwrap();
+    reading.await.unwrap();
+    world.run("INSERT INTO items VALUES (3)").await;
+    launch.run_until_caught_up().await;
+    assert_eq!(world.held("SELECT CAST(id AS text) FROM items ORDER BY id").await, ["1", "2", "3"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_whose_reading_was_broken_off_is_emptied_and_read_again() {
     if !available("postgres") {

@@ -1,6 +1,8 @@
 //! Before anything is read: what must be there is checked, what is missing is made, and what the role may not make is
 //! said as the SQL to run.
 
+use std::time::{Duration, Instant};
+
 use super::catalog::{self, CatalogTable};
 use super::connection::{Connection, Purpose, Trouble, identifier, literal};
 use super::settings::Settings;
@@ -9,6 +11,10 @@ use crate::wire::pgoutput::Lsn;
 
 /// The oldest server that is read.
 const OLDEST: u32 = 130_000;
+
+/// How long a slot that is being made is waited for, and how often it is looked at.
+const BEING_MADE: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What the server says of itself.
 #[derive(Debug, Clone)]
@@ -216,8 +222,33 @@ async fn make(connection: &mut Connection, wanted: &Wanted<'_>, doing: &str, sql
     }
 }
 
-/// The slot, if there is one of that name; an error when it is something else.
+/// The slot, if there is one of that name; an error when it is something else. One that is still being made (a process
+/// that died has asked for it) is waited for: it has no place yet.
 pub(super) async fn slot(connection: &mut Connection, source: &str, name: &str) -> Result<Option<Slot>> {
+    let begun = Instant::now();
+    loop {
+        match look_at_slot(connection, source, name).await? {
+            Looked::Absent => return Ok(None),
+            Looked::There(slot) => return Ok(Some(slot)),
+            Looked::BeingMade if begun.elapsed() < BEING_MADE => tokio::time::sleep(LOOK_AGAIN).await,
+            Looked::BeingMade => {
+                let what = format!("source {source}: the slot {name} is being made by another connection");
+                return Err(Error::new(ErrorKind::SourceUnavailable, what).help(
+                    "making a slot waits for the transactions that run: end the oldest of them (pg_stat_activity)",
+                ));
+            }
+        }
+    }
+}
+
+/// What is there by a slot's name.
+enum Looked {
+    Absent,
+    BeingMade,
+    There(Slot),
+}
+
+async fn look_at_slot(connection: &mut Connection, source: &str, name: &str) -> Result<Looked> {
     let failed = |trouble: Trouble| trouble.error(format!("source {source}: look at slot {name}"));
     let sql = format!(
         "SELECT plugin, database = current_database(), confirmed_flush_lsn, wal_status, restart_lsn, database, \
@@ -225,7 +256,7 @@ pub(super) async fn slot(connection: &mut Connection, source: &str, name: &str) 
         literal(name)
     );
     let rows = connection.query(&sql).await.map_err(failed)?;
-    let Some(row) = rows.first() else { return Ok(None) };
+    let Some(row) = rows.first() else { return Ok(Looked::Absent) };
     if row.text(0) != "pgoutput" || !row.is(1) {
         return Err(Error::new(
             ErrorKind::SourceRefused,
@@ -237,13 +268,16 @@ pub(super) async fn slot(connection: &mut Connection, source: &str, name: &str) 
         )
         .help("give the source another `slot:` in the topology"));
     }
+    if row.get(2).is_none() && row.text(3) != "lost" {
+        return Ok(Looked::BeingMade);
+    }
     let lost = match (row.text(3), row.get(6), row.get(4)) {
         (_, Some(reason), _) => Some(format!("the server has invalidated it ({reason})")),
         ("lost", ..) => Some("the server has removed the log that it needs (max_slot_wal_keep_size)".to_owned()),
         (.., None) => Some("it has no place in the log any more".to_owned()),
         _ => None,
     };
-    Ok(Some(Slot { confirmed: row.text(2).parse().unwrap_or_default(), lost }))
+    Ok(Looked::There(Slot { confirmed: row.text(2).parse().unwrap_or_default(), lost }))
 }
 
 /// Makes the slot; changes are kept for it from the LSN that is returned.
@@ -260,7 +294,11 @@ pub(super) async fn make_slot(connection: &mut Connection, wanted: &Wanted<'_>) 
         }
     })?;
     tracing::info!(source = wanted.source, "{sql}");
-    Ok(rows.first().and_then(|row| row.text(0).parse().ok()).unwrap_or_default())
+    let lsn = rows.first().and_then(|row| row.text(0).parse().ok());
+    lsn.ok_or_else(|| {
+        let what = format!("source {}: the server does not say where the slot {} begins", wanted.source, wanted.slot);
+        Error::new(ErrorKind::SourceUnavailable, what)
+    })
 }
 
 /// Drops a slot that is of no use any more.
