@@ -365,6 +365,21 @@ pub struct ChangeBatch {
     pub mark: Option<String>,
 }
 
+impl ChangeBatch {
+    /// Nothing yet of what is covered by `span`.
+    pub fn begin(partition: Partition, generation: Generation, span: Span) -> Self {
+        Self {
+            partition,
+            generation,
+            span,
+            tables: Vec::new(),
+            rejects: Vec::new(),
+            account: RecordAccount::default(),
+            mark: None,
+        }
+    }
+}
+
 /// What became of the records of a partition: `read = rows + merged + control + redelivered + rejected + unrouted`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]

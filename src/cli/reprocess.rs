@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::obey_signals;
 use super::{Output, Progress, TopologyArgs, assignment, check, refusal, table_text};
+use crate::batch::RecordAccount;
 use crate::config::{self, Lake};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::reprocess::{Reprocess, Reprocessed};
@@ -66,20 +67,9 @@ pub struct ReprocessReport {
     pub through: u64,
     /// Epochs of the new lake.
     pub epochs: u64,
-    /// Raw records read = rows + merged + control + redelivered + rejected + unrouted.
-    pub read: u64,
-    /// Records that became a row.
-    pub rows: u64,
-    /// Records that became one row together with another.
-    pub merged: u64,
-    /// Tombstones, heartbeats, transaction and schema-change events.
-    pub control: u64,
-    /// Recognised as delivered before.
-    pub redelivered: u64,
-    /// Refused while decoding.
-    pub rejected: u64,
-    /// Of streams that no table reads.
-    pub unrouted: u64,
+    /// What became of the raw records.
+    #[serde(flatten)]
+    pub records: RecordAccount,
     /// Records before `from`, which were left out.
     pub skipped: u64,
     /// Rows applied.
@@ -94,19 +84,13 @@ pub struct ReprocessReport {
 
 impl ReprocessReport {
     fn new(done: &Reprocessed, seconds: f64) -> Self {
-        let (records, load) = (&done.records, &done.load);
+        let load = &done.load;
         Self {
             finished: done.finished,
             from: done.first,
             through: done.head,
             epochs: done.epochs,
-            read: records.read,
-            rows: records.rows,
-            merged: records.merged,
-            control: records.control,
-            redelivered: records.redelivered,
-            rejected: records.rejected,
-            unrouted: records.unrouted,
+            records: done.records,
             skipped: done.skipped,
             applied: load.applied,
             superseded: load.superseded,
@@ -117,20 +101,20 @@ impl ReprocessReport {
 
     /// A few lines for a person.
     pub fn text(&self) -> String {
-        let number = table_text::number;
+        let (number, records) = (table_text::number, &self.records);
         let mut text = format!(
             "{} raw records of epochs {} to {} in {}: {} rows, {} merged, {} control, {} re-delivered, {} rejected, {} of \
              no table\nthe warehouse: {} rows applied, {} superseded, {} incomplete",
-            number(self.read),
+            number(records.read),
             self.from,
             self.through,
             table_text::age(self.seconds),
-            number(self.rows),
-            number(self.merged),
-            number(self.control),
-            number(self.redelivered),
-            number(self.rejected),
-            number(self.unrouted),
+            number(records.rows),
+            number(records.merged),
+            number(records.control),
+            number(records.redelivered),
+            number(records.rejected),
+            number(records.unrouted),
             number(self.applied),
             number(self.superseded),
             number(self.incomplete),
@@ -171,8 +155,10 @@ pub async fn run(args: ReprocessArgs, output: Output) -> Result<()> {
     if report.finished {
         return Ok(());
     }
-    let what =
-        format!("reprocess stopped before its end: {} of {records} raw records are in the new lake", report.read);
+    let what = format!(
+        "reprocess stopped before its end: {} of {records} raw records are in the new lake",
+        report.records.read
+    );
     Err(Error::new(ErrorKind::SourceUnavailable, what).help("start the same command again; it goes on from there"))
 }
 

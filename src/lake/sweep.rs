@@ -25,7 +25,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Nothing younger is deleted.
 pub(super) const MINIMUM_AGE: TimeDelta = TimeDelta::days(1);
-/// How far back a usual sweep looks. A process that was away for longer calls [`sweep_everything`].
+/// How far back a usual sweep looks. What is older when the process was away for longer stays until
+/// [`sweep_everything`], which reads the whole log.
 const USUAL_REACH: TimeDelta = TimeDelta::days(8);
 /// How much older than its retention a quarantine file is that nobody can still need.
 const LEFTOVER_SLACK: Duration = Duration::from_secs(2 * 3600);

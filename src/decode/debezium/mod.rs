@@ -57,7 +57,7 @@ use self::placeholder::Placeholder;
 use self::redelivery::Marks;
 use self::table::Table;
 use super::Decoder;
-use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, RecordAccount, Reject, Seq};
+use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, Reject, Seq};
 use crate::config;
 use crate::contract::Contract;
 use crate::error::{Error, ErrorKind, Result};
@@ -299,15 +299,7 @@ fn utf8(bytes: &[u8]) -> Option<&str> {
 
 impl Decoder for DebeziumJson {
     fn decode(&mut self, raw: &RawBatch) -> Result<ChangeBatch> {
-        let mut batch = ChangeBatch {
-            partition: raw.partition.clone(),
-            generation: raw.generation,
-            span: raw.span.clone(),
-            tables: Vec::new(),
-            rejects: Vec::new(),
-            account: RecordAccount::default(),
-            mark: None,
-        };
+        let mut batch = ChangeBatch::begin(raw.partition.clone(), raw.generation, raw.span.clone());
         let mut state = self.partitions.remove(&raw.partition).unwrap_or_default();
         // A source that went back hands the kept records out again.
         state.held = state.held.filter(|held| held.until == raw.span.from);
@@ -344,15 +336,8 @@ impl Decoder for DebeziumJson {
         let Some(state) = self.partitions.get_mut(partition) else { return Ok(None) };
         let Some(held) = state.held.take() else { return Ok(None) };
         self.marks = std::mem::take(&mut state.marks);
-        let mut batch = ChangeBatch {
-            partition: partition.clone(),
-            generation: held.generation,
-            span: Span { from: held.from(), to: held.until.clone() },
-            tables: Vec::new(),
-            rejects: Vec::new(),
-            account: RecordAccount::default(),
-            mark: None,
-        };
+        let span = Span { from: held.from(), to: held.until.clone() };
+        let mut batch = ChangeBatch::begin(partition.clone(), held.generation, span);
         let context = self.context(partition, held.generation, held.stream.as_deref());
         for record in held.records().iter() {
             let outcome = self.record(&context, &record)?;

@@ -33,7 +33,7 @@ use super::debezium::schema::WireColumn;
 use super::debezium::table::Table;
 use super::debezium::write::{fill, refusal};
 use super::debezium::{Refusal, TableRoute};
-use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, RecordAccount, Reject, Seq};
+use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, Reject, Seq};
 use crate::contract::Contract;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Partition, Progress};
@@ -281,15 +281,7 @@ fn uncovered<'k>(known: &Known, key: &'k [String]) -> Option<&'k String> {
 
 impl Decoder for PgOutput {
     fn decode(&mut self, raw: &RawBatch) -> Result<ChangeBatch> {
-        let mut batch = ChangeBatch {
-            partition: raw.partition.clone(),
-            generation: raw.generation,
-            span: raw.span.clone(),
-            tables: Vec::new(),
-            rejects: Vec::new(),
-            account: RecordAccount::default(),
-            mark: None,
-        };
+        let mut batch = ChangeBatch::begin(raw.partition.clone(), raw.generation, raw.span.clone());
         for record in raw.records.iter() {
             let (minor, ordinal) = record.within();
             let seq = Seq { generation: raw.generation, major: record.offset(), minor, ordinal };
