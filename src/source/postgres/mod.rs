@@ -136,10 +136,21 @@ fn refill(source: &str, place: &mut Place, captured: &Captured, what: OnFilledCo
     }
 }
 
-/// The default name of slot and publication.
-fn default_name(topology: &str, source: &str) -> String {
+/// A name that PostgreSQL would cut could be another topology's too.
+const NAME_BYTES: usize = 63;
+
+/// The default name of slot and publication; `what` is the setting that says another one.
+fn default_name(topology: &str, source: &str, what: &str) -> Result<String> {
     let sound = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '_' };
-    format!("dataflow_{topology}_{source}").to_lowercase().chars().map(sound).take(63).collect()
+    let name: String = format!("dataflow_{topology}_{source}").to_lowercase().chars().map(sound).collect();
+    if name.len() <= NAME_BYTES {
+        return Ok(name);
+    }
+    Err(Error::new(
+        ErrorKind::Config,
+        format!("source {source}: its {what} would be called {name}, and PostgreSQL's names have {NAME_BYTES} bytes"),
+    )
+    .help(format!("write `{what}:` with a shorter name into the source")))
 }
 
 impl Postgres {
@@ -164,8 +175,9 @@ impl Postgres {
             .help("write `from: <schema>.<table>` into a table, or leave the source out"));
         }
         let settings = Settings::new(name, config)?;
-        let slot = config.slot.clone().unwrap_or_else(|| default_name(topology, name));
-        let publication = config.publication.clone().unwrap_or_else(|| default_name(topology, name));
+        let slot = config.slot.clone().map_or_else(|| default_name(topology, name, "slot"), Ok)?;
+        let named = config.publication.clone();
+        let publication = named.map_or_else(|| default_name(topology, name, "publication"), Ok)?;
         let mut tables = streams.to_vec();
         tables.sort();
         let (server, mut replication) = setup::identify(&settings).await?;
@@ -433,5 +445,19 @@ impl Source for Postgres {
 
     fn is_inside_transaction(&self) -> bool {
         self.inside
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_would_be_cut_is_refused() {
+        assert_eq!(default_name("Sales-EU", "shop", "slot").unwrap(), "dataflow_sales_eu_shop");
+        let error = default_name(&"long".repeat(15), "shop", "slot").expect_err("refused");
+        assert_eq!(*error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("`slot:`"), "{error}");
     }
 }
