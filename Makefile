@@ -1,6 +1,6 @@
 # What a person needs: `make quickstart` to see it, `make test` to trust it.
 #
-#   REQUIRE=all   a component that is missing (Kafka, PostgreSQL) fails the tests instead of skipping some of them
+#   REQUIRE=all   a component that is missing (Kafka, PostgreSQL, MySQL, …) fails the tests instead of skipping some of them
 #   KEEP=1        the quickstart runs on until Ctrl-C
 
 SHELL := /bin/bash
@@ -18,7 +18,7 @@ quickstart:  ## build with embedded parts only, and watch half a minute of a sho
 	@tests/support/deps.sh build
 	@loadtest/quickstart.sh
 
-deps:  ## install what is missing for building and testing (Debian packages, Kafka's jars)
+deps:  ## install what is missing for building and testing (Debian packages, Kafka's jars, database servers in .cache)
 	@tests/support/deps.sh build test
 
 test: deps  ## format, lints, and every test
@@ -37,6 +37,6 @@ bench:  ## the figures of the README that need no whole process (release build: 
 mutations:  ## plant protocol bugs one at a time and show that the tests catch each
 	@tests/mutations/run.sh
 
-clean:  ## remove what was built and made; .cache (Kafka's jars) stays
+clean:  ## remove what was built and made; .cache (Kafka's jars, database servers) stays
 	cargo clean
 	rm -rf data/quickstart

@@ -17,5 +17,6 @@ mod operator;
 mod postgres_source;
 mod quarantine;
 mod reprocess;
+mod servers;
 mod status;
 mod warehouse;

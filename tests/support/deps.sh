@@ -2,11 +2,14 @@
 # Installs what is missing, and says what it does. Usage: deps.sh [build] [test]
 #
 #   build   what compiling needs: a C and C++ compiler, make, pkg-config, and the headers of OpenSSL and zlib
-#   test    what the tests run against: PostgreSQL, a JDK and Maven for Apache Kafka, and Kafka's jars in .cache/kafka
+#   test    what the tests run against: PostgreSQL, MariaDB, a JDK and Maven for Apache Kafka; and in .cache, beside the
+#           system: Kafka's jars, the newest PostgreSQL, the newest MySQL
 #
 # Safe to repeat: when nothing is missing it prints nothing and touches nothing. A test component that cannot be had is
 # skipped loudly; with REQUIRE=all that is a failure. A build component that cannot be had always is.
 set -euo pipefail
+# Where Debian puts servers; only root has it in PATH.
+PATH=$PATH:/usr/sbin
 cd "$(dirname "$0")/../.."
 
 say() { printf 'deps: %s\n' "$*" >&2; }
@@ -68,15 +71,17 @@ missing_component() {
   say "SKIPPED: $1 cannot be had; the tests that need it will be skipped and counted"
 }
 
-kafka_jars() {
-  [ -x tests/support/kafka-install.sh ] || { say "there is no tests/support/kafka-install.sh"; return 1; }
+# Runs what downloads, up to three times.
+patiently() {
   local try
   for try in 1 2 3; do
-    tests/support/kafka-install.sh && return 0
-    say "getting Kafka's jars failed (try $try of 3)"
+    "$@" && return 0
+    say "$* failed (try $try of 3)"
   done
   return 1
 }
+
+have_mariadb() { have mariadbd && have mariadb-install-db && have mariadb-binlog; }
 
 test_components() {
   have_postgres || install postgresql || true
@@ -85,7 +90,12 @@ test_components() {
   have java || java+=(default-jdk-headless)
   have mvn || java+=(maven)
   [ ${#java[@]} = 0 ] || install "${java[@]}" || true
-  { have java && have mvn && kafka_jars; } || missing_component "Apache Kafka"
+  { have java && have mvn && patiently tests/support/kafka-install.sh; } || missing_component "Apache Kafka"
+  # Its client brings mariadb-binlog. None of these starts a service.
+  have_mariadb || install mariadb-server-core mariadb-client-core mariadb-client || true
+  { have_mariadb && tests/support/database-install.sh mariadb; } || missing_component MariaDB
+  patiently tests/support/database-install.sh mysql || missing_component MySQL
+  patiently tests/support/database-install.sh postgres-newest || missing_component "the newest PostgreSQL"
 }
 
 for part in "$@"; do

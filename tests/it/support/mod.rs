@@ -1,7 +1,9 @@
 //! Real servers and the oracle that the tests stand on.
 
 pub mod kafka;
+pub mod mysql;
 pub mod oracle;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod s3;
