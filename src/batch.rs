@@ -22,6 +22,9 @@ pub struct RawBatch {
     pub stream: Option<Arc<str>>,
     /// The records, in delivery order.
     pub records: RawRecords,
+    /// Whether it ends inside a transaction: an epoch that ends there would show half of it. Never so where a source has
+    /// no transactions.
+    pub inside_transaction: bool,
 }
 
 /// A slice of a [`RawRecords`] arena; `start == u32::MAX` stands for null.

@@ -169,6 +169,7 @@ pub fn batch(first: u64, count: u64, with_schema: bool) -> RawBatch {
         span: Span { from: Position::offset(first), to: Position::offset(first + count) },
         stream: Some(Arc::from(STREAM)),
         records,
+        inside_transaction: false,
     }
 }
 

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{Output, TopologyArgs};
-use crate::config::{Loaded, nearest};
+use crate::config::{Loaded, Topology, nearest};
 use crate::epoch::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{Access, Lake, Log};
@@ -15,8 +15,10 @@ use crate::pipeline::quarantine::commit_control;
 #[command(after_help = "Examples:
   dataflow table pause topologies/shop.yaml orders --why 'migration on Saturday'
   dataflow table resume topologies/shop.yaml orders
+  dataflow table resync topologies/shop.yaml orders
 
-Changes of a paused table wait in the lake; the other tables go on.")]
+Changes of a paused table wait in the lake; the other tables go on. A table is read again beside its changes by the
+process that runs, or the next one; `status` shows how far it is.")]
 pub struct TableArgs {
     /// What to do
     #[arg(value_enum)]
@@ -95,7 +97,10 @@ pub async fn run(args: TableArgs, output: Output) -> Result<()> {
             Control::Pause { table, why, parked: false }
         }
         TableAction::Resume => Control::Resume { table },
-        TableAction::Resync => return Err(no_resync(&args.table)),
+        TableAction::Resync => {
+            refuse_resync(&loaded.topology, &args.table)?;
+            Control::Resync { table }
+        }
     };
     let lake = Lake::open(&loaded.topology.lake)?;
     let log = Log::open(lake, &loaded.topology.name, Access::Write).await?;
@@ -104,10 +109,15 @@ pub async fn run(args: TableArgs, output: Output) -> Result<()> {
     if args.json { output.print_json(&change) } else { output.print(&change.text()) }
 }
 
-fn no_resync(table: &str) -> Error {
-    Error::new(
+/// Only what can be asked for its rows can be read again.
+fn refuse_resync(topology: &Topology, table: &str) -> Result<()> {
+    let source = topology.tables.get(table).and_then(|table| topology.source_of(table));
+    if source.is_some_and(|(_, source)| source.can_read_again()) {
+        return Ok(());
+    }
+    Err(Error::new(
         ErrorKind::Config,
         format!("resync table {table}: its source is a stream and cannot be asked for a snapshot"),
     )
-    .help("send Debezium an `execute-snapshot` signal for the table: its rows come through the stream and converge")
+    .help("send Debezium an `execute-snapshot` signal for the table: its rows come through the stream and converge"))
 }

@@ -6,7 +6,7 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use super::mistake::suggest;
 use super::rules::Findings;
-use super::topology::{Source, Table};
+use super::topology::{Source, Table, Topology};
 
 /// A topic entry as it is matched against stream names.
 pub(super) enum TopicPattern {
@@ -55,6 +55,14 @@ impl Source {
         }
     }
 
+    /// Whether it can be asked for the rows of a table again, while its stream goes on.
+    pub fn can_read_again(&self) -> bool {
+        match self {
+            Self::Postgres(_) => true,
+            Self::Kafka(_) | Self::File(_) => false,
+        }
+    }
+
     fn is_readable(&self) -> bool {
         match self {
             Self::Kafka(kafka) => kafka.topics.iter().all(|entry| topic_pattern(entry).is_ok()),
@@ -70,6 +78,18 @@ impl Source {
             Self::Postgres(postgres) => postgres.tables.join(", "),
             Self::File(file) => file.stream.clone().unwrap_or_else(|| "what its events name".into()),
         }
+    }
+}
+
+impl Topology {
+    /// The source that a table's stream comes from.
+    pub fn source_of(&self, table: &Table) -> Option<(&str, &Source)> {
+        let found = match &table.source {
+            Some(name) => self.sources.get_key_value(name),
+            None if self.sources.len() == 1 => self.sources.first_key_value(),
+            None => self.sources.iter().find(|(_, source)| source.offers(&table.from)),
+        };
+        found.map(|(name, source)| (name.as_str(), source))
     }
 }
 

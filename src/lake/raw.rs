@@ -329,6 +329,7 @@ fn current<'a>(
             span: Span { from: Position::offset(offset), to: Position::offset(offset) },
             stream: stream.map(Into::into),
             records: RawRecords::default(),
+            inside_transaction: false,
         });
     }
     let last = out.len() - 1;

@@ -80,15 +80,11 @@ pub fn decoder(loaded: &Loaded, name: &str) -> Result<Box<dyn Decoder>> {
 
 /// The tables that read from source `name`.
 fn routes(loaded: &Loaded, name: &str) -> Vec<TableRoute> {
-    let only_source = loaded.topology.sources.len() == 1;
-    loaded
-        .topology
+    let topology = &loaded.topology;
+    topology
         .tables
         .iter()
-        .filter(|(_, table)| match &table.source {
-            Some(source) => source == name,
-            None => only_source || loaded.topology.sources[name].offers(&table.from),
-        })
+        .filter(|(_, table)| topology.source_of(table).is_some_and(|(source, _)| source == name))
         .map(|(table_name, table)| TableRoute {
             table: table_name.clone(),
             stream: table.from.clone(),

@@ -68,6 +68,8 @@ pub struct IngestState {
     /// The same for the epoch that is being committed.
     revoking_committing: Vec<oneshot::Sender<()>>,
     stopped: BTreeSet<String>,
+    /// What each reader was told to read again.
+    wanted: BTreeMap<Arc<str>, BTreeMap<String, EpochNumber>>,
     fenced: u32,
     backoff: Backoff,
 }
@@ -86,6 +88,7 @@ impl IngestState {
             revoking_open: Vec::new(),
             revoking_committing: Vec::new(),
             stopped: BTreeSet::new(),
+            wanted: BTreeMap::new(),
             fenced: 0,
             backoff: Backoff::default(),
         }
@@ -96,6 +99,8 @@ impl Ingest {
     /// Collects and commits until `stop`, a failure, or (with `until_caught_up`) the end of every source; then commits
     /// what is left and returns.
     pub async fn run(mut self, stop: CancellationToken) -> Result<()> {
+        let mut head = self.head.subscribe();
+        self.pass_on_orders();
         while !stop.is_cancelled() && !self.finished() {
             let cut_at = self.cut_at();
             let room = self.has_room();
@@ -103,6 +108,7 @@ impl Ingest {
                 () = stop.cancelled() => break,
                 Some(result) = OptionFuture::from(self.state.committing.as_mut()) => self.committed(result).await?,
                 () = tokio::time::sleep_until(cut_at), if self.may_cut() => self.cut(),
+                Ok(()) = head.changed() => self.pass_on_orders(),
                 handover = self.inbox.recv(), if room => match handover {
                     Some(handover) => self.take(handover)?,
                     None => break,
@@ -113,6 +119,24 @@ impl Ingest {
             }
         }
         self.finish().await
+    }
+
+    /// Tells the readers which tables people want to have read again, as far as they do not know.
+    fn pass_on_orders(&mut self) {
+        let mut wanted: BTreeMap<&str, BTreeMap<String, EpochNumber>> = BTreeMap::new();
+        let state = self.log.state();
+        for (table, order) in &state.resyncs {
+            let Some(table) = self.topology.tables.get(table) else { continue };
+            let Some((source, _)) = self.topology.source_of(table) else { continue };
+            wanted.entry(source).or_default().insert(table.from.clone(), *order);
+        }
+        for (source, wanted) in wanted {
+            let Some((name, reader)) = self.readers.get_key_value(source) else { continue };
+            if self.state.wanted.get(name) != Some(&wanted) {
+                let _reader_gone = reader.send(Order::ReadAgain(wanted.clone()));
+                self.state.wanted.insert(Arc::clone(name), wanted);
+            }
+        }
     }
 
     fn finished(&self) -> bool {

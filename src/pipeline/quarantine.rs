@@ -134,7 +134,8 @@ pub async fn retry_rejects(loaded: &Loaded, lake: &Lake, log: &Log, entries: &[O
         decoder.adopt(&contracts)?;
         decoder.revisit(&origin, &state.progress);
         let span = Span { from: Position::offset(0), to: Position::offset(records.len() as u64) };
-        let raw = RawBatch { partition: origin.clone(), generation, span, stream: stream.map(Into::into), records };
+        let (partition, stream) = (origin.clone(), stream.map(Into::into));
+        let raw = RawBatch { partition, generation, span, stream, records, inside_transaction: false };
         let batch = decoder.decode(&raw)?;
         let kept = decoder.flush(&origin)?;
         let mut transforms = Transforms::new(Arc::clone(&chains));

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{ChangeBatch, Op, RawBatch, RawRecords, Reject, TableChanges};
 use crate::contract::{Contract, TableSchema};
 use crate::decode::Decoder;
-use crate::epoch::TableAccount;
+use crate::epoch::{EpochNumber, TableAccount};
 use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::operator::{Chain, Output};
 use crate::pipeline::backoff::Backoff;
@@ -74,6 +74,8 @@ pub enum Order {
     Rewind { era: u64, progress: Progress },
     /// The log has learned something.
     Adopt(Vec<Arc<Contract>>),
+    /// See [`Source::read_again`].
+    ReadAgain(BTreeMap<String, EpochNumber>),
 }
 
 /// The operators of each table, and the contracts that they made of what was decoded.
@@ -259,7 +261,7 @@ impl Reader {
             Polled::Batch(raw) => {
                 self.meet(&raw.partition).await?;
                 let lag = self.source.lag();
-                let inside_transaction = self.source.is_inside_transaction();
+                let inside_transaction = raw.inside_transaction;
                 let done = tokio::task::block_in_place(|| {
                     let batch = self.decoder.decode(&raw)?;
                     self.note_kept(&raw, &batch);
@@ -361,6 +363,7 @@ impl Reader {
                 self.source.rewind(progress).await
             }
             Order::Adopt(contracts) => self.decoder.adopt(contracts),
+            Order::ReadAgain(wanted) => self.source.read_again(wanted).await,
         }
     }
 
@@ -378,7 +381,8 @@ impl Reader {
             self.kept.remove(&partition);
             let Carried { stream, records } = self.carried.remove(&partition).unwrap_or_default();
             let Some(batch) = self.decoder.flush(&partition)? else { continue };
-            let raw = RawBatch { partition, generation: batch.generation, span: batch.span.clone(), stream, records };
+            let (generation, span) = (batch.generation, batch.span.clone());
+            let raw = RawBatch { partition, generation, span, stream, records, inside_transaction: false };
             let done = self.transforms.apply(raw, batch, Vec::new())?;
             self.hand_over(What::Changes(Box::new(done))).await;
         }

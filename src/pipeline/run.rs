@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Loaded, Topology};
+use crate::config::{Loaded, Source, Topology};
 use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::lake::{Access, Lake, Log};
 use crate::pipeline::build::{self, Parts};
@@ -110,12 +110,15 @@ pub(super) async fn drive(
             opened => drop(opened?),
         }
         process.start_loaders(&shared, &opening, &head);
-        let watch = watch_log(Arc::clone(log), Arc::clone(&report), Arc::clone(&head), process.loaders_stop.clone());
-        process.tasks.spawn(watch);
         let (asked, asker) = (Arc::clone(topology), Arc::clone(&report));
         process.tasks.spawn(upkeep::watch_incompletes(asked, asker, process.loaders_stop.clone()));
         let (swept, sweeper) = (Arc::clone(log), Arc::clone(&report));
         process.tasks.spawn(upkeep::sweep_regularly(swept, sweeper, process.loaders_stop.clone()));
+    }
+    // Ingest alone wants to know of orders to read a table again.
+    if options.role != Role::Ingest || topology.sources.values().any(Source::can_read_again) {
+        let watch = watch_log(Arc::clone(log), Arc::clone(&report), Arc::clone(&head), process.loaders_stop.clone());
+        process.tasks.spawn(watch);
     }
     if options.role != Role::Load {
         process.start_ingest(feed.await?, options, &shared, head)?;
@@ -137,7 +140,6 @@ pub(super) async fn drive(
 /// Later files win over earlier ones, and a slot has one stream: only one reader can order
 /// them; Kafka's consumer group shares partitions out itself.
 fn refuse_shards(topology: &Topology, options: &Options) -> Result<()> {
-    use crate::config::Source;
     let ordered = |source: &Source| matches!(source, Source::File(_) | Source::Postgres(_));
     let one = topology.sources.iter().find(|(_, source)| ordered(source));
     match one {

@@ -9,10 +9,13 @@ pub mod kafka;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use crate::batch::RawBatch;
+use crate::epoch::EpochNumber;
 use crate::error::Result;
 use crate::progress::{Partition, Progress};
 
@@ -61,9 +64,11 @@ pub trait Source: Send {
     /// How far behind each partition is, as far as it is known without asking anybody.
     fn lag(&self) -> Vec<Lag>;
 
-    /// Whether the batch that was handed out last ends inside a transaction: an epoch that ends there would show half of
-    /// it. Sources without transactions are never inside one.
-    fn is_inside_transaction(&self) -> bool {
-        false
+    /// Reads the rows of these streams again, beside what it hands out anyway. The number is the epoch of the order: a
+    /// stream whose rows were read (or begun to be read) for that order or a later one is left alone, which the source
+    /// knows from its own position in the log. Said again after every start and whenever there is a new order. Sources
+    /// that cannot be asked for rows never get one.
+    async fn read_again(&mut self, _wanted: &BTreeMap<String, EpochNumber>) -> Result<()> {
+        Ok(())
     }
 }

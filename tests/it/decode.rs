@@ -74,6 +74,7 @@ fn raw(from: u64, stream: Option<&str>, records: &[Rec]) -> RawBatch {
         span: Span { from: Position::offset(from), to: Position::offset(from + records.len() as u64) },
         stream: stream.map(Arc::from),
         records: raw,
+        inside_transaction: false,
     }
 }
 

@@ -501,6 +501,7 @@ fn raw_batch() -> RawBatch {
         span: Span { from: Position::offset(10), to: Position::offset(14) },
         stream: Some("shop.public.orders".into()),
         records,
+        inside_transaction: false,
     }
 }
 

@@ -14,6 +14,8 @@ mod lake;
 mod layers;
 mod operator;
 #[cfg(feature = "postgres")]
+mod postgres_snapshot;
+#[cfg(feature = "postgres")]
 mod postgres_source;
 mod quarantine;
 mod reprocess;

@@ -9,14 +9,14 @@ use crate::support::postgres::server;
 use crate::support::process::{LIMIT, Launch, available, table};
 
 /// A database of the shared server, and a topology that reads it into SQLite.
-struct World {
+pub struct World {
     folder: tempfile::TempDir,
-    url: String,
-    source: PgConnection,
+    pub url: String,
+    pub source: PgConnection,
 }
 
 impl World {
-    async fn new(setup: &str) -> Self {
+    pub async fn new(setup: &str) -> Self {
         let url = server().database().await;
         let mut source = PgConnection::connect(&url).await.unwrap();
         // What a test has written is on the server's disk, where a slot can read it.
@@ -25,12 +25,12 @@ impl World {
         Self { folder: tempfile::tempdir().unwrap(), url, source }
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// The topology: `tables` is YAML below `tables:`, `more` stands inside the source.
-    fn launch(&self, tables: &str, more: &str) -> Launch {
+    pub fn launch(&self, tables: &str, more: &str) -> Launch {
         // Names of slots are the server's, not the database's.
         let name = self.url.rsplit('/').next().unwrap();
         let topology = format!(
@@ -42,25 +42,25 @@ impl World {
         Launch::new(self.path(), &topology)
     }
 
-    async fn run(&mut self, sql: &str) {
+    pub async fn run(&mut self, sql: &str) {
         self.source.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
     }
 
     /// Waits until nobody reads the slot any more: the server notices the end of a process a little later.
-    async fn until_idle(&mut self, slot: &str) {
+    pub async fn until_idle(&mut self, slot: &str) {
         let query = format!("SELECT CAST(active AS text) FROM pg_replication_slots WHERE slot_name = '{slot}'");
         while self.there(&query).await == ["true"] {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     }
 
-    async fn warehouse(&self) -> SqliteConnection {
+    pub async fn warehouse(&self) -> SqliteConnection {
         let options = SqliteConnectOptions::new().filename(self.path().join("w.db")).read_only(true);
         SqliteConnection::connect_with(&options).await.unwrap()
     }
 
     /// What the warehouse holds: every value of the named columns as text.
-    async fn held(&self, query: &str) -> Vec<String> {
+    pub async fn held(&self, query: &str) -> Vec<String> {
         let mut warehouse = self.warehouse().await;
         let rows = warehouse.fetch_all(AssertSqlSafe(query.to_owned())).await.unwrap();
         let value = |row: &sqlx::sqlite::SqliteRow, at: usize| {
@@ -70,7 +70,7 @@ impl World {
     }
 
     /// The same of the source.
-    async fn there(&mut self, query: &str) -> Vec<String> {
+    pub async fn there(&mut self, query: &str) -> Vec<String> {
         let rows = self.source.fetch_all(AssertSqlSafe(query.to_owned())).await.unwrap();
         let value =
             |row: &sqlx::postgres::PgRow, at: usize| row.get::<Option<String>, _>(at).unwrap_or_else(|| "∅".to_owned());

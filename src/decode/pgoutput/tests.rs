@@ -76,7 +76,9 @@ fn decode(decoder: &mut PgOutput, shape: Option<Vec<u8>>, messages: &[Vec<u8>]) 
     }
     let span = Span { from: Position("a".into()), to: Position("b".into()) };
     let partition = Partition::new("shop", "slot@1");
-    decoder.decode(&RawBatch { partition, generation: 3, span, stream: None, records }).unwrap()
+    decoder
+        .decode(&RawBatch { partition, generation: 3, span, stream: None, records, inside_transaction: false })
+        .unwrap()
 }
 
 #[test]
@@ -161,7 +163,14 @@ fn a_snapshot_row_is_read_and_an_unknown_relation_is_nobodys() {
     records.push_within(5, (0, 1), 1_000, Some(&shape('d', id_and_text())), None);
     records.push_within(5, (0, 2), 1_000, None, Some(writer.finish()));
     let span = Span { from: Position("a".into()), to: Position("b".into()) };
-    let raw = RawBatch { partition: Partition::new("s", "p"), generation: 0, span, stream: None, records };
+    let raw = RawBatch {
+        partition: Partition::new("s", "p"),
+        generation: 0,
+        span,
+        stream: None,
+        records,
+        inside_transaction: false,
+    };
     let batch = decoder(None).decode(&raw).unwrap();
     assert_eq!(batch.account.unrouted, 1);
     assert_eq!(batch.tables[0].ops, [Op::Read]);

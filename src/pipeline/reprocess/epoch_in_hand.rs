@@ -158,6 +158,7 @@ fn end_of(partition: Partition, part: Part, stream: Option<Arc<str>>) -> Option<
         span: Span { from, to: part.to },
         stream,
         records: RawRecords::default(),
+        inside_transaction: false,
     })
 }
 

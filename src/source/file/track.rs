@@ -364,6 +364,7 @@ impl Engine {
             span,
             stream: self.stream.clone(),
             records,
+            inside_transaction: false,
         }))
     }
 

@@ -360,6 +360,7 @@ impl Coordinator {
                 span: Span { from: Position::offset(from), to: Position::offset(to) },
                 stream: Some(assigned.stream.clone()),
                 records,
+                inside_transaction: false,
             },
         });
     }

@@ -50,6 +50,7 @@ use self::worker::{Item, Job};
 use super::{Lag, Polled, Source};
 use crate::batch::{RawBatch, RawRecords};
 use crate::config::{OnFilledColumn, OnLostSlot, PostgresSnapshotMode, PostgresSource};
+use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Generation, Partition, Position, Progress, Span, Standing, Standings};
 use crate::wire::pgoutput::Lsn;
@@ -79,8 +80,9 @@ pub struct Postgres {
     handed: Place,
     /// Whether `handed` must be handed out first as the claim of a partition that the log does not know.
     claim: bool,
-    inside: bool,
     behind: u64,
+    /// Streams to read again, and the epochs of the orders.
+    wanted: watch::Sender<BTreeMap<String, EpochNumber>>,
     confirmed: watch::Sender<Lsn>,
     told: watch::Sender<Lsn>,
     worker: Option<Worker>,
@@ -210,8 +212,8 @@ impl Postgres {
             at: opened.clone().unwrap_or_else(|| beginning.position()),
             opened,
             told: watch::Sender::new(Lsn(0)),
-            inside: false,
             behind: 0,
+            wanted: watch::Sender::default(),
             worker: None,
             settings,
             server,
@@ -237,11 +239,12 @@ impl Postgres {
             on_filled_column: self.config.snapshot.on_filled_column,
             confirmed: self.confirmed.subscribe(),
             told: self.told.clone(),
+            wanted: self.wanted.subscribe(),
         };
         Worker { items, task: tokio::spawn(worker::run(job, self.handed.clone(), out)) }
     }
 
-    fn batch(&mut self, records: RawRecords, to: Place) -> Polled {
+    fn batch(&mut self, records: RawRecords, to: Place, inside: bool) -> Polled {
         let position = to.position();
         let span = Span { from: std::mem::replace(&mut self.at, position.clone()), to: position };
         self.handed = to;
@@ -251,6 +254,7 @@ impl Postgres {
             span,
             stream: None,
             records,
+            inside_transaction: inside,
         })
     }
 }
@@ -372,7 +376,7 @@ impl Opening<'_> {
 impl Source for Postgres {
     async fn next(&mut self) -> Result<Polled> {
         if std::mem::take(&mut self.claim) {
-            return Ok(self.batch(RawRecords::default(), self.handed.clone()));
+            return Ok(self.batch(RawRecords::default(), self.handed.clone(), false));
         }
         if self.worker.is_none() {
             self.worker = Some(self.start());
@@ -383,9 +387,8 @@ impl Source for Postgres {
         };
         match item {
             Some(Ok(Item::Piece(piece))) => {
-                self.inside = piece.inside;
                 self.behind = piece.behind;
-                Ok(self.batch(piece.records, piece.place))
+                Ok(self.batch(piece.records, piece.place, piece.inside))
             }
             Some(Ok(Item::CaughtUp)) => Ok(Polled::CaughtUp),
             Some(Err(error)) => {
@@ -415,7 +418,6 @@ impl Source for Postgres {
 
     async fn rewind(&mut self, committed: &Progress) -> Result<()> {
         self.worker = None;
-        self.inside = false;
         match committed.get(&self.partition) {
             // The log stands where it stood when the source was opened: what was found out then still holds.
             Some(standing) if self.opened.as_ref() == Some(&standing.position) => {
@@ -443,8 +445,9 @@ impl Source for Postgres {
         vec![Lag { partition: self.partition.clone(), behind: self.behind }]
     }
 
-    fn is_inside_transaction(&self) -> bool {
-        self.inside
+    async fn read_again(&mut self, wanted: &BTreeMap<String, EpochNumber>) -> Result<()> {
+        self.wanted.send_if_modified(|known| (known != wanted).then(|| known.clone_from(wanted)).is_some());
+        Ok(())
     }
 }
 

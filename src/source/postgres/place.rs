@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Position;
 use crate::wire::pgoutput::Lsn;
@@ -36,11 +37,19 @@ pub(super) struct Taken {
     /// The newest column that had been added with a default by then.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub filled: i32,
+    /// The epoch of the newest order to read it again that this reading has fulfilled.
+    #[serde(default, skip_serializing_if = "is_unordered")]
+    pub order: EpochNumber,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &i32) -> bool {
     *number == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_unordered(order: &EpochNumber) -> bool {
+    *order == 0
 }
 
 /// What identifies a table that is captured.
@@ -93,8 +102,16 @@ impl Place {
         let gone: Vec<String> = self.tables.iter().filter_map(gone).collect();
         gone.into_iter().for_each(|table| self.read_again(table));
         for (table, Identity { id, filled }) in captured.iter().filter(|_| !snapshot) {
-            self.tables.entry(table.clone()).or_insert(Taken { id: *id, from: self.lsn, filled: *filled });
+            self.tables.entry(table.clone()).or_insert(Taken { id: *id, from: self.lsn, filled: *filled, order: 0 });
         }
+    }
+
+    /// Tables that an order asks to read again which is newer than their rows.
+    pub fn obey(&mut self, wanted: &BTreeMap<String, EpochNumber>) -> bool {
+        let newer = |(name, order): &(&String, &EpochNumber)| self.tables.get(*name).is_some_and(|t| t.order < **order);
+        let names: Vec<String> = wanted.iter().filter(newer).map(|(name, _)| name.clone()).collect();
+        names.iter().for_each(|name| self.read_again(name.clone()));
+        !names.is_empty()
     }
 
     /// The rows of this table are not what they should be.
@@ -113,7 +130,7 @@ mod tests {
     #[test]
     fn a_position_round_trips_and_a_table_that_comes_back_is_read_again() {
         let within = Within { commit: Lsn(0x1_0000_0000), lsn: Lsn(5), ordinal: 2 };
-        let taken = |id, from| Taken { id, from: Lsn(from), filled: 0 };
+        let taken = |id, from| Taken { id, from: Lsn(from), filled: 0, order: 0 };
         let tables = [("a", taken(1, 7)), ("b", taken(2, 8)), ("c", taken(3, 8))];
         let tables = tables.map(|(name, taken)| (format!("public.{name}"), taken)).into();
         let mut place = Place { lsn: Lsn(9), timeline: 1, within: Some(within), tables, again: BTreeSet::new() };

@@ -16,6 +16,7 @@ use super::place::{Place, Taken};
 use super::setup;
 use super::worker::{Item, Job, Piece};
 use crate::batch::RawRecords;
+use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::pgoutput::{InsertWriter, Lsn, truncate_message};
 use crate::wire::pgtype::RelationShape;
@@ -50,7 +51,8 @@ pub(super) async fn read(job: &Job, place: &mut Place, out: &mpsc::Sender<Result
                 .because(format!("{name} has been dropped or made again since this process began"))
                 .help("start the process again"));
         };
-        let mut reading = TableReading { job, table, lsn: exported.lsn, out, rows: 0, time_us: 0 };
+        let order = job.wanted.borrow().get(name).copied().unwrap_or(0);
+        let mut reading = TableReading { job, table, order, lsn: exported.lsn, out, rows: 0, time_us: 0 };
         reading.run(&mut connection, place).await?;
     }
     Ok(())
@@ -83,6 +85,8 @@ async fn begin(connection: &mut Connection, exported: &Exported) -> Result<(), T
 struct TableReading<'a> {
     job: &'a Job,
     table: &'a CatalogTable,
+    /// The newest order that this reading fulfils.
+    order: EpochNumber,
     lsn: Lsn,
     out: &'a mpsc::Sender<Result<Item>>,
     rows: u64,
@@ -121,9 +125,8 @@ impl TableReading<'_> {
             }
         }
         place.again.remove(&self.table.name);
-        place
-            .tables
-            .insert(self.table.name.clone(), Taken { id: self.table.id, from: self.lsn, filled: self.table.filled });
+        let taken = Taken { id: self.table.id, from: self.lsn, filled: self.table.filled, order: self.order };
+        place.tables.insert(self.table.name.clone(), taken);
         self.hand_out(records, place).await?;
         tracing::info!(source = &*self.job.name, table = self.table.name, rows = self.rows, lsn = %self.lsn, "the rows that are there were read");
         Ok(())

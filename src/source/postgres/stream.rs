@@ -12,7 +12,7 @@
 //!   what the server says that it has read, goes into the log, and is acknowledged after that.
 //! * The server is answered while ingest takes nothing: it would end the connection after `wal_sender_timeout`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use super::place::{Place, Within};
 use super::setup;
 use super::worker::{Item, Job, Piece, push_shape, unwanted};
 use crate::batch::RawRecords;
+use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry;
 use crate::wire::pgoutput::{Lsn, Message, parse, truncate_message};
@@ -61,6 +62,7 @@ struct Open {
 pub(super) struct Stream {
     job: Arc<Job>,
     confirmed: watch::Receiver<Lsn>,
+    wanted: watch::Receiver<BTreeMap<String, EpochNumber>>,
     connection: Connection,
     /// For the catalog, heartbeats and the state of the slot.
     side: Connection,
@@ -117,6 +119,7 @@ impl Stream {
         let now = Instant::now();
         Ok(Self {
             confirmed: job.confirmed.clone(),
+            wanted: job.wanted.clone(),
             job,
             connection,
             side,
@@ -168,6 +171,10 @@ impl Stream {
                 changed = self.confirmed.changed() => {
                     changed.map_err(|_| unwanted())?;
                     self.tell().await?;
+                }
+                changed = self.wanted.changed() => {
+                    changed.map_err(|_| unwanted())?;
+                    self.must_read |= self.place.obey(&self.wanted.borrow_and_update());
                 }
             }
             if self.must_read && self.open.is_none() {

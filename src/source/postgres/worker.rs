@@ -1,5 +1,6 @@
 //! The task that reads: first the rows that are there, then the stream. It answers the server while ingest is busy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::snapshot;
 use super::stream::Stream;
 use crate::batch::RawRecords;
 use crate::config::OnFilledColumn;
+use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::pgoutput::Lsn;
 use crate::wire::pgtype::RelationShape;
@@ -28,6 +30,8 @@ pub(super) struct Job {
     pub on_filled_column: OnFilledColumn,
     /// What may be acknowledged: the lake log holds everything before it.
     pub confirmed: watch::Receiver<Lsn>,
+    /// Tables that must be read again, and the epochs of the orders.
+    pub wanted: watch::Receiver<BTreeMap<String, EpochNumber>>,
     /// What the server has been told of it.
     pub told: watch::Sender<Lsn>,
 }
@@ -58,6 +62,7 @@ pub(super) async fn run(job: Job, place: Place, out: mpsc::Sender<Result<Item>>)
 async fn read(job: Job, mut place: Place, out: &mpsc::Sender<Result<Item>>) -> Result<()> {
     let job = Arc::new(job);
     loop {
+        place.obey(&job.wanted.borrow());
         snapshot::read(&job, &mut place, out).await?;
         // It ends when a table must be read again.
         place = Stream::open(Arc::clone(&job), place, out.clone()).await?.run().await?;

@@ -89,7 +89,9 @@ impl Made {
             let partition = Partition::new("shop", record.partition);
             let span = Span { from: Position::offset(record.offset), to: Position::offset(record.offset + 1) };
             let stream = record.stream.map(Into::into);
-            writer.raw(&RawBatch { partition, generation: record.generation, span, stream, records: one }).unwrap();
+            let generation = record.generation;
+            let raw = RawBatch { partition, generation, span, stream, records: one, inside_transaction: false };
+            writer.raw(&raw).unwrap();
         }
         let attempt = writer.attempt();
         let raw = writer.finish().await.unwrap().raw;
