@@ -55,8 +55,9 @@ private_apt() {
 use_suite() {
   local from
   from=$(mirror)
+  [ -n "$from" ] || { say "the system's apt lists name no Debian mirror"; return 1; }
   printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' \
-    "${from:-http://deb.debian.org/debian}" "$1" > "$work/sources.list"
+    "$from" "$1" > "$work/sources.list"
   mkdir -p "$work/none" "$work/state/lists/partial" "$work/apt/archives/partial"
   : > "$work/status"
   private_apt apt-get update > "$work/log" 2>&1 || { tail -n 5 "$work/log" >&2; return 1; }
