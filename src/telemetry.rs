@@ -4,9 +4,11 @@
 //! Units are base units and stand in the name: seconds, bytes; counters end in `_total`.
 
 mod screen;
+mod slot;
 mod status;
 
 pub use screen::Screen;
+pub use slot::SlotStatus;
 pub use status::{
     AccountStatus, GroupStatus, LastLoad, PartitionStatus, Problem, SourceStatus, Status, StatusSnapshot, TableState,
     TableStatus,
@@ -57,6 +59,14 @@ pub const SLOT_SAFE_BYTES: &str = "dataflow_slot_safe_bytes";
 pub const SLOT_BEHIND_BYTES: &str = "dataflow_slot_behind_bytes";
 /// 1 for the slot's `wal_status`, gauge, labels `source`, `status` (`reserved`, `extended`, `unreserved`, `lost`).
 pub const SLOT_STATUS: &str = "dataflow_slot_status";
+/// Log that the server writes per second, over the last minutes, gauge, labels `source`.
+pub const SLOT_WAL_BYTES_PER_SECOND: &str = "dataflow_slot_wal_bytes_per_second";
+/// When the slot is lost if it goes on like in the last minutes (-1: never), gauge, labels `source`.
+pub const SLOT_RUNS_OUT_SECONDS: &str = "dataflow_slot_runs_out_seconds";
+/// 1 while somebody should look after the slot, gauge, labels `source`.
+pub const SLOT_ALERT: &str = "dataflow_slot_alert";
+/// What is kept of transactions that the server sends while they run, gauge, labels `source`.
+pub const SPOOL_BYTES: &str = "dataflow_spool_bytes";
 /// 1, labels `version`, `log`.
 pub const BUILD_INFO: &str = "dataflow_build_info";
 
@@ -107,6 +117,10 @@ pub fn describe() {
     describe_gauge!(SLOT_SAFE_BYTES, Unit::Bytes, "Log that may still be written before the slot is lost");
     describe_gauge!(SLOT_BEHIND_BYTES, Unit::Bytes, "Log between what was acknowledged and the server's end");
     describe_gauge!(SLOT_STATUS, Unit::Count, "1 for the slot's wal_status");
+    describe_gauge!(SLOT_WAL_BYTES_PER_SECOND, Unit::Bytes, "Log that the server writes per second");
+    describe_gauge!(SLOT_RUNS_OUT_SECONDS, Unit::Seconds, "When the slot is lost if it goes on like this; -1: never");
+    describe_gauge!(SLOT_ALERT, Unit::Count, "1 while somebody should look after the slot");
+    describe_gauge!(SPOOL_BYTES, Unit::Bytes, "What is kept of transactions that are sent while they run");
     describe_gauge!(BUILD_INFO, Unit::Count, "1, with the program's version and the log's UUID");
     describe_gauge!(UPTIME_SECONDS, Unit::Seconds, "Seconds since the process began");
     describe_gauge!(REJECTS_OPEN, Unit::Count, "Refused and neither retried nor given up");

@@ -1,22 +1,31 @@
-//! `dataflow check`: every mistake at once, without any network.
+//! `dataflow check`: every mistake at once, without any network unless it is asked for.
 
 use clap::Args;
 
+use super::table_text::Paint;
 use super::{Output, TopologyArgs};
 use crate::config::{self, Loaded, Mistake, Mistakes};
 use crate::contract::TableSchema;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operator::{Chain, ChainMistake};
+use crate::pipeline;
+use crate::source::probe::{Finding, Level};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   dataflow check topologies/shop.yaml
-  dataflow check topologies/shop.yaml --json | jq -r '.file + \":\" + (.line|tostring) + \" \" + .message'")]
+  dataflow check topologies/shop.yaml --connect
+  dataflow check topologies/shop.yaml --json | jq -r '.file + \":\" + (.line|tostring) + \" \" + .message'
+
+With --connect, exit code 2 says that something must be changed, 1 that something could not be reached.")]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     topology: TopologyArgs,
-    /// One JSON object per mistake
+    /// Also connect to the sources, the lake and the warehouse, and say what they lack; changes nothing
+    #[arg(long)]
+    connect: bool,
+    /// One JSON object per mistake (with --connect, per finding)
     #[arg(long)]
     json: bool,
 }
@@ -38,12 +47,16 @@ pub struct OperatorMistake {
     pub help: Option<String>,
 }
 
-pub(super) fn run(args: &CheckArgs, output: Output) -> Result<()> {
+pub(super) async fn run(args: &CheckArgs, output: Output) -> Result<()> {
     let outcome = config::load(&args.topology.topology, &args.topology.set).and_then(|loaded| {
         let found = operator_mistakes(&loaded);
         if found.is_empty() { Ok(loaded) } else { Err(located(&loaded, found)) }
     });
     match outcome {
+        Ok(loaded) if args.connect => {
+            let found = pipeline::probe(&loaded).await;
+            findings(&found, args.json, output)
+        }
         Ok(loaded) => report(&loaded, args.json, output),
         Err(mistakes) if args.json => {
             for mistake in &mistakes.0 {
@@ -112,6 +125,45 @@ fn report(loaded: &Loaded, json: bool, output: Output) -> Result<()> {
         count(topology.tables.len(), "table"),
         learned,
     ))
+}
+
+/// Shows what was found by connecting; the worst of it decides how the command ends.
+fn findings(found: &[Finding], json: bool, output: Output) -> Result<()> {
+    if json {
+        found.iter().try_for_each(|finding| output.print_json(finding))?;
+    } else {
+        output.print(&findings_text(found, Paint::new(output.terminal)))?;
+    }
+    let of = |level| found.iter().filter(|finding| finding.level == level).count();
+    match (of(Level::Mistake), of(Level::Unreachable)) {
+        (0, 0) => Ok(()),
+        (0, n) => {
+            Err(Error::new(ErrorKind::SourceUnavailable, format!("{} could not be looked at", count(n, "place"))))
+        }
+        (n, _) => Err(Error::new(ErrorKind::Config, count(n, "mistake"))),
+    }
+}
+
+fn findings_text(found: &[Finding], paint: Paint) -> String {
+    let (mut out, mut place) = (String::new(), "");
+    for finding in found {
+        if finding.place != place {
+            place = &finding.place;
+            out.push_str(&format!("{}\n", paint.bold(place)));
+        }
+        let sign = match finding.level {
+            Level::Good => paint.green("ok"),
+            Level::Note => paint.dim("note"),
+            Level::Warning => paint.yellow("warning"),
+            Level::Mistake => paint.red("mistake"),
+            Level::Unreachable => paint.red("unreachable"),
+        };
+        out.push_str(&format!("  {sign}: {}\n", finding.what.replace('\n', "\n    ")));
+        if let Some(help) = &finding.help {
+            out.push_str(&format!("    {}: {}\n", paint.dim("help"), help.replace('\n', "\n    ")));
+        }
+    }
+    out
 }
 
 fn count(n: usize, what: &str) -> String {

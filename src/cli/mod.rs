@@ -86,7 +86,7 @@ impl From<LogArg> for LogForm {
 enum Command {
     /// Keep the warehouse fresh until told to stop
     Run(RunArgs),
-    /// Find every mistake in a topology and its contract files, without touching any network
+    /// Find every mistake in a topology and its contract files; with --connect, also in what it connects to
     Check(check::CheckArgs),
     /// Show what would be created: tables, DDL, load SQL; changes nothing
     Plan(PlanArgs),
@@ -181,7 +181,7 @@ pub async fn run(cli: Cli) -> Result<()> {
     let output = Output::new();
     match cli.command {
         Command::Run(args) => run::run(args, output).await,
-        Command::Check(args) => check::run(&args, output),
+        Command::Check(args) => check::run(&args, output).await,
         Command::Plan(args) => plan::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
         Command::Table(args) => table::run(args, output).await,

@@ -51,6 +51,26 @@ pub struct PostgresSource {
     /// A transaction becomes visible at once unless it has more payload bytes than this; then it says so in the log.
     #[serde(default = "gibibyte")]
     pub max_transaction: Bytes,
+    /// Whether the server sends large transactions (above its `logical_decoding_work_mem`) while they still run. They are
+    /// kept in `spool` until they are committed, instead of on the server's disk. PostgreSQL 14 or newer.
+    #[serde(default)]
+    pub streaming: PostgresStreaming,
+    /// The folder for transactions that the server sends while they run; the system's folder for temporary files when
+    /// absent. Nothing is left in it, however the process ends.
+    #[serde(default)]
+    pub spool: Option<String>,
+    /// The bytes that `spool` may take. When they do not suffice, what is there is given up, and the server keeps large
+    /// transactions on its own disk until the next connection.
+    #[serde(default = "gibibyte")]
+    pub max_spool: Bytes,
+    /// Changes that the server has itself got from elsewhere by logical replication: `any` takes them, `none` leaves
+    /// them out (PostgreSQL 16 or newer).
+    #[serde(default)]
+    pub origin: PostgresOrigin,
+    /// Makes the slot one that is kept ready on standbys, so that a promoted one has it (PostgreSQL 17 or newer; the
+    /// standby needs `sync_replication_slots`, `hot_standby_feedback` and a `dbname` in `primary_conninfo`).
+    #[serde(default)]
+    pub failover: bool,
 }
 
 fn public_tables() -> Vec<String> {
@@ -63,6 +83,28 @@ fn minute() -> Span {
 
 fn gibibyte() -> Bytes {
     Bytes(1 << 30)
+}
+
+/// Whether large transactions are sent while they run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PostgresStreaming {
+    /// They are, where the server can.
+    #[default]
+    On,
+    /// The server keeps them until they are committed.
+    Off,
+}
+
+/// Which changes are read, by where they were made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PostgresOrigin {
+    /// All of them.
+    #[default]
+    Any,
+    /// Those that were made on the server itself.
+    None,
 }
 
 /// TLS towards a PostgreSQL server.

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::operator::Chain;
 use crate::progress::Standings;
 use crate::source::Source;
+use crate::telemetry::Status;
 
 /// What ingest is made of.
 pub struct Parts {
@@ -52,13 +53,13 @@ pub fn chains(topology: &Topology) -> Result<BTreeMap<String, Chain>> {
 }
 
 /// Connects the sources and makes their decoders.
-pub async fn parts(loaded: &Loaded, standings: &Arc<dyn Standings>) -> Result<Parts> {
+pub async fn parts(loaded: &Loaded, standings: &Arc<dyn Standings>, status: &Arc<Status>) -> Result<Parts> {
     let topology = &loaded.topology;
     let mut sources = Vec::new();
     for (name, source) in &topology.sources {
-        let streams: Vec<String> = routes(loaded, name).into_iter().map(|route| route.stream).collect();
+        let streams = streams(loaded, name);
         let decoder = decoder(loaded, name)?;
-        let source = open_source(name, source, topology, &streams, standings).await?;
+        let source = open_source(name, source, topology, &streams, standings, status).await?;
         sources.push(SourcePart { name: name.as_str().into(), source, decoder });
     }
     Ok(Parts { chains: Arc::new(chains(topology)?), sources })
@@ -76,6 +77,11 @@ pub fn decoder(loaded: &Loaded, name: &str) -> Result<Box<dyn Decoder>> {
         }
     };
     Ok(Box::new(DebeziumJson::new(name, debezium, routes(loaded, name))?))
+}
+
+/// The streams of source `name` that are read.
+pub fn streams(loaded: &Loaded, name: &str) -> Vec<String> {
+    routes(loaded, name).into_iter().map(|route| route.stream).collect()
 }
 
 /// The tables that read from source `name`.
@@ -102,16 +108,19 @@ async fn open_source(
     topology: &Topology,
     streams: &[String],
     standings: &Arc<dyn Standings>,
+    status: &Arc<Status>,
 ) -> Result<Box<dyn Source>> {
+    let _only_some_report = status;
     match source {
         SourceConfig::File(file) => {
             Ok(Box::new(crate::source::file::Files::open(name, file, Arc::clone(standings)).await?))
         }
         #[cfg(feature = "postgres")]
         SourceConfig::Postgres(postgres) => {
-            let standings = Arc::clone(standings);
+            let (standings, status) = (Arc::clone(standings), Arc::clone(status));
             let name_of = &topology.name;
-            Ok(Box::new(crate::source::postgres::Postgres::open(name, postgres, name_of, streams, standings).await?))
+            let postgres = crate::source::postgres::Postgres::open(name, postgres, name_of, streams, standings, status);
+            Ok(Box::new(postgres.await?))
         }
         #[cfg(not(feature = "postgres"))]
         SourceConfig::Postgres(_) => {

@@ -11,6 +11,7 @@
 //! | `opening.rs` | the warehouse, also when it is away at the start |
 //! | `load.rs` | one task per group: fold, ensure, apply |
 //! | `quarantine.rs` | refused entries: list, retry, drop |
+//! | `probe.rs` | `check --connect`: what can be reached, and what it lacks |
 //! | `replay.rs` | a warehouse from the log alone |
 //! | `reprocess.rs` | a lake and a warehouse from another lake's raw zone |
 //! | `backoff.rs` | how long to wait before trying again |
@@ -34,6 +35,7 @@ mod ingest;
 mod load;
 mod open_epoch;
 mod opening;
+mod probe;
 pub mod quarantine;
 mod reader;
 mod replay;
@@ -43,6 +45,7 @@ mod run;
 mod unit;
 mod upkeep;
 
+pub use probe::probe;
 pub use reader::output_schema;
 pub use replay::{Replayed, replay};
 pub use run::{Options, Role, run};

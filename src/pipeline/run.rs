@@ -67,8 +67,9 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
         reprocess::refuse_unfinished(&log)?;
     }
     let standings: Arc<dyn Standings> = Arc::clone(&log) as Arc<dyn Standings>;
+    let reporting = Arc::clone(&status);
     let feed = async {
-        let parts = build::parts(loaded, &standings).await?;
+        let parts = build::parts(loaded, &standings, &reporting).await?;
         Ok(Feed { parts, patience: Some(KEPT_FOR), at_end: future::ready(Ok(())).boxed() })
     };
     drive(&topology, &log, options, status, stop, feed).await

@@ -8,6 +8,7 @@ pub mod file;
 pub mod kafka;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod probe;
 
 use std::collections::BTreeMap;
 

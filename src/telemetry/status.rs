@@ -83,6 +83,8 @@ pub struct SourceStatus {
     pub newest_source_time_us: Option<i64>,
     /// Now minus that time, seconds; set on reading. Grows when the source is quiet, too.
     pub behind_s: Option<f64>,
+    /// The replication slot that it reads, where it reads one.
+    pub slot: Option<super::SlotStatus>,
 }
 
 /// A partition of a source.

@@ -14,6 +14,10 @@ mod lake;
 mod layers;
 mod operator;
 #[cfg(feature = "postgres")]
+mod postgres_check;
+#[cfg(feature = "postgres")]
+mod postgres_running;
+#[cfg(feature = "postgres")]
 mod postgres_snapshot;
 #[cfg(feature = "postgres")]
 mod postgres_source;

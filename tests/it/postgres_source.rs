@@ -78,7 +78,7 @@ impl World {
     }
 }
 
-const ITEMS: &str = "{ items: { from: public.items } }";
+pub const ITEMS: &str = "{ items: { from: public.items } }";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_there_and_changes_after_them_arrive_once() {
@@ -304,7 +304,7 @@ async fn columns_come_go_and_grow_while_it_runs() {
 }
 
 /// Counts and a hash of everything, on both sides.
-const SUMS: &str = "SELECT CAST(count(*) AS text), CAST(sum(id) AS text), CAST(sum(n) AS text), CAST(sum(length(t)) AS text) FROM items";
+pub const SUMS: &str = "SELECT CAST(count(*) AS text), CAST(sum(id) AS text), CAST(sum(n) AS text), CAST(sum(length(t)) AS text) FROM items";
 
 async fn write_until(url: String, stop: tokio_util::sync::CancellationToken) {
     let mut conn = PgConnection::connect(&url).await.unwrap();

@@ -19,7 +19,13 @@ pub(super) struct CatalogTable {
     /// Whether it is the root of partitions.
     pub partitioned: bool,
     pub has_key: bool,
+    /// The role may read it, and its schema.
     pub may_select: bool,
+    pub may_use_schema: bool,
+    /// The role may add it to a publication.
+    pub owned: bool,
+    /// Generated columns: stored ones, which can be published, as names.
+    pub generated: Vec<String>,
     /// Rows, as far as the statistics know.
     pub estimate: u64,
     /// The number of the newest column that was added with a default.
@@ -43,7 +49,10 @@ pub(super) async fn tables(connection: &mut Connection, names: &[String]) -> Res
     let sql = format!(
         "SELECT c.oid, n.nspname, c.relname, c.relreplident, c.relkind, \
          EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), \
-         has_table_privilege(c.oid, 'SELECT'), \
+         has_table_privilege(c.oid, 'SELECT'), has_schema_privilege(n.oid, 'USAGE'), \
+         pg_has_role(c.relowner, 'USAGE'), \
+         coalesce((SELECT json_agg(g.attname) FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '' \
+           AND NOT g.attisdropped), '[]'), \
          (SELECT greatest(sum(p.reltuples), 0)::bigint FROM pg_class p WHERE p.oid = c.oid \
            OR p.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid)), ({FILLED}) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -58,8 +67,11 @@ pub(super) async fn tables(connection: &mut Connection, names: &[String]) -> Res
         partitioned: row.text(4) == "p",
         has_key: row.is(5),
         may_select: row.is(6),
-        estimate: row.text(7).parse().unwrap_or(0),
-        filled: row.text(8).parse().unwrap_or(0),
+        may_use_schema: row.is(7),
+        owned: row.is(8),
+        generated: serde_json::from_str(row.text(9)).unwrap_or_default(),
+        estimate: row.text(10).parse().unwrap_or(0),
+        filled: row.text(11).parse().unwrap_or(0),
     };
     Ok(connection.query(&sql).await?.iter().map(table).collect())
 }

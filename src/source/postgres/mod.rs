@@ -9,7 +9,11 @@
 //! | `place.rs` | the position in the lake log |
 //! | `worker.rs` | the task that reads |
 //! | `snapshot.rs` | the rows that are there already |
-//! | `stream.rs` | transactions as they are committed |
+//! | `stream.rs`, `stream/` | transactions as they are committed |
+//! | `spool.rs` | transactions that are sent while they run |
+//! | `protocol.rs` | what the server is asked for, by its version |
+//! | `probe.rs` | what `check --connect` looks at |
+//! | `guardian.rs` | how long the server will still keep what the slot needs |
 //!
 //! # Order
 //!
@@ -25,16 +29,22 @@
 
 mod catalog;
 mod connection;
+mod guardian;
 mod place;
+mod probe;
+mod protocol;
 mod settings;
 mod setup;
 mod snapshot;
+mod spool;
 mod stream;
 mod tls;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,8 +52,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::catalog::CatalogTable;
+pub use self::probe::probe;
+
 use self::connection::{Connection, Purpose};
+use self::guardian::Guard;
 use self::place::{Captured, Identity, Place};
+use self::protocol::Asked;
 use self::settings::Settings;
 use self::setup::{Added, Server, Wanted};
 use self::worker::{Item, Job};
@@ -53,6 +67,7 @@ use crate::config::{OnFilledColumn, OnLostSlot, PostgresSnapshotMode, PostgresSo
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Generation, Partition, Position, Progress, Span, Standing, Standings};
+use crate::telemetry::Status;
 use crate::wire::pgoutput::Lsn;
 
 /// Pieces (of about 1 MiB) between the task that reads and whoever asks.
@@ -66,8 +81,10 @@ pub struct Postgres {
     config: PostgresSource,
     settings: Settings,
     server: Server,
+    asked: Asked,
     slot: String,
     publication: String,
+    status: Arc<Status>,
     captured: Captured,
     partition: Partition,
     generation: Generation,
@@ -91,11 +108,13 @@ pub struct Postgres {
 struct Worker {
     items: mpsc::Receiver<Result<Item>>,
     task: JoinHandle<()>,
+    guardian: JoinHandle<()>,
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
         self.task.abort();
+        self.guardian.abort();
     }
 }
 
@@ -168,6 +187,7 @@ impl Postgres {
         topology: &str,
         streams: &[String],
         standings: Arc<dyn Standings>,
+        status: Arc<Status>,
     ) -> Result<Self> {
         if streams.is_empty() {
             return Err(Error::new(
@@ -183,6 +203,7 @@ impl Postgres {
         let mut tables = streams.to_vec();
         tables.sort();
         let (server, mut replication) = setup::identify(&settings).await?;
+        let asked = Asked::new(name, config, server.version)?;
         let progress = standings.latest().await?;
         let partition = Partition::new(name, format!("{slot}@{}", server.system));
         refuse_another(name, &partition, &progress)?;
@@ -217,8 +238,10 @@ impl Postgres {
             worker: None,
             settings,
             server,
+            asked,
             slot,
             publication,
+            status,
             captured,
             partition,
             generation,
@@ -237,11 +260,23 @@ impl Postgres {
             captured: self.captured.clone(),
             heartbeat: self.config.heartbeat.0,
             on_filled_column: self.config.snapshot.on_filled_column,
+            asked: self.asked,
+            streaming: AtomicBool::new(self.asked.streaming),
+            spool: self.config.spool.as_ref().map_or_else(std::env::temp_dir, PathBuf::from),
+            max_spool: self.config.max_spool.0,
             confirmed: self.confirmed.subscribe(),
             told: self.told.clone(),
             wanted: self.wanted.subscribe(),
         };
-        Worker { items, task: tokio::spawn(worker::run(job, self.handed.clone(), out)) }
+        let guard = Guard {
+            source: Arc::clone(&self.name),
+            settings: self.settings.clone(),
+            slot: self.slot.clone(),
+            every: guardian::every(self.config.heartbeat.0),
+            status: Arc::clone(&self.status),
+        };
+        let task = tokio::spawn(worker::run(job, self.handed.clone(), out));
+        Worker { items, task, guardian: tokio::spawn(guardian::watch(guard)) }
     }
 
     fn batch(&mut self, records: RawRecords, to: Place, inside: bool) -> Polled {
@@ -340,7 +375,7 @@ impl Opening<'_> {
         if replace {
             setup::drop_slot(&mut self.connection, self.wanted).await?;
         }
-        setup::make_slot(&mut self.connection, self.wanted).await
+        setup::make_slot(&mut self.connection, self.wanted, self.config.failover).await
     }
 
     /// A place whose tables are not read yet.

@@ -1,6 +1,7 @@
 //! Before anything is read: what must be there is checked, what is missing is made, and what the role may not make is
 //! said as the SQL to run.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::catalog::{self, CatalogTable};
@@ -10,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::wire::pgoutput::Lsn;
 
 /// The oldest server that is read.
-const OLDEST: u32 = 130_000;
+pub(super) const OLDEST: u32 = 130_000;
 
 /// How long a slot that is being made is waited for, and how often it is looked at.
 const BEING_MADE: Duration = Duration::from_secs(30);
@@ -129,26 +130,40 @@ pub(super) async fn check(connection: &mut Connection, wanted: &Wanted<'_>) -> R
 }
 
 fn check_table(table: &CatalogTable, wanted: &Wanted<'_>) -> Result<()> {
-    let (source, name) = (wanted.source, &table.sql_name);
+    match unfit(table).into_iter().next() {
+        Some((what, sql)) => Err(refused(format!("source {}: {what}", wanted.source), &sql)),
+        None => Ok(()),
+    }
+}
+
+/// Why a table cannot be captured, and the SQL that changes it.
+pub(super) fn unfit(table: &CatalogTable) -> Vec<(String, String)> {
+    let name = &table.sql_name;
+    let mut found = Vec::new();
+    if !table.may_use_schema {
+        let schema = name.split_once('.').map_or(name.as_str(), |(schema, _)| schema);
+        let what = format!("the role may not use the schema of {}", table.name);
+        found.push((what, format!("GRANT USAGE ON SCHEMA {schema} TO <the role of the source>;")));
+    }
     if !table.may_select {
         let sql = format!("GRANT SELECT ON {name} TO <the role of the source>;");
-        return Err(refused(format!("source {source}: the role may not read {}", table.name), &sql));
+        found.push((format!("the role may not read {}", table.name), sql));
     }
     // Publishing the updates of such a table makes them fail for the application.
     if table.identity == 'n' || (table.identity == 'd' && !table.has_key) {
         let what = if table.identity == 'n' { "its replica identity is NOTHING" } else { "it has no primary key" };
-        return Err(refused(
+        found.push((
             format!(
-                "source {source}: {} cannot be captured, because {what}: once it is published, the application's updates \
-                 and deletes of it would fail",
+                "{} cannot be captured, because {what}: once it is published, the application's updates and deletes of \
+                 it would fail",
                 table.name
             ),
-            &format!(
+            format!(
                 "ALTER TABLE {name} ADD PRIMARY KEY (…);  -- or, with a `key:` in the topology:\n    ALTER TABLE {name} REPLICA IDENTITY FULL;"
             ),
         ));
     }
-    Ok(())
+    found
 }
 
 /// What had to be added to the publication: changes before that were not for us.
@@ -174,8 +189,7 @@ pub(super) async fn publication(
     let rows = connection.query(&sql).await.map_err(failed)?;
     let all: Vec<&str> = tables.iter().map(|table| table.sql_name.as_str()).collect();
     let Some(row) = rows.first() else {
-        let sql =
-            format!("CREATE PUBLICATION {name} FOR TABLE {} WITH (publish_via_partition_root = true);", all.join(", "));
+        let sql = create_publication(wanted.publication, &all);
         make(connection, wanted, "make the publication", &sql).await?;
         return Ok(Added { publication: true, tables: Vec::new() });
     };
@@ -185,12 +199,8 @@ pub(super) async fn publication(
             &format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate');"),
         ));
     }
-    let sql = format!(
-        "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = {}",
-        literal(wanted.publication)
-    );
-    let rows = connection.query(&sql).await.map_err(failed)?;
-    let shown = |table: &CatalogTable| rows.iter().any(|row| row.text(0) == table.name);
+    let published = published_tables(connection, wanted.publication).await.map_err(failed)?;
+    let shown = |table: &CatalogTable| published.contains(&table.name);
     if let Some(hidden) = tables.iter().find(|table| table.partitioned && !row.is(1)) {
         return Err(refused(
             format!(
@@ -207,6 +217,24 @@ pub(super) async fn publication(
         make(connection, wanted, "add tables to the publication", &sql).await?;
     }
     Ok(Added { publication: false, tables: missing.into_iter().map(|table| table.name.clone()).collect() })
+}
+
+/// What makes the publication.
+pub(super) fn create_publication(publication: &str, tables: &[&str]) -> String {
+    let (name, tables) = (identifier(publication), tables.join(", "));
+    format!("CREATE PUBLICATION {name} FOR TABLE {tables} WITH (publish_via_partition_root = true);")
+}
+
+/// The tables that a publication shows, as `<schema>.<table>`.
+pub(super) async fn published_tables(
+    connection: &mut Connection,
+    publication: &str,
+) -> Result<BTreeSet<String>, Trouble> {
+    let sql = format!(
+        "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = {}",
+        literal(publication)
+    );
+    Ok(connection.query(&sql).await?.iter().map(|row| row.text(0).to_owned()).collect())
 }
 
 async fn make(connection: &mut Connection, wanted: &Wanted<'_>, doing: &str, sql: &str) -> Result<()> {
@@ -280,9 +308,15 @@ async fn look_at_slot(connection: &mut Connection, source: &str, name: &str) -> 
     Ok(Looked::There(Slot { confirmed: row.text(2).parse().unwrap_or_default(), lost }))
 }
 
+/// What makes the slot; `failover`: so that it is kept ready on standbys.
+pub(super) fn create_slot(slot: &str, failover: bool) -> String {
+    let more = if failover { ", false, false, true" } else { "" };
+    format!("SELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput'{more});", literal(slot))
+}
+
 /// Makes the slot; changes are kept for it from the LSN that is returned.
-pub(super) async fn make_slot(connection: &mut Connection, wanted: &Wanted<'_>) -> Result<Lsn> {
-    let sql = format!("SELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput');", literal(wanted.slot));
+pub(super) async fn make_slot(connection: &mut Connection, wanted: &Wanted<'_>, failover: bool) -> Result<Lsn> {
+    let sql = create_slot(wanted.slot, failover);
     let rows = connection.query(&sql).await.map_err(|trouble| {
         let doing = format!("source {}: make the slot {}", wanted.source, wanted.slot);
         match trouble.code() {

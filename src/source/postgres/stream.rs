@@ -6,14 +6,17 @@
 //!        ◀─r (flushed = what the lake log holds) ◀────────────────────┘ released
 //! ```
 //!
-//! * The server keeps a large transaction on its own disk until it is committed and sends it piece by piece then, so
-//!   nothing of it is collected here.
+//! * A large transaction comes piece by piece, so nothing of it is collected here: the server keeps it on its own disk
+//!   until it is committed, or sends it while it runs, and then it is kept on ours (`running.rs`).
 //! * What is acknowledged is never beyond what the lake log holds. While nothing of ours changes, the place moves on by
 //!   what the server says that it has read, goes into the log, and is acknowledged after that.
 //! * The server is answered while ingest takes nothing: it would end the connection after `wal_sender_timeout`.
 
+mod running;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use postgres_protocol::message::backend::Message as Backend;
@@ -21,15 +24,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::catalog;
-use super::connection::{Connection, Purpose, Trouble, identifier, literal};
+use super::connection::{Connection, Purpose, Trouble};
 use super::place::{Place, Within};
+use super::protocol::Asked;
 use super::setup;
+use super::spool::Spools;
 use super::worker::{Item, Job, Piece, push_shape, unwanted};
 use crate::batch::RawRecords;
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
-use crate::telemetry;
-use crate::wire::pgoutput::{Lsn, Message, parse, truncate_message};
+use crate::wire::pgoutput::{Lsn, Malformed, Message, parse, truncate_message};
 
 /// Payload bytes in one piece.
 const PIECE_BYTES: usize = 1 << 20;
@@ -41,8 +45,6 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 const QUIET_EVERY: Duration = Duration::from_secs(1);
 /// Without a word for this long, the connection is dead.
 const SILENCE: Duration = Duration::from_secs(90);
-/// How often the slot is looked at.
-const LOOK_AT_SLOT: Duration = Duration::from_secs(10);
 
 /// A relation that the stream has announced.
 struct Known {
@@ -74,6 +76,11 @@ pub(super) struct Stream {
     relations: HashMap<u32, Known>,
     records: RawRecords,
     open: Option<Open>,
+    /// What has come of transactions that run, and which of them is being sent.
+    spools: Spools,
+    segment: Option<u32>,
+    /// Whether the stream must be begun again, asked for something else.
+    begin_again: bool,
     /// Everything before this was there when we began to look.
     target: Lsn,
     /// Where the server's log ends, as far as it was said.
@@ -85,7 +92,6 @@ pub(super) struct Stream {
     /// Whether a table must be read again.
     must_read: bool,
     heartbeat: Instant,
-    looked: Instant,
 }
 
 impl Stream {
@@ -103,13 +109,8 @@ impl Stream {
             return Err(setup::put_back(&job.name, &server, place.lsn));
         }
         check_slot(&job, &place, &mut side).await?;
-        let messages = if job.server.version >= 140_000 { ", messages 'true'" } else { "" };
-        let sql = format!(
-            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {}{messages})",
-            identifier(&job.slot),
-            place.lsn,
-            literal(&identifier(&job.publication))
-        );
+        let asked = Asked { streaming: job.streaming.load(Ordering::Relaxed), ..job.asked };
+        let sql = asked.start(&job.slot, &job.publication, place.lsn);
         connection.copy_both(&sql).await.map_err(|trouble| match trouble.code() {
             "42704" | "55000" => super::lost(&job.name, &job.slot, &trouble.error(doing).to_string()),
             _ => trouble.error(doing),
@@ -120,6 +121,9 @@ impl Stream {
         Ok(Self {
             confirmed: job.confirmed.clone(),
             wanted: job.wanted.clone(),
+            spools: Spools::new(job.spool.clone(), job.max_spool),
+            segment: None,
+            begin_again: false,
             job,
             connection,
             side,
@@ -137,11 +141,11 @@ impl Stream {
             said_end: false,
             must_read: false,
             heartbeat: now,
-            looked: now - LOOK_AT_SLOT,
         })
     }
 
-    /// Streams until something breaks, nobody listens any more, or a table must be read again; the place then.
+    /// Streams until something breaks, nobody listens any more, or it must be begun anew (a table is to be read again,
+    /// running transactions cannot be kept); the place then.
     pub async fn run(mut self) -> Result<Place> {
         self.tell().await?;
         self.reached_end().await?;
@@ -158,6 +162,7 @@ impl Stream {
                     let message = message.map_err(|trouble| self.broken(trouble))?;
                     self.take(message).await?;
                     while self.records.bytes() < PIECE_BYTES
+                        && !self.begin_again
                         && let Some(message) = self.connection.buffered().map_err(|trouble| self.broken(trouble))?
                     {
                         self.take(message).await?;
@@ -177,7 +182,7 @@ impl Stream {
                     self.must_read |= self.place.obey(&self.wanted.borrow_and_update());
                 }
             }
-            if self.must_read && self.open.is_none() {
+            if (self.must_read || self.begin_again) && self.open.is_none() {
                 self.hand_out().await?;
                 return Ok(self.place);
             }
@@ -208,7 +213,7 @@ impl Stream {
         match (data.first(), lsn(1), lsn(9)) {
             (Some(b'w'), Some(start), Some(end)) if data.len() >= 25 => {
                 self.end = self.end.max(end);
-                self.change(start, &data[25..]).await
+                self.received(start, &data[25..]).await
             }
             (Some(b'k'), Some(end), _) => {
                 self.end = self.end.max(end);
@@ -226,10 +231,7 @@ impl Stream {
     }
 
     async fn change(&mut self, lsn: Lsn, data: &[u8]) -> Result<()> {
-        let message = parse(data, false).map_err(|malformed| {
-            Error::new(ErrorKind::SourceRefused, format!("source {}: read a message at {lsn}", self.job.name))
-                .because(malformed)
-        })?;
+        let message = parse(data, false).map_err(|malformed| self.malformed(lsn, malformed))?;
         match message {
             Message::Begin { commit, time_us, .. } => {
                 self.open = Some(Open { commit, time_us, last: (Lsn(0), 0) });
@@ -269,10 +271,15 @@ impl Stream {
             | Message::StreamStop
             | Message::StreamCommit { .. }
             | Message::StreamAbort { .. } => {
-                return Err(Error::new(ErrorKind::Internal, "the server streams a running transaction, unasked"));
+                return Err(Error::new(ErrorKind::Internal, "a running transaction inside of another one"));
             }
         }
         Ok(())
+    }
+
+    fn malformed(&self, lsn: Lsn, malformed: Malformed) -> Error {
+        Error::new(ErrorKind::SourceRefused, format!("source {}: read a message at {lsn}", self.job.name))
+            .because(malformed)
     }
 
     /// Whether a captured table has got values without events and is to be read again.
@@ -398,10 +405,6 @@ impl Stream {
             let doing = format!("source {}: write a heartbeat", self.job.name);
             catalog::heartbeat(&mut self.side).await.map_err(|trouble| trouble.error(doing))?;
         }
-        if self.looked.elapsed() >= LOOK_AT_SLOT {
-            self.looked = Instant::now();
-            self.look_at_slot().await?;
-        }
         Ok(())
     }
 
@@ -417,42 +420,6 @@ impl Stream {
         status.push(1);
         self.connection.send_copy(&status).await.map_err(|trouble| self.broken(trouble))?;
         self.job.told.send_replace(confirmed);
-        Ok(())
-    }
-
-    /// What the slot holds back, as metrics.
-    async fn look_at_slot(&mut self) -> Result<()> {
-        let sql = format!(
-            "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size, wal_status, \
-             pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint \
-             FROM pg_replication_slots WHERE slot_name = {}",
-            literal(&self.job.slot)
-        );
-        let doing = format!("source {}: look at slot {}", self.job.name, self.job.slot);
-        let rows = self.side.query(&sql).await.map_err(|trouble| trouble.error(doing))?;
-        let Some(row) = rows.first() else { return Ok(()) };
-        let source = self.job.name.to_string();
-        let number = |column: usize| row.text(column).parse::<f64>().ok();
-        if let Some(bytes) = number(0) {
-            metrics::gauge!(telemetry::SLOT_RETAINED_BYTES, "source" => source.clone()).set(bytes);
-        }
-        if let Some(bytes) = number(1) {
-            metrics::gauge!(telemetry::SLOT_SAFE_BYTES, "source" => source.clone()).set(bytes);
-        }
-        if let Some(bytes) = number(3) {
-            metrics::gauge!(telemetry::SLOT_BEHIND_BYTES, "source" => source.clone()).set(bytes);
-        }
-        for status in ["reserved", "extended", "unreserved", "lost"] {
-            let is = f64::from(u8::from(row.text(2) == status));
-            metrics::gauge!(telemetry::SLOT_STATUS, "source" => source.clone(), "status" => status).set(is);
-        }
-        if row.text(2) == "unreserved" {
-            tracing::warn!(
-                source,
-                "the server is about to remove log that slot {} still needs (max_slot_wal_keep_size)",
-                self.job.slot
-            );
-        }
         Ok(())
     }
 }

@@ -1,12 +1,15 @@
 //! The task that reads: first the rows that are there, then the stream. It answers the server while ingest is busy.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
 use super::place::{Captured, Place};
+use super::protocol::Asked;
 use super::settings::Settings;
 use super::setup::Server;
 use super::snapshot;
@@ -28,6 +31,12 @@ pub(super) struct Job {
     pub captured: Captured,
     pub heartbeat: Duration,
     pub on_filled_column: OnFilledColumn,
+    pub asked: Asked,
+    /// Whether the server is still asked for running transactions.
+    pub streaming: AtomicBool,
+    /// Where those are kept, and how much of them.
+    pub spool: PathBuf,
+    pub max_spool: u64,
     /// What may be acknowledged: the lake log holds everything before it.
     pub confirmed: watch::Receiver<Lsn>,
     /// Tables that must be read again, and the epochs of the orders.
