@@ -3,6 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::postgres_source::{ITEMS, SUMS, World};
+use crate::support::postgres::{Server, Version};
 use crate::support::process::{LIMIT, Launch, available, table};
 
 /// A world whose server sends whatever is larger than 64 kB while it runs.
@@ -136,4 +137,183 @@ async fn running_transactions_that_interleave_are_kept_apart() {
     }
     process.stop().await;
     ends_equal(&launch, &mut world).await;
+}
+
+/// A second pipeline of the same database, with a slot and a folder of its own.
+fn beside(world: &World, folder: &std::path::Path, more: &str) -> Launch {
+    let name = world.url.rsplit('/').next().unwrap();
+    let topology = format!(
+        "version: 1\nname: pg\nsources:\n  shop: {{ kind: postgres, url: \"{}?sslmode=disable\", slot: {name}_beside, \
+         publication: p{more} }}\ntables: {ITEMS}\nlake: {{ url: ./lake }}\nwarehouse: {{ kind: sqlite, path: w.db }}\n\
+         epoch: {{ every: 200ms }}\n",
+        world.url
+    );
+    Launch::new(folder, &topology)
+}
+
+/// Rows by several ways into one log record or several, in sub-transactions, some rolled back.
+const MIXED: &str = "BEGIN; INSERT INTO items SELECT n, n, repeat('a', 60) FROM generate_series(1, 3000) n; \
+    COPY items FROM PROGRAM 'seq 100001 103000 | sed s/$/,7,copied/' WITH (FORMAT csv); SAVEPOINT a; \
+    UPDATE items SET n = -n WHERE id % 2 = 0; ROLLBACK TO a; SAVEPOINT b; \
+    COPY items FROM PROGRAM 'seq 200001 203000 | sed s/$/,8,copied/' WITH (FORMAT csv); RELEASE b; \
+    UPDATE items SET n = n + 1 WHERE id % 5 = 0; DELETE FROM items WHERE id % 7 = 0; \
+    UPDATE items SET id = id + 1000000 WHERE id % 11 = 0; COMMIT";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_have_the_same_seq_whether_they_were_sent_early_or_not() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = world(TABLE).await;
+    let other = tempfile::tempdir().unwrap();
+    let (early, late) = (world.launch(ITEMS, ""), beside(&world, other.path(), ", streaming: \"off\""));
+    early.run_until_caught_up().await;
+    late.run_until_caught_up().await;
+    world.run(MIXED).await;
+    early.run_until_caught_up().await;
+    late.run_until_caught_up().await;
+    let query = "SELECT CAST(id AS text), CAST(n AS text), _seq FROM items WHERE id > 0 ORDER BY id";
+    let early = world.held(query).await;
+    assert!(early.len() > 5000, "{}", early.len());
+    assert_eq!(early, crate::postgres_source::held_in(other.path(), query).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_goes_on_inside_a_transaction_however_it_is_sent() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = world(TABLE).await;
+    let sent = |how: &str| format!(", max_transaction: 1MiB, streaming: \"{how}\"");
+    world.launch(ITEMS, "").run_until_caught_up().await;
+    let slot = world.url.rsplit('/').next().unwrap().to_owned();
+    for (n, (first, then)) in [("on", "off"), ("off", "on"), ("on", "on")].into_iter().enumerate() {
+        world
+            .run(&format!(
+                "INSERT INTO items SELECT n, {n}, repeat('b', 100) FROM generate_series({0}000000, {0}030000) n; ",
+                n + 1
+            ))
+            .await;
+        world.run("UPDATE items SET n = n + 10").await;
+        // The second epoch ends inside a transaction, and there the process dies.
+        let mut broken = world.launch(ITEMS, &sent(first)).failpoints("log.put.after=1*off->return(kill)").run();
+        assert!(!broken.exit(LIMIT).await.success());
+        world.until_idle(&slot).await;
+        let launch = world.launch(ITEMS, &sent(then));
+        launch.run_until_caught_up().await;
+        assert_eq!(world.held(SUMS).await, world.there(SUMS).await, "{first}, then {then}");
+        let accounts = launch.status();
+        assert_eq!(accounts["account"]["imbalance"], serde_json::Value::Null, "{accounts}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_keeps_and_while_it_hands_out_it_loses_and_doubles_nothing() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = world(TABLE).await;
+    let spool = tempfile::tempdir().unwrap();
+    let more = format!(", spool: \"{}\"", spool.path().display());
+    let launch = world.launch(ITEMS, &more);
+    launch.run_until_caught_up().await;
+    for failpoint in ["postgres.running.segment=20*off->return(kill)", "postgres.running.hand_out=1*off->return(kill)"]
+    {
+        world.run("INSERT INTO items SELECT n, n, repeat('c', 200) FROM generate_series(1, 20000) n").await;
+        world.run("UPDATE items SET n = n + 1; DELETE FROM items WHERE id % 3 = 1").await;
+        let mut broken = launch.clone().failpoints(failpoint).run();
+        assert!(!broken.exit(LIMIT).await.success(), "{failpoint}\n{}", broken.log_tail());
+        assert!(broken.log().contains("failpoint postgres.running"), "{failpoint}");
+        assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 0, "something is left after {failpoint}");
+        ends_equal(&launch, &mut world).await;
+        world.run("TRUNCATE items").await;
+        ends_equal(&launch, &mut world).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_into_the_spool_the_server_keeps() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = world(TABLE).await;
+    let launch = world.launch(ITEMS, ", max_spool: 1MiB");
+    launch.run_until_caught_up().await;
+    let mut process = launch.run();
+    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    let (mut small, mut large) = (another(&world).await, another(&world).await);
+    run(&mut small, "BEGIN; INSERT INTO items SELECT n, 1, 'small' FROM generate_series(500001, 503000) n").await;
+    run(&mut large, "BEGIN; INSERT INTO items SELECT n, 2, repeat('l', 100) FROM generate_series(1, 30000) n").await;
+    process.wait_for_log("cannot be kept", LIMIT).await;
+    run(&mut large, "UPDATE items SET n = 3; COMMIT").await;
+    run(&mut small, "COMMIT").await;
+    ends_equal_while(&mut process, &mut world).await;
+    process.stop().await;
+    ends_equal(&launch, &mut world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_transaction_arrives_when_it_is_committed() {
+    if !available("postgres") {
+        return;
+    }
+    let server = Server::start(Version::Debian, &["max_prepared_transactions=5", "logical_decoding_work_mem=64kB"]);
+    let mut world = World::at(server.database().await, TABLE).await;
+    let launch = world.launch(ITEMS, "");
+    launch.run_until_caught_up().await;
+    let mut process = launch.run();
+    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    for (name, from, count) in [("small", 1, 5), ("large", 1000, 5000), ("gone", 100_000, 5000)] {
+        let to = from + count - 1;
+        world
+            .run(&format!(
+                "BEGIN; INSERT INTO items SELECT n, 1, repeat('p', 50) FROM generate_series({from}, {to}) n; \
+                 PREPARE TRANSACTION '{name}'"
+            ))
+            .await;
+    }
+    until_kept(&process, 100_000.0).await;
+    assert_eq!(world.held("SELECT CAST(count(*) AS text) FROM items").await, ["1"], "it is not committed");
+    world.run("COMMIT PREPARED 'large'").await;
+    world.run("ROLLBACK PREPARED 'gone'").await;
+    world.run("COMMIT PREPARED 'small'").await;
+    ends_equal_while(&mut process, &mut world).await;
+    assert_eq!(world.held("SELECT CAST(count(*) AS text) FROM items").await, ["5006"]);
+    process.stop().await;
+    ends_equal(&launch, &mut world).await;
+}
+
+/// The most memory that the process has had, in MiB.
+fn peak_mib(process: &crate::support::process::Running) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_rows_in_one_running_transaction_take_bounded_memory() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = world(TABLE).await;
+    let launch = world.launch(ITEMS, "");
+    launch.run_until_caught_up().await;
+    let mut process = launch.run();
+    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    let mut large = another(&world).await;
+    run(
+        &mut large,
+        "BEGIN; INSERT INTO items SELECT n, n % 100, repeat('m', 40) FROM generate_series(1, 1000000) n; \
+         SAVEPOINT s; UPDATE items SET n = 0 WHERE id < 1000; ROLLBACK TO s",
+    )
+    .await;
+    until_kept(&process, 60e6).await;
+    let keeping = peak_mib(&process);
+    run(&mut large, "COMMIT").await;
+    ends_equal_while(&mut process, &mut world).await;
+    let peak = peak_mib(&process);
+    // What came of it are 90 MB; the rest is the lake's and the warehouse's, whose limits are the process's own.
+    assert!(keeping < 200, "{keeping} MiB while it is kept");
+    assert!(peak < 640, "{peak} MiB");
+    process.stop().await;
 }

@@ -17,7 +17,11 @@ pub struct World {
 
 impl World {
     pub async fn new(setup: &str) -> Self {
-        let url = server().database().await;
+        Self::at(server().database().await, setup).await
+    }
+
+    /// The same in a database that is there.
+    pub async fn at(url: String, setup: &str) -> Self {
         let mut source = PgConnection::connect(&url).await.unwrap();
         // What a test has written is on the server's disk, where a slot can read it.
         source.execute("SET synchronous_commit = on").await.unwrap();
@@ -54,19 +58,9 @@ impl World {
         }
     }
 
-    pub async fn warehouse(&self) -> SqliteConnection {
-        let options = SqliteConnectOptions::new().filename(self.path().join("w.db")).read_only(true);
-        SqliteConnection::connect_with(&options).await.unwrap()
-    }
-
     /// What the warehouse holds: every value of the named columns as text.
     pub async fn held(&self, query: &str) -> Vec<String> {
-        let mut warehouse = self.warehouse().await;
-        let rows = warehouse.fetch_all(AssertSqlSafe(query.to_owned())).await.unwrap();
-        let value = |row: &sqlx::sqlite::SqliteRow, at: usize| {
-            if row.try_get_raw(at).unwrap().is_null() { "∅".to_owned() } else { row.get::<String, _>(at) }
-        };
-        rows.iter().map(|row| (0..row.columns().len()).map(|at| value(row, at)).collect::<Vec<_>>().join("|")).collect()
+        held_in(self.path(), query).await
     }
 
     /// The same of the source.
@@ -76,6 +70,20 @@ impl World {
             |row: &sqlx::postgres::PgRow, at: usize| row.get::<Option<String>, _>(at).unwrap_or_else(|| "∅".to_owned());
         rows.iter().map(|row| (0..row.columns().len()).map(|at| value(row, at)).collect::<Vec<_>>().join("|")).collect()
     }
+}
+
+async fn warehouse(folder: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(folder.join("w.db")).read_only(true);
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
+/// What the warehouse in that folder holds: every value of the named columns as text.
+pub async fn held_in(folder: &Path, query: &str) -> Vec<String> {
+    let rows = warehouse(folder).await.fetch_all(AssertSqlSafe(query.to_owned())).await.unwrap();
+    let value = |row: &sqlx::sqlite::SqliteRow, at: usize| {
+        if row.try_get_raw(at).unwrap().is_null() { "∅".to_owned() } else { row.get::<String, _>(at) }
+    };
+    rows.iter().map(|row| (0..row.columns().len()).map(|at| value(row, at)).collect::<Vec<_>>().join("|")).collect()
 }
 
 pub const ITEMS: &str = "{ items: { from: public.items } }";
