@@ -1,7 +1,9 @@
 //! From payloads to columns. A bad record is a [`Reject`](crate::batch::Reject), never an error.
 
+pub mod binlog;
 pub mod debezium;
 pub mod pgoutput;
+mod routed;
 
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@ use arrow::array::{
     TimestampMicrosecondBuilder,
 };
 
+use super::native::Native;
 use super::scan::{Text, Token, fields};
 use super::time;
 use super::value::{self, Spelling, Unit, Unscaled, Why};
@@ -170,6 +171,36 @@ impl ColumnBuilder {
         };
         self.len += usize::from(taken);
         taken
+    }
+
+    /// Appends a value that came in binary; nothing is appended when it is refused.
+    #[inline]
+    pub fn append_native(&mut self, native: Native<'_>) -> Done {
+        match &mut self.builder {
+            Builder::Boolean(b) => b.append_value(native.boolean()?),
+            Builder::Int16(b) => b.append_value(native.whole()?),
+            Builder::Int32(b) => b.append_value(native.whole()?),
+            Builder::Int64(b) => b.append_value(native.whole()?),
+            Builder::Float32(b) => b.append_value(native.single()?),
+            Builder::Float64(b) => b.append_value(native.double()?),
+            Builder::Decimal128(b, precision, scale) => b.append_value(native.to_i128(*precision, *scale)?),
+            Builder::Decimal256(b, precision, scale) => b.append_value(native.to_i256(*precision, *scale)?),
+            Builder::Numeric(b) => b.append_value(native.to_numeric()?),
+            Builder::Date(b) => b.append_value(native.days()?),
+            Builder::Time(b) => b.append_value(time::of_day(native.micros()?)?),
+            Builder::Duration(b) => b.append_value(native.micros()?),
+            Builder::Timestamp(b) | Builder::TimestampTz(b) => b.append_value(native.micros()?),
+            Builder::Text(b, limit) => {
+                let text = native.instant()?;
+                within(&text, *limit)?;
+                b.append_value(text);
+            }
+            Builder::Json(b) => b.append_value(native.document()?),
+            Builder::Uuid(_) => return Err(Problem::Kind("a UUID is expected")),
+            Builder::Binary(b) => b.append_value(native.bytes()?),
+        }
+        self.len += 1;
+        Ok(())
     }
 
     /// Appends one value; nothing is appended when it is refused.
@@ -357,10 +388,16 @@ fn duration(wire: Wire, token: Token<'_>) -> Result<i64, Problem> {
 #[inline]
 fn text<'s>(token: Token<'s>, scratch: &'s mut String, limit: Option<u32>) -> Result<&'s str, Problem> {
     let text = string(token, scratch)?;
+    within(text, limit)?;
+    Ok(text)
+}
+
+#[inline]
+fn within(text: &str, limit: Option<u32>) -> Done {
     if limit.is_some_and(|limit| text.len() > limit as usize) {
         return Err(Problem::Kind("it is longer than the column; declare a wider varchar in the contract"));
     }
-    Ok(text)
+    Ok(())
 }
 
 fn json<'s>(token: Token<'s>, scratch: &'s mut String) -> Result<&'s str, Problem> {

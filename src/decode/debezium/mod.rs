@@ -8,6 +8,7 @@
 //! | `key.rs` | message keys |
 //! | `record.rs` | one record: opened, routed |
 //! | `row.rs`, `rows.rs`, `builder.rs`, `value.rs`, `time.rs` | rows: from text straight into Arrow builders |
+//! | `native.rs` | values that come in binary, into the same builders |
 //! | `placeholder.rs`, `md5.rs` | the shapes of the unavailable-value placeholder |
 //! | `table.rs` | what is known of a table, and how it is learned |
 //! | `change.rs`, `write.rs` | one event becomes one row, or a refusal |
@@ -33,6 +34,7 @@ mod envelope;
 mod key;
 mod md5;
 mod moves;
+pub(super) mod native;
 mod placeholder;
 mod record;
 mod redelivery;
@@ -42,7 +44,7 @@ pub(super) mod scan;
 pub(super) mod schema;
 mod shown;
 pub(super) mod table;
-mod time;
+pub(super) mod time;
 pub(super) mod value;
 pub(super) mod wire;
 pub(super) mod write;
@@ -135,7 +137,7 @@ impl Refusal {
         Self { rule: "contract", reason: reason.into(), ..Self::default() }
     }
 
-    fn incomplete(reason: impl Into<String>) -> Self {
+    pub(super) fn incomplete(reason: impl Into<String>) -> Self {
         Self { rule: "incomplete", reason: reason.into(), ..Self::default() }
     }
 }

@@ -9,6 +9,7 @@ use arrow::compute::filter;
 use arrow::datatypes::{Field, Schema};
 
 use super::builder::{ColumnBuilder, Problem};
+use super::native::Native;
 use super::scan::Token;
 use super::wire::Wire;
 use crate::batch::{NO_TIME, Op, Seq, TableChanges};
@@ -115,6 +116,14 @@ impl Rows {
         Ok(())
     }
 
+    /// Appends a value that came in binary.
+    #[inline]
+    pub fn append_native(&mut self, column: usize, native: Native<'_>) -> Result<(), Problem> {
+        self.slots[column].builder.append_native(native)?;
+        self.filled += 1;
+        Ok(())
+    }
+
     /// Appends a whole number when nothing about it needs to be judged; says whether it did.
     #[inline]
     pub fn append_whole(&mut self, column: usize, wire: Wire, number: i64) -> bool {
@@ -194,8 +203,17 @@ impl Rows {
         (0..self.slots.len()).filter(|column| !self.has(*column))
     }
 
-    /// Begins the old key of the current row, a move.
+    /// Writes a column of the old key of the current row, a move.
     pub fn old_key(&mut self, at: usize, wire: Wire, token: Token<'_>) -> Result<(), Problem> {
+        self.old_key_builder(at)?.append(wire, token)
+    }
+
+    /// The same, of a value that came in binary.
+    pub fn old_key_native(&mut self, at: usize, native: Native<'_>) -> Result<(), Problem> {
+        self.old_key_builder(at)?.append_native(native)
+    }
+
+    fn old_key_builder(&mut self, at: usize) -> Result<&mut ColumnBuilder, Problem> {
         let row = self.ops.len();
         let builders = self.old_keys.get_or_insert_with(|| {
             let types = self.key.iter().map(|k| self.contract.input.columns[*k].data_type);
@@ -205,7 +223,7 @@ impl Rows {
         while builder.len() < row {
             builder.append_null();
         }
-        builder.append(wire, token)
+        Ok(builder)
     }
 
     /// Finishes the current row; every column must have something.

@@ -3,7 +3,7 @@
 use super::value::Why;
 
 /// Microseconds in a day; also the time `24:00:00`.
-pub(super) const DAY_US: i64 = 86_400_000_000;
+pub(in crate::decode) const DAY_US: i64 = 86_400_000_000;
 
 const INFINITE: Why = "it stands for infinity, which the column cannot hold; map it to a date or null at the source";
 const NO_DATE: Why = "it is not an ISO date or time";
@@ -34,7 +34,7 @@ pub(super) fn of_day(us: i64) -> Result<i64, Why> {
 }
 
 /// Days since 1970-01-01 of a day of the proleptic Gregorian calendar (year 0 = 1 BC).
-fn days(year: i64, month: i64, day: i64) -> Option<i64> {
+pub(in crate::decode) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let last = match month {
         2 if leap => 29,

@@ -103,7 +103,7 @@ const DECIMAL_BYTES: usize = 1_000;
 
 /// A decimal: an unscaled value and how many of its digits stand behind the point.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Unscaled {
+pub(in crate::decode) enum Unscaled {
     /// What fits, which is nearly everything.
     Small(i128),
     /// Sign and decimal digits.
@@ -170,7 +170,7 @@ fn digits_of(magnitude: &[u8]) -> String {
 }
 
 /// A decimal number as people write it, with an exponent or without: its digits and scale.
-pub(super) fn decimal_text(text: &str) -> Result<(Unscaled, i32), Why> {
+pub(in crate::decode) fn decimal_text(text: &str) -> Result<(Unscaled, i32), Why> {
     const BAD: Why = "it is not a decimal number";
     let text = text.strip_prefix('+').unwrap_or(text);
     let (mantissa, exponent) = match text.find(['e', 'E']) {

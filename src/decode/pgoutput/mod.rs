@@ -30,21 +30,19 @@ use self::types::reading;
 use super::Decoder;
 use super::debezium::row::Target;
 use super::debezium::schema::WireColumn;
-use super::debezium::table::Table;
 use super::debezium::write::{fill, refusal};
 use super::debezium::{Refusal, TableRoute};
-use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, Reject, Seq};
+use super::routed::{NO_KEY, Outcome, Routed, other_key};
+use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, Seq};
 use crate::contract::Contract;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::progress::{Partition, Progress};
 use crate::wire::pgoutput::{Message, parse};
 use crate::wire::pgtype::RelationShape;
 
 /// Decodes what a PostgreSQL source reads.
 pub struct PgOutput {
-    source: String,
-    tables: Vec<Table>,
-    by_stream: HashMap<String, usize>,
+    routed: Routed,
     relations: HashMap<u32, Known>,
     scratch: String,
 }
@@ -61,31 +59,10 @@ struct Known {
     trouble: Option<String>,
 }
 
-/// What a record became.
-enum Outcome {
-    Row,
-    Control,
-    Unrouted,
-    Refused(Option<usize>, Option<Op>, Refusal),
-}
-
 impl PgOutput {
     /// A decoder of the source `source` for the tables in `routes`, whose streams are `<schema>.<table>`.
     pub fn new(source: &str, routes: Vec<TableRoute>) -> Result<Self> {
-        let mut by_stream = HashMap::new();
-        let mut tables: Vec<Table> = Vec::with_capacity(routes.len());
-        for route in routes {
-            if let Some(other) = by_stream.insert(route.stream.clone(), tables.len()) {
-                let other = &tables[other].route.table;
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    format!("tables {other} and {} both read {} of source {source}", route.table, route.stream),
-                )
-                .help("one stream becomes one table; remove one of them"));
-            }
-            tables.push(Table::new(route)?);
-        }
-        Ok(Self { source: source.to_owned(), tables, by_stream, relations: HashMap::new(), scratch: String::new() })
+        Ok(Self { routed: Routed::new(source, routes)?, relations: HashMap::new(), scratch: String::new() })
     }
 
     fn record(&mut self, partition: &Partition, record: &RawRecord<'_>, seq: Seq) -> Result<Outcome> {
@@ -124,7 +101,7 @@ impl PgOutput {
     }
 
     fn describe(&mut self, shape: RelationShape) -> Outcome {
-        let Some(table) = self.by_stream.get(&shape.name).copied() else {
+        let Some(table) = self.routed.of(&shape.name) else {
             self.relations.remove(&shape.id);
             return Outcome::Unrouted;
         };
@@ -141,7 +118,7 @@ impl PgOutput {
     /// Makes sure that the relation's columns are in its table's contract.
     fn agree(&mut self, relation: u32) -> Result<Option<usize>> {
         let Some(known) = self.relations.get_mut(&relation) else { return Ok(None) };
-        let table = &mut self.tables[known.table];
+        let table = &mut self.routed.tables[known.table];
         if known.epoch == Some(table.epoch) && table.contract.is_some() {
             return Ok(Some(known.table));
         }
@@ -168,7 +145,7 @@ impl PgOutput {
     fn change(&mut self, partition: &Partition, relation: u32, change: Change<'_>) -> Result<Outcome> {
         let Some(at) = self.agree(relation)? else { return Ok(Outcome::Unrouted) };
         let Some(known) = self.relations.get(&relation) else { return Ok(Outcome::Unrouted) };
-        let table = &mut self.tables[at];
+        let table = &mut self.routed.tables[at];
         let op = change.op;
         let refused = |refusal| Ok(refused(Some(at), Some(op), refusal));
         if let Some(trouble) = &known.trouble {
@@ -181,10 +158,7 @@ impl PgOutput {
         }
         if !matches!(op, Op::Read | Op::Create) {
             if table.key().is_empty() {
-                return refused(Refusal::decode(
-                    "the table has no key, so a row can only be added; give the table a `key:` in the topology, or the \
-                     source table a primary key",
-                ));
+                return refused(Refusal::decode(NO_KEY));
             }
             if let Some(column) = uncovered(known, table.key()) {
                 return refused(Refusal::contract(format!(
@@ -211,63 +185,15 @@ impl PgOutput {
     fn truncate(&mut self, partition: &Partition, relation: u32, seq: Seq, time: i64) -> Result<Outcome> {
         let Some(at) = self.agree(relation)? else { return Ok(Outcome::Unrouted) };
         // A table that nothing is known of holds nothing that could be emptied.
-        let Some(rows) = self.tables[at].open(partition) else { return Ok(Outcome::Control) };
+        let Some(rows) = self.routed.tables[at].open(partition) else { return Ok(Outcome::Control) };
         fill(rows, false);
         rows.finish_row(Op::Truncate, seq, time);
         Ok(Outcome::Row)
-    }
-
-    fn count(&self, batch: &mut ChangeBatch, seq: Seq, time: i64, outcome: Outcome) {
-        let account = &mut batch.account;
-        account.read += 1;
-        match outcome {
-            Outcome::Row => account.rows += 1,
-            Outcome::Control => account.control += 1,
-            Outcome::Unrouted => account.unrouted += 1,
-            Outcome::Refused(table, op, refusal) => {
-                account.rejected += 1;
-                batch.rejects.push(Reject {
-                    table: table.map(|table| self.tables[table].route.table.clone()),
-                    partition: batch.partition.clone(),
-                    seq,
-                    rule: refusal.rule.to_owned(),
-                    reason: refusal.reason,
-                    op,
-                    key: None,
-                    values: None,
-                    source_time_us: time,
-                });
-            }
-        }
     }
 }
 
 fn refused(table: Option<usize>, op: Option<Op>, refusal: Refusal) -> Outcome {
     Outcome::Refused(table, op, refusal)
-}
-
-impl Outcome {
-    /// Of what one record became in several tables, what is to be counted.
-    fn max(self, other: Self) -> Self {
-        match (&self, &other) {
-            (Self::Row, _) | (_, Self::Unrouted) => self,
-            _ => other,
-        }
-    }
-}
-
-/// What is wrong when the source's key is not the table's.
-fn other_key(table: &Table, key: &[String]) -> Option<String> {
-    let known = table.contract.is_some() && table.fixed_key.is_none();
-    if !known || table.key() == key {
-        return None;
-    }
-    Some(format!(
-        "the source's key is ({}) and the table's is ({}); if the primary key has changed, start the table anew under \
-         another name, or fix its `key:` in the topology",
-        key.join(", "),
-        table.key().join(", ")
-    ))
 }
 
 /// The key column that old tuples do not carry.
@@ -287,13 +213,9 @@ impl Decoder for PgOutput {
             let seq = Seq { generation: raw.generation, major: record.offset(), minor, ordinal };
             let outcome = self.record(&raw.partition, &record, seq)?;
             let time = if record.timestamp_us() == 0 { NO_TIME } else { record.timestamp_us() };
-            self.count(&mut batch, seq, time, outcome);
+            self.routed.count(&mut batch, seq, time, outcome);
         }
-        for table in &mut self.tables {
-            table.close()?;
-            batch.tables.append(&mut table.done);
-        }
-        debug_assert!(batch.account.balances(), "every record is accounted for: {:?}", batch.account);
+        self.routed.close(&mut batch)?;
         Ok(batch)
     }
 
@@ -302,12 +224,7 @@ impl Decoder for PgOutput {
     }
 
     fn adopt(&mut self, contracts: &[Arc<Contract>]) -> Result<()> {
-        for contract in contracts {
-            if let Some(table) = self.tables.iter_mut().find(|t| t.route.table == contract.table) {
-                table.adopt(contract).map_err(|e| e.doing(format!("source {}", self.source)))?;
-            }
-        }
-        Ok(())
+        self.routed.adopt(contracts)
     }
 
     fn reset(&mut self, _partition: &Partition, _progress: &Progress) {

@@ -251,7 +251,7 @@ impl EventReader {
         let rows = |kind, version| RowsEvent::parse(body, kind, version, width, false).map(Body::Rows);
         let compressed = |kind, version| RowsEvent::parse(body, kind, version, width, true).map(Body::Rows);
         match header.code {
-            code::TABLE_MAP => TableMapEvent::parse(body, width).map(Body::TableMap),
+            code::TABLE_MAP => TableMapEvent::parse(body, width, self.format.is_mariadb()).map(Body::TableMap),
             code::WRITE_ROWS_V1 => rows(RowsKind::Insert, 1),
             code::UPDATE_ROWS_V1 => rows(RowsKind::Update, 1),
             code::DELETE_ROWS_V1 => rows(RowsKind::Delete, 1),

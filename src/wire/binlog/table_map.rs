@@ -9,8 +9,10 @@ use crate::wire::mysqltype::code;
 pub struct TableMapEvent<'a> {
     /// The number that row events name it by.
     pub table_id: u64,
-    /// All behind that number: two maps with the same bytes say the same.
+    /// All behind that number: two maps of one server with the same bytes say the same.
     pub bytes: &'a [u8],
+    /// Whether MariaDB wrote it, which counts geometries among the columns that have a collation.
+    mariadb: bool,
 }
 
 /// A table map.
@@ -51,9 +53,9 @@ pub struct Metadata {
 }
 
 impl<'a> TableMapEvent<'a> {
-    pub(super) fn parse(mut body: Bytes<'a>, id_width: usize) -> Result<Self, Malformed> {
+    pub(super) fn parse(mut body: Bytes<'a>, id_width: usize, mariadb: bool) -> Result<Self, Malformed> {
         let table_id = body.number(id_width)?;
-        Ok(Self { table_id, bytes: body.0 })
+        Ok(Self { table_id, bytes: body.0, mariadb })
     }
 
     /// The database and the table.
@@ -74,7 +76,7 @@ impl<'a> TableMapEvent<'a> {
             let (code, meta) = column(*code, &mut metas).map_err(|()| Malformed::Type(at + 1, *code, 0))?;
             columns.push(MapColumn { code, meta, nullable: bit(nullable, at) });
         }
-        let metadata = Metadata::parse(rest, &columns)?;
+        let metadata = Metadata::parse(rest, &columns, self.mariadb)?;
         Ok(TableMap {
             table_id: self.table_id,
             database: database.to_owned(),
@@ -150,12 +152,17 @@ impl MapColumn {
         )
     }
 
-    fn is_text(&self) -> bool {
-        matches!(
-            self.code,
-            code::STRING | code::VAR_STRING | code::VARCHAR | code::TINY_BLOB
-                ..=code::BLOB | code::BLOB_COMPRESSED | code::VARCHAR_COMPRESSED
-        )
+    /// Whether a collation is said for it: MySQL counts vectors in, MariaDB geometries.
+    fn is_text(&self, mariadb: bool) -> bool {
+        match self.code {
+            code::VECTOR => !mariadb,
+            code::GEOMETRY => mariadb,
+            code => matches!(
+                code,
+                code::STRING | code::VAR_STRING | code::VARCHAR | code::TINY_BLOB
+                    ..=code::BLOB | code::BLOB_COMPRESSED | code::VARCHAR_COMPRESSED
+            ),
+        }
     }
 
     fn is_choice(&self) -> bool {
@@ -169,7 +176,8 @@ fn positions(columns: &[MapColumn], fits: impl Fn(&MapColumn) -> bool) -> Vec<us
 }
 
 impl Metadata {
-    fn parse(mut rest: Bytes<'_>, columns: &[MapColumn]) -> Result<Self, Malformed> {
+    fn parse(mut rest: Bytes<'_>, columns: &[MapColumn], mariadb: bool) -> Result<Self, Malformed> {
+        let is_text = |column: &MapColumn| column.is_text(mariadb);
         let mut metadata = Self { members: vec![None; columns.len()], ..Self::default() };
         while !rest.0.is_empty() {
             let field = rest.u8()?;
@@ -182,8 +190,8 @@ impl Metadata {
                     }
                     metadata.unsigned = Some(unsigned);
                 }
-                2 => metadata.default_collation(value, positions(columns, MapColumn::is_text))?,
-                3 => metadata.each_collation(value, positions(columns, MapColumn::is_text))?,
+                2 => metadata.default_collation(value, positions(columns, is_text))?,
+                3 => metadata.each_collation(value, positions(columns, is_text))?,
                 4 => metadata.names = Some(column_names(value, columns.len())?),
                 5 => metadata.members(value, positions(columns, |column| column.code == code::SET))?,
                 6 => metadata.members(value, positions(columns, |column| column.code == code::ENUM))?,
