@@ -37,6 +37,8 @@ mod record;
 mod rows;
 mod session;
 mod table_map;
+#[cfg(test)]
+mod tests;
 
 pub(in crate::wire) use self::bytes::Bytes;
 pub use self::compress::Payload;
