@@ -4,6 +4,7 @@
 
 mod support;
 
+mod binlog;
 mod commands;
 mod config;
 mod decode;

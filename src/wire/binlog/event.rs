@@ -163,6 +163,12 @@ impl FormatDescription {
             };
             rest = &rest[..at];
         }
+        // Before 5.1 was ready, row events had the numbers that commits and loads have now.
+        if rest.get(usize::from(code::XID) - 1).is_some_and(|length| *length != 0) {
+            return Err(Malformed::Other(
+                "it was written by a development version of MySQL 5.1, with other event types",
+            ));
+        }
         Ok(Self { server_version, checksum, post_header: rest.to_vec() })
     }
 

@@ -44,7 +44,9 @@ fn format_description(version: &str, checksum: u8) -> Vec<u8> {
     name.resize(50, 0);
     body.extend(name);
     body.extend([0, 0, 0, 0, 19]);
-    body.extend([8; 40]);
+    body.extend([8; 15]);
+    body.push(0);
+    body.extend([8; 24]);
     body.push(checksum);
     protected(event(15, &body))
 }
@@ -151,8 +153,10 @@ fn checksums_are_checked() {
     odd[at] = 9;
     assert_eq!(reader.read(&odd), Err(Malformed::ChecksumKind(9)));
     // Servers before checksums end with the lengths of their events.
-    let old = event(15, &[&[4, 0][..], b"5.1.73", &[0; 44], &[0, 0, 0, 0, 19], &[8; 27]].concat());
+    let old = event(15, &[&[4, 0][..], b"5.1.73", &[0; 44], &[0, 0, 0, 0, 19], &[0; 27]].concat());
     assert!(EventReader::new(Checksum::None).read(&old).is_ok());
+    let odd = event(15, &[&[4, 0][..], b"5.2.2", &[0; 45], &[0, 0, 0, 0, 19], &[6; 22]].concat());
+    assert!(EventReader::new(Checksum::None).read(&odd).is_err());
 }
 
 #[test]
