@@ -23,6 +23,7 @@ mod schema;
 mod status;
 mod table;
 mod table_text;
+mod verify;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ pub use reprocess::{ReprocessArgs, ReprocessReport};
 pub use run::{Role, RunArgs, Shard};
 pub use status::{AccountReport, StatusArgs, StatusReport, TableReport};
 pub use table::{TableAction, TableArgs, TableChange};
+pub use verify::{VerifyArgs, VerifyReport};
 
 /// Change streams in, a Parquet lake and exactly-once warehouse tables out.
 #[derive(Debug, Parser)]
@@ -96,6 +98,8 @@ enum Command {
     Table(TableArgs),
     /// List, show, retry or give up what was refused
     Quarantine(QuarantineArgs),
+    /// Compare the source's tables with the warehouse's, while both go on
+    Verify(VerifyArgs),
     /// Rebuild a warehouse from the lake
     Replay(ReplayArgs),
     /// Build a new lake and warehouse from another lake's raw zone, with today's rules
@@ -186,6 +190,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Status(args) => status::run(args, output).await,
         Command::Table(args) => table::run(args, output).await,
         Command::Quarantine(args) => quarantine::run(args, output).await,
+        Command::Verify(args) => verify::run(args, output).await,
         Command::Replay(args) => replay::run(args, output).await,
         Command::Reprocess(args) => reprocess::run(args, output).await,
         Command::Schema(args) => schema::run(args, output),

@@ -46,7 +46,7 @@ mod row_json;
 mod rows;
 mod scope;
 mod syntax;
-mod text;
+pub(crate) mod text;
 mod validate;
 
 pub use chain::{Chain, ChainMistake};

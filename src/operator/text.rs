@@ -1,4 +1,5 @@
-//! One text per value, exact and the same in every process: quarantine entries show it, and pseudonyms are made of it.
+//! One text per value, exact and the same in every process: quarantine entries show it, pseudonyms are made of it, and
+//! `dataflow verify` compares it.
 
 use std::fmt::Write;
 
@@ -11,11 +12,11 @@ use arrow::datatypes::{
 use crate::contract::Type;
 
 /// Microseconds of a day.
-pub(super) const DAY_US: i64 = 86_400_000_000;
+pub(crate) const DAY_US: i64 = 86_400_000_000;
 
 /// Appends the text of a value that is not null. Numbers: decimal digits without an exponent where they are whole or
 /// fixed, with all digits of their scale; times: ISO 8601; bytes: lower-case hexadecimal.
-pub(super) fn write_value(array: &ArrayRef, data_type: Type, row: usize, out: &mut String) {
+pub(crate) fn write_value(array: &ArrayRef, data_type: Type, row: usize, out: &mut String) {
     // Writing to a String cannot fail.
     let _ = match data_type {
         Type::Boolean => write!(out, "{}", array.as_boolean().value(row)),
@@ -45,13 +46,17 @@ pub(super) fn write_value(array: &ArrayRef, data_type: Type, row: usize, out: &m
 
 /// Appends the normal form of a value that is not null: equal values have equal forms, whatever the column's type.
 /// As [`write_value`], but a number loses zeros that say nothing (`1`, `1.0` and `1.00` are `1`; `-0` is `0`).
-pub(super) fn write_normal(array: &ArrayRef, data_type: Type, row: usize, out: &mut String) {
+pub(crate) fn write_normal(array: &ArrayRef, data_type: Type, row: usize, out: &mut String) {
     let start = out.len();
     write_value(array, data_type, row, out);
     let is_number = matches!(data_type, Type::Decimal { .. } | Type::Numeric | Type::Real | Type::Double);
-    if !is_number {
-        return;
+    if is_number {
+        normalise_number(out, start);
     }
+}
+
+/// Takes the zeros that say nothing off the number that `out` holds from `start` on.
+pub(crate) fn normalise_number(out: &mut String, start: usize) {
     let text = &out[start..];
     let is_plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-');
     if is_plain && text.contains('.') {
@@ -64,7 +69,7 @@ pub(super) fn write_normal(array: &ArrayRef, data_type: Type, row: usize, out: &
     }
 }
 
-fn write_date(days: i64, out: &mut String) -> std::fmt::Result {
+pub(crate) fn write_date(days: i64, out: &mut String) -> std::fmt::Result {
     let (year, month, day) = civil(days);
     match year {
         0..=9999 => write!(out, "{year:04}-{month:02}-{day:02}"),
@@ -73,7 +78,7 @@ fn write_date(days: i64, out: &mut String) -> std::fmt::Result {
     }
 }
 
-fn write_time(micros: i64, out: &mut String) -> std::fmt::Result {
+pub(crate) fn write_time(micros: i64, out: &mut String) -> std::fmt::Result {
     let seconds = micros / 1_000_000;
     write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)?;
     match micros % 1_000_000 {
@@ -82,7 +87,7 @@ fn write_time(micros: i64, out: &mut String) -> std::fmt::Result {
     }
 }
 
-fn write_timestamp(micros: i64, zone: &str, out: &mut String) -> std::fmt::Result {
+pub(crate) fn write_timestamp(micros: i64, zone: &str, out: &mut String) -> std::fmt::Result {
     write_date(micros.div_euclid(DAY_US), out)?;
     out.push('T');
     write_time(micros.rem_euclid(DAY_US), out)?;
@@ -91,7 +96,7 @@ fn write_timestamp(micros: i64, zone: &str, out: &mut String) -> std::fmt::Resul
 
 /// Days since 1970-01-01 to year, month and day of the proleptic Gregorian calendar; years beyond what chrono knows
 /// included, because databases have them. Counts in eras of 400 years that begin on the first of March.
-pub(super) fn civil(days: i64) -> (i64, i64, i64) {
+pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
@@ -104,7 +109,7 @@ pub(super) fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// The reverse of [`civil`].
-pub(super) fn days(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);

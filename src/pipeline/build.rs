@@ -10,7 +10,7 @@ use crate::decode::pgoutput::PgOutput;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operator::Chain;
 use crate::progress::Standings;
-use crate::source::Source;
+use crate::source::{Source, Witness};
 use crate::telemetry::Status;
 
 /// What ingest is made of.
@@ -85,7 +85,7 @@ pub fn streams(loaded: &Loaded, name: &str) -> Vec<String> {
 }
 
 /// The tables that read from source `name`.
-fn routes(loaded: &Loaded, name: &str) -> Vec<TableRoute> {
+pub(super) fn routes(loaded: &Loaded, name: &str) -> Vec<TableRoute> {
     let topology = &loaded.topology;
     topology
         .tables
@@ -100,6 +100,31 @@ fn routes(loaded: &Loaded, name: &str) -> Vec<TableRoute> {
             gone: table.gone.clone(),
         })
         .collect()
+}
+
+/// Reads the tables of a source as they are now.
+pub(super) fn witness(name: &str, source: &SourceConfig, topology: &str) -> Result<Box<dyn Witness>> {
+    let refused = |what: &str| {
+        Err(Error::new(
+            ErrorKind::Config,
+            format!("source {name} is {what}: it has no tables that could be read and compared"),
+        )
+        .help("verify compares tables of databases that are read directly; name those with --table"))
+    };
+    match source {
+        SourceConfig::Kafka(_) => refused("Kafka, a stream of changes"),
+        SourceConfig::File(_) => refused("files of changes"),
+        #[cfg(feature = "postgres")]
+        SourceConfig::Postgres(postgres) => {
+            Ok(Box::new(crate::source::postgres::Tables::new(name, postgres, topology)?))
+        }
+        #[cfg(not(feature = "postgres"))]
+        SourceConfig::Postgres(_) => {
+            let _unused = topology;
+            Err(Error::new(ErrorKind::Config, format!("source {name}: this build has no PostgreSQL"))
+                .help("build with `--features postgres`"))
+        }
+    }
 }
 
 async fn open_source(

@@ -14,6 +14,7 @@
 //! | `probe.rs` | `check --connect`: what can be reached, and what it lacks |
 //! | `replay.rs` | a warehouse from the log alone |
 //! | `reprocess.rs` | a lake and a warehouse from another lake's raw zone |
+//! | `verify/` | the source's tables against the warehouse's |
 //! | `backoff.rs` | how long to wait before trying again |
 //! | `report.rs` | what happened, as counters and status |
 //! | `upkeep.rs` | what is looked after now and then: the sweep, rows without a base |
@@ -44,6 +45,7 @@ pub mod reprocess;
 mod run;
 mod unit;
 mod upkeep;
+pub mod verify;
 
 pub use probe::probe;
 pub use reader::output_schema;

@@ -9,6 +9,9 @@ pub mod kafka;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod probe;
+mod witness;
+
+pub use witness::{Keys, Reached, Witness};
 
 use std::collections::BTreeMap;
 

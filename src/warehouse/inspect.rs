@@ -1,5 +1,5 @@
-//! What people ask a warehouse, and nothing that a load needs: how many rows stand there, and which partial rows found no
-//! base.
+//! What people ask a warehouse, and nothing that a load needs: how many rows stand there, which they are, and which partial
+//! rows found no base.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Warehouse, sqlite};
 use crate::config;
+use crate::contract::Type;
 use crate::epoch::{DeleteMode, EpochNumber, Incomplete};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -32,6 +33,41 @@ pub struct OpenIncomplete {
     pub row: Incomplete,
 }
 
+/// Which rows of a table are read.
+#[derive(Debug, Clone, Copy)]
+pub struct HeldQuery<'a> {
+    /// The table.
+    pub table: &'a str,
+    /// The columns, which may be missing there: they are then null.
+    pub columns: &'a [(String, Type)],
+    /// What deletes do: only rows that are shown to those who read the table.
+    pub mode: DeleteMode,
+    /// At least the rows of these keys; `None` = all.
+    pub keys: Option<&'a HeldKeys>,
+}
+
+/// Keys of rows, as texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldKeys {
+    /// The key's columns.
+    pub columns: Vec<(String, Type)>,
+    /// The values, in that order.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// A row as the warehouse holds it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldRow {
+    /// The values in the order of the query's columns, as the warehouse writes them: times as ISO 8601 with a blank or a
+    /// `T`, bytes as `\\x` and hexadecimal digits.
+    pub cells: Vec<Option<String>>,
+    /// Its order, where it has one.
+    pub seq: Option<String>,
+}
+
+/// What is done with each row that is read.
+pub type TakeRow<'a> = dyn FnMut(&HeldRow) -> Result<()> + Send + 'a;
+
 /// Questions of people.
 #[async_trait]
 pub trait Inspect: Warehouse {
@@ -46,6 +82,9 @@ pub trait Inspect: Warehouse {
 
     /// Forgets these; says how many were there.
     async fn drop_incompletes(&self, ids: &[i64]) -> Result<u64>;
+
+    /// Reads the rows of a table as of one moment. `false`: the table is not there.
+    async fn held_rows(&self, query: &HeldQuery<'_>, take: &mut TakeRow<'_>) -> Result<bool>;
 }
 
 /// Opens the warehouse of a topology to look at it: makes nothing. `None` = nothing has been loaded there yet.

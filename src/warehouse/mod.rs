@@ -18,7 +18,7 @@ pub mod postgres;
 mod shape;
 pub mod sqlite;
 
-pub use inspect::{Inspect, LiveRows, OpenIncomplete, find};
+pub use inspect::{HeldKeys, HeldQuery, HeldRow, Inspect, LiveRows, OpenIncomplete, TakeRow, find};
 pub use key::KeyText;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! The names that every warehouse shares, and how they are quoted.
 
+use crate::epoch::DeleteMode;
+
 /// Per topology and group: which epochs the warehouse holds.
 pub(crate) const LEDGER: &str = "_dataflow_ledger";
 /// Per table: epoch, account, freshness, truncate floor.
@@ -31,4 +33,13 @@ pub(crate) fn quote(name: &str) -> String {
 /// A text literal.
 pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Whether a row is shown to those who read its table, as a condition.
+pub(crate) fn live(mode: DeleteMode) -> String {
+    match mode {
+        DeleteMode::Hard => "1 = 1".to_owned(),
+        DeleteMode::Soft => format!("{DELETED} IS NOT TRUE"),
+        DeleteMode::History => format!("{CURRENT} IS TRUE"),
+    }
 }

@@ -26,4 +26,6 @@ mod quarantine;
 mod reprocess;
 mod servers;
 mod status;
+#[cfg(feature = "postgres")]
+mod verify;
 mod warehouse;

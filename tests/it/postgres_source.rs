@@ -118,7 +118,7 @@ async fn rows_that_are_there_and_changes_after_them_arrive_once() {
 }
 
 /// A table with every type, and a row of each kind of values.
-const TYPES: &str = "
+pub const TYPES: &str = "
 CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN cents AS numeric(10,2); CREATE TYPE pair AS (a int, b text);
 CREATE EXTENSION IF NOT EXISTS hstore;
 CREATE TABLE types (id int PRIMARY KEY, b boolean, i2 smallint, i4 integer, i8 bigint, f4 real, f8 double precision,

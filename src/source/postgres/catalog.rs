@@ -195,6 +195,12 @@ async fn types(connection: &mut Connection, columns: &[Bare]) -> Result<HashMap<
     Ok(rows.iter().map(|row| (row.text(0).parse().unwrap_or(0), shape(row))).collect())
 }
 
+/// Where the log ends: what this transaction sees was committed before.
+pub(super) async fn written(connection: &mut Connection) -> Result<Lsn, Trouble> {
+    let place = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END";
+    lsn(connection, &format!("SELECT {place}")).await
+}
+
 /// Where the log ends, as far as it is on disk.
 pub(super) async fn log_end(connection: &mut Connection) -> Result<Lsn, Trouble> {
     lsn(connection, "SELECT pg_current_wal_flush_lsn()").await

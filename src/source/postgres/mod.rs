@@ -14,6 +14,8 @@
 //! | `protocol.rs` | what the server is asked for, by its version |
 //! | `probe.rs` | what `check --connect` looks at |
 //! | `guardian.rs` | how long the server will still keep what the slot needs |
+//! | `witness.rs` | the tables as they are now, for `dataflow verify` |
+//! | `quiet.rs` | whether a table changed between two places of the log |
 //!
 //! # Order
 //!
@@ -33,13 +35,17 @@ mod guardian;
 mod place;
 mod probe;
 mod protocol;
+mod quiet;
 mod settings;
 mod setup;
 mod snapshot;
 mod spool;
 mod stream;
 mod tls;
+mod witness;
 mod worker;
+
+pub use witness::Tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -7,12 +7,14 @@ use async_trait::async_trait;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgPoolOptions;
 
-use super::{Postgres, failure, options, sql};
+use super::{Postgres, failure, options, rows, sql};
 use crate::config::PostgresWarehouse;
 use crate::epoch::DeleteMode;
 use crate::error::Result;
-use crate::warehouse::inspect::{COLUMNS, Found, Inspect, LiveRows, OpenIncomplete, open_incomplete};
-use crate::warehouse::names::{CURRENT, DELETED, INCOMPLETE};
+use crate::warehouse::inspect::{
+    COLUMNS, Found, HeldQuery, Inspect, LiveRows, OpenIncomplete, TakeRow, open_incomplete,
+};
+use crate::warehouse::names::{INCOMPLETE, live};
 
 /// How long a person waits to learn that the server does not answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +34,7 @@ impl Postgres {
         Ok(there.then_some(found))
     }
 
-    async fn has_table(&self, table: &str) -> Result<bool> {
+    pub(super) async fn has_table(&self, table: &str) -> Result<bool> {
         let found = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(self.names.of(table));
         found.fetch_one(&self.pool).await.map_err(|e| failure(e, Some(table)))
     }
@@ -67,11 +69,7 @@ impl Postgres {
         if !self.has_table(table).await? {
             return Ok(None);
         }
-        let live = match mode {
-            DeleteMode::Hard => String::new(),
-            DeleteMode::Soft => format!(" WHERE {DELETED} IS NOT TRUE"),
-            DeleteMode::History => format!(" WHERE {CURRENT} IS TRUE"),
-        };
+        let live = format!(" WHERE {}", live(mode));
         if let Some(rows) = self.count(table, &live, timeout_ms).await? {
             return Ok(Some(LiveRows { rows, estimated: false }));
         }
@@ -123,6 +121,10 @@ impl Inspect for Postgres {
             .await
             .map_err(|e| failure(e, None).doing("give incomplete rows up"))?;
         Ok(done.rows_affected())
+    }
+
+    async fn held_rows(&self, query: &HeldQuery<'_>, take: &mut TakeRow<'_>) -> Result<bool> {
+        rows::read(self, query, take).await.map_err(|e| e.doing("read the rows of the warehouse"))
     }
 }
 

@@ -8,11 +8,13 @@
 //! | `ensure.rs` | the ledger, and tables as their contracts say |
 //! | `apply.rs` | one unit, one transaction |
 //! | `inspect.rs` | what people ask |
+//! | `rows.rs` | the rows as they stand |
 
 mod apply;
 mod copy;
 mod ensure;
 mod inspect;
+mod rows;
 mod sql;
 mod types;
 

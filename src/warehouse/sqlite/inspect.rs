@@ -6,12 +6,14 @@ use async_trait::async_trait;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
-use super::{BUSY_TIMEOUT, Sqlite, failure};
+use super::{BUSY_TIMEOUT, Sqlite, failure, rows};
 use crate::config::SqliteWarehouse;
 use crate::epoch::DeleteMode;
 use crate::error::Result;
-use crate::warehouse::inspect::{COLUMNS, Found, Inspect, LiveRows, OpenIncomplete, open_incomplete};
-use crate::warehouse::names::{CURRENT, DELETED, INCOMPLETE, quote};
+use crate::warehouse::inspect::{
+    COLUMNS, Found, HeldQuery, Inspect, LiveRows, OpenIncomplete, TakeRow, open_incomplete,
+};
+use crate::warehouse::names::{INCOMPLETE, live, quote};
 
 impl Sqlite {
     /// Opens the file when it is there and holds a ledger. Makes nothing.
@@ -29,7 +31,7 @@ impl Sqlite {
         Ok(there.then_some(found))
     }
 
-    async fn has_table(&self, table: &str) -> Result<bool> {
+    pub(super) async fn has_table(&self, table: &str) -> Result<bool> {
         let statement = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE lower(name) = lower(?))";
         let found = sqlx::query_scalar(statement).bind(table).fetch_one(&self.pool).await;
         found.map_err(|e| failure(e, Some(table)))
@@ -42,12 +44,7 @@ impl Inspect for Sqlite {
         if !self.has_table(table).await? {
             return Ok(None);
         }
-        let live = match mode {
-            DeleteMode::Hard => String::new(),
-            DeleteMode::Soft => format!(" WHERE {DELETED} IS NOT TRUE"),
-            DeleteMode::History => format!(" WHERE {CURRENT} IS TRUE"),
-        };
-        let statement = format!("SELECT count(*) FROM {}{live}", quote(table));
+        let statement = format!("SELECT count(*) FROM {} WHERE {}", quote(table), live(mode));
         let rows: i64 = sqlx::query_scalar(AssertSqlSafe(statement))
             .fetch_one(&self.pool)
             .await
@@ -85,5 +82,9 @@ impl Inspect for Sqlite {
             .await
             .map_err(|e| failure(e, None).doing("give incomplete rows up"))?;
         Ok(done.rows_affected())
+    }
+
+    async fn held_rows(&self, query: &HeldQuery<'_>, take: &mut TakeRow<'_>) -> Result<bool> {
+        rows::read(self, query, take).await.map_err(|e| e.doing("read the rows of the warehouse"))
     }
 }

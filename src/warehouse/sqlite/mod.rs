@@ -6,9 +6,11 @@
 //! | `types.rs` | how values are kept |
 //! | `apply.rs` | one unit, one transaction |
 //! | `inspect.rs` | what people ask |
+//! | `rows.rs` | the rows as they stand |
 
 mod apply;
 mod inspect;
+mod rows;
 mod sql;
 mod types;
 

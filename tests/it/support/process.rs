@@ -205,6 +205,23 @@ impl Launch {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("status is not JSON: {e}: {error}"))
     }
 
+    /// What `dataflow verify TOPOLOGY --json …` says, and its exit code.
+    pub fn verify(&self, more: &[&str]) -> (i32, Value) {
+        let output = self.other(&["verify"], &[&["--json"], more].concat());
+        let error = String::from_utf8_lossy(&output.stderr);
+        let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("no report: {e}: {error}"));
+        (output.status.code().unwrap_or(-1), report)
+    }
+
+    /// Fails the test unless `dataflow verify` says that every table is equal, and nothing is excused or still moves.
+    #[track_caller]
+    pub fn assert_equal(&self) {
+        let (code, report) = self.verify(&[]);
+        let tables = report["tables"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let clean = |table: &Value| table["moving"] == 0 && table["excused"].as_object().is_some_and(|e| e.is_empty());
+        assert!(code == 0 && !tables.is_empty() && tables.iter().all(clean), "verify: {code}: {report:#}");
+    }
+
     /// Runs with `failpoints` until the process dies of them or `done` holds, then without until `done` holds, then stops
     /// it in order. Says whether the failpoint killed it: a place that is never passed is a test that tests nothing.
     pub async fn survive(&self, failpoints: &str, done: impl Fn(&Value) -> bool) -> bool {
