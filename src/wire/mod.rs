@@ -7,11 +7,13 @@
 //! | `binlog/` | the events of MySQL's and MariaDB's binary log, and the record of one row |
 //! | `mysqltype.rs` | what a MySQL column is, as far as reading its bytes needs it |
 //! | `mysqlcharset.rs` | MySQL's character sets and collations |
+//! | `mysqlddl/` | what tables were at a place in the binary log, from the DDL in it |
 //! | `gtid.rs` | sets and positions of global transaction identifiers |
 
 pub mod binlog;
 pub mod gtid;
 pub mod mysqlcharset;
+pub mod mysqlddl;
 pub mod mysqltype;
 pub mod pgoutput;
 pub mod pgtype;

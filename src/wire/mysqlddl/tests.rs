@@ -1,0 +1,175 @@
+//! Statements, and what they make of tables.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::wire::mysqltype::DefaultValue;
+
+const ORDERS: &str = "CREATE TABLE `orders` (
+    `id` bigint unsigned NOT NULL AUTO_INCREMENT,
+    `state` enum('new','it''s','x,y') COLLATE utf8mb4_bin NOT NULL DEFAULT 'new' COMMENT 'a, b (c)',
+    note varchar(40) CHARACTER SET latin1 DEFAULT NULL, -- a remark
+    amount DECIMAL(10,2) DEFAULT -1.5, made datetime(6) DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+    total int GENERATED ALWAYS AS (amount * 2) VIRTUAL, raw varchar(9) CHARACTER SET binary,
+    PRIMARY KEY (`id`) USING BTREE, KEY by_note (note(10)), CONSTRAINT c CHECK (amount > 0),
+    FULLTEXT KEY words (note)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!50100 PARTITION BY KEY (id) PARTITIONS 2 */";
+
+fn history(statements: &[&str]) -> History {
+    let mut history = History::new("utf8mb4");
+    for statement in statements {
+        history.apply("shop", statement);
+    }
+    history
+}
+
+/// `name column_type charset`, the key with a star.
+fn shown(history: &History, table: &str) -> Vec<String> {
+    let columns = history.columns(table).unwrap_or_else(|| panic!("{:?}", history.unknown(table)));
+    let one = |column: &CatalogColumn| {
+        let (key, charset) = (if column.key { "*" } else { "" }, column.charset.as_deref().unwrap_or(""));
+        format!("{}{key} {} {charset}", column.name, column.column_type).trim_end().to_owned()
+    };
+    columns.iter().map(one).collect()
+}
+
+#[test]
+fn a_table_is_created() {
+    let history = history(&[ORDERS]);
+    assert_eq!(
+        shown(&history, "shop.orders"),
+        [
+            "id* bigint unsigned",
+            "state enum('new','it''s','x,y') utf8mb4",
+            "note varchar(40) latin1",
+            "amount decimal(10,2)",
+            "made datetime(6)",
+            "total int",
+            "raw varbinary(9)",
+        ]
+    );
+    let columns = history.columns("shop.orders").unwrap();
+    let default = |at: usize| columns[at].default.clone();
+    assert_eq!(default(1), Some(DefaultValue::Text("new".into())));
+    assert_eq!(default(2), Some(DefaultValue::Null));
+    assert_eq!(default(3), Some(DefaultValue::Text("-1.5".into())));
+    assert_eq!((default(0), default(4), default(5)), (None, None, None));
+    assert!(columns[5].generated && !columns[0].nullable && columns[6].ordinal == 7);
+    let stored = serde_json::to_string(&history).unwrap();
+    assert_eq!(serde_json::from_str::<History>(&stored).unwrap(), history);
+}
+
+#[test]
+fn types_have_their_real_names_and_character_sets_are_inherited() {
+    let history = history(&[
+        "create database shop default character set = latin1",
+        "create table if not exists a (a boolean, b integer(5) unsigned zerofill, c numeric(5), d double precision, \
+         e character varying(3), f national varchar(4), g char(2), h serial, i text character set utf8mb4, j geomcollection)",
+        "create table b (x char(1)) collate utf8mb4_general_ci",
+        "create table other.c (x text)",
+    ]);
+    assert_eq!(
+        shown(&history, "shop.a"),
+        [
+            "a tinyint(1)",
+            "b int(5) unsigned",
+            "c decimal(5)",
+            "d double",
+            "e varchar(3) latin1",
+            "f varchar(4) utf8mb3",
+            "g char(2) latin1",
+            "h bigint unsigned",
+            "i text utf8mb4",
+            "j geometrycollection",
+        ]
+    );
+    assert_eq!(shown(&history, "shop.b"), ["x char(1) utf8mb4"]);
+    assert_eq!(shown(&history, "other.c"), ["x text utf8mb4"]);
+}
+
+#[test]
+fn a_table_is_altered() {
+    let history = history(&[
+        "create table t (a int, b int, c int, primary key (a))",
+        "alter table t add column d varchar(5) not null default 'x' after a, add e json first, drop column b, \
+         add index i (c), engine = innodb, algorithm = inplace",
+        "ALTER TABLE shop.t CHANGE COLUMN c `cc` bigint unsigned AFTER e, MODIFY d varchar(9) FIRST",
+        "alter table t rename column e to ee, add (f date, g time(3)), drop primary key, add primary key (cc), \
+         alter column f set default '2000-01-01'",
+        "alter table t rename to shop2.u",
+    ]);
+    assert!(history.columns("shop.t").is_none());
+    assert_eq!(
+        shown(&history, "shop2.u"),
+        ["d varchar(9) utf8mb4", "ee json", "cc* bigint unsigned", "a int", "f date", "g time(3)"]
+    );
+    assert_eq!(history.columns("shop2.u").unwrap()[4].default, Some(DefaultValue::Text("2000-01-01".into())));
+}
+
+#[test]
+fn an_online_schema_change_is_followed() {
+    for copy in [["_t_gho", "_t_del"], ["_t_new", "_t_old"]] {
+        let [copy, old] = copy;
+        let history = history(&[
+            "create table t (a int primary key)",
+            &format!("create table shop.{copy} like shop.t"),
+            &format!("alter table shop.{copy} add b int"),
+            &format!("rename table shop.t to shop.{old}, shop.{copy} to shop.t"),
+            &format!("drop table if exists shop.{old}"),
+        ]);
+        assert_eq!(shown(&history, "shop.t"), ["a* int", "b int"]);
+        assert!(history.columns(&format!("shop.{old}")).is_none());
+    }
+}
+
+#[test]
+fn effects_are_said() {
+    let mut history = history(&["create table t (a int)", "create table u (a int)"]);
+    let mut apply = |sql: &str| history.apply("shop", sql);
+    let t = || "shop.t".to_owned();
+    assert_eq!(apply("truncate t"), [Effect::Truncated(t())]);
+    assert_eq!(apply("create table if not exists t (x int)"), []);
+    assert_eq!(apply("alter table t comment 'x'"), [Effect::Altered(t())]);
+    assert_eq!(apply("insert into t values (1)"), []);
+    assert_eq!(apply("create index i on t (a)"), []);
+    assert_eq!(apply("create temporary table t (z int)"), []);
+    assert_eq!(apply("rename table t to v"), [Effect::Renamed { from: t(), to: "shop.v".into() }]);
+    assert_eq!(apply("drop tables v, nothing"), [Effect::Dropped("shop.v".into())]);
+    assert_eq!(apply("drop database shop"), [Effect::Dropped("shop.u".into())]);
+}
+
+#[test]
+fn what_is_not_understood_makes_its_table_unknown_and_no_other() {
+    for statement in [
+        "alter table t convert to character set utf8mb4",
+        "alter table t add column b money",
+        "alter table t add column b text(100)",
+        "alter table t drop column nothing",
+        "create or replace table t select 1 as a",
+        "create table t as select * from u",
+        "alter table t add column 'unfinished",
+    ] {
+        let mut history = history(&["create table t (a int)", "create table u (a int)"]);
+        let effects = history.apply("shop", statement);
+        assert!(
+            matches!(effects.as_slice(), [Effect::Unknown { table, .. }] if table == "shop.t"),
+            "{statement}: {effects:?}"
+        );
+        assert!(history.unknown("shop.t").is_some() && history.columns("shop.t").is_none(), "{statement}");
+        assert_eq!(shown(&history, "shop.u"), ["a int"], "{statement}");
+        // The catalog says it anew.
+        history.set_table("shop.t", "utf8mb4", Vec::new());
+        assert!(history.unknown("shop.t").is_none());
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_statement_is_taken(sql in "(create table |alter table |rename table |drop )?[a-z`'(),. /*!-]{0,60}") {
+        let mut history = history(&["create table t (a int)"]);
+        history.apply("shop", &sql);
+        history.apply("shop", &ORDERS.replace("NOT NULL", &sql));
+    }
+}

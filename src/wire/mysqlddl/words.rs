@@ -1,0 +1,179 @@
+//! The words of a statement, comments left out.
+
+use datafusion_sql::sqlparser::dialect::MySqlDialect;
+use datafusion_sql::sqlparser::tokenizer::{Token, Tokenizer};
+
+/// A word, a text, a number or a sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Word(Token);
+
+impl Word {
+    /// Whether it is that key word: a name in back ticks never is.
+    pub fn is(&self, key_word: &str) -> bool {
+        matches!(&self.0, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(key_word))
+    }
+
+    pub fn is_sign(&self, sign: &str) -> bool {
+        !matches!(self.0, Token::Word(_) | Token::SingleQuotedString(_) | Token::DoubleQuotedString(_))
+            && self.0.to_string() == sign
+    }
+
+    /// A name, quoted or not.
+    pub fn name(&self) -> Option<&str> {
+        match &self.0 {
+            Token::Word(word) => Some(&word.value),
+            _ => None,
+        }
+    }
+
+    /// The inside of a text.
+    pub fn text(&self) -> Option<&str> {
+        match &self.0 {
+            Token::SingleQuotedString(text) | Token::DoubleQuotedString(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The digits of a number.
+    pub fn number(&self) -> Option<&str> {
+        match &self.0 {
+            Token::Number(digits, _) => Some(digits),
+            _ => None,
+        }
+    }
+}
+
+/// The words that are left of a statement.
+#[derive(Debug, Clone)]
+pub(super) struct Words {
+    words: Vec<Word>,
+    at: usize,
+}
+
+impl Words {
+    /// The words of a statement; `None` when it cannot be taken apart.
+    pub fn of(sql: &str) -> Option<Self> {
+        let tokens = Tokenizer::new(&MySqlDialect {}, sql).tokenize().ok()?;
+        let kept =
+            tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_) | Token::SemiColon | Token::EOF));
+        Some(Self { words: kept.map(Word).collect(), at: 0 })
+    }
+
+    pub fn rest(&self) -> &[Word] {
+        self.words.get(self.at..).unwrap_or_default()
+    }
+
+    pub fn next(&mut self) -> Option<Word> {
+        let word = self.words.get(self.at).cloned();
+        self.at += usize::from(word.is_some());
+        word
+    }
+
+    pub fn is(&self, key_word: &str) -> bool {
+        self.rest().first().is_some_and(|word| word.is(key_word))
+    }
+
+    pub fn is_any(&self, key_words: &[&str]) -> bool {
+        key_words.iter().any(|word| self.is(word))
+    }
+
+    /// Takes the key word if it is next.
+    pub fn take(&mut self, key_word: &str) -> bool {
+        let found = self.is(key_word);
+        self.at += usize::from(found);
+        found
+    }
+
+    pub fn take_sign(&mut self, sign: &str) -> bool {
+        let found = self.rest().first().is_some_and(|word| word.is_sign(sign));
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Takes `IF [NOT] EXISTS`; says whether it was there.
+    pub fn skip_if_exists(&mut self) -> bool {
+        let found = self.take("IF");
+        if found {
+            self.take("NOT");
+            self.take("EXISTS");
+        }
+        found
+    }
+
+    pub fn identifier(&mut self) -> Option<String> {
+        let name = self.rest().first()?.name()?.to_owned();
+        self.at += 1;
+        Some(name)
+    }
+
+    /// `[database.]table`
+    pub fn name(&mut self, database: &str) -> Option<String> {
+        let first = self.identifier()?;
+        if self.take_sign(".") {
+            return Some(format!("{first}.{}", self.identifier()?));
+        }
+        Some(format!("{database}.{first}"))
+    }
+
+    pub fn names(&mut self, database: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        while let Some(name) = self.name(database) {
+            names.push(name);
+            if !self.take_sign(",") {
+                break;
+            }
+        }
+        names
+    }
+
+    /// What stands in the parentheses that are next.
+    pub fn parentheses(&mut self) -> Option<Self> {
+        if !self.take_sign("(") {
+            return None;
+        }
+        let (from, mut depth) = (self.at, 1);
+        while depth > 0 {
+            let word = self.next()?;
+            depth += i32::from(word.is_sign("(")) - i32::from(word.is_sign(")"));
+        }
+        Some(Self { words: self.words[from..self.at - 1].to_vec(), at: 0 })
+    }
+
+    /// What is left, cut at the commas outside of parentheses.
+    pub fn split_commas(&self) -> Vec<Self> {
+        let mut parts = vec![Vec::new()];
+        let mut depth = 0;
+        for word in self.rest() {
+            depth += i32::from(word.is_sign("(")) - i32::from(word.is_sign(")"));
+            if depth == 0 && word.is_sign(",") {
+                parts.push(Vec::new());
+            } else if let Some(part) = parts.last_mut() {
+                part.push(word.clone());
+            }
+        }
+        parts.into_iter().filter(|part| !part.is_empty()).map(|words| Self { words, at: 0 }).collect()
+    }
+
+    /// Takes `FIRST` or `AFTER <column>` from the end.
+    pub fn place(&mut self) -> Option<Place> {
+        match self.rest() {
+            [.., word] if word.is("FIRST") => {
+                self.words.pop();
+                Some(Place::First)
+            }
+            [.., after, column] if after.is("AFTER") => {
+                let place = Place::After(column.name()?.to_owned());
+                self.words.truncate(self.words.len() - 2);
+                Some(place)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where a column goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    First,
+    After(String),
+}
