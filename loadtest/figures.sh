@@ -2,11 +2,14 @@
 # The README's figures that need the whole process. Each prints its baseline, ours, and what they make of each other.
 #
 #   loadtest/figures.sh kafka     Kafka into the lake, raw off and on, beside a consumer that drops the messages
+#   loadtest/figures.sh postgres  a slot's backlog and the rows of tables into the lake, beside pg_recvlogical and psql
+#   loadtest/figures.sh latency   from commit in PostgreSQL to commit in a PostgreSQL warehouse, row by row
 #   loadtest/figures.sh memory    peak memory while EVENTS events of 20 tables are drained, at default settings
 #   loadtest/figures.sh build     the release build from nothing, in a target folder of its own
 #
-# EVENTS (kafka: 2000000, memory: 10000000), PARTITIONS (4), SCHEMA_BLOCK=1 (every message carries its schema block),
-# WAREHOUSE (memory: sqlite or postgres). Works below data/figures and removes what it made; KEEP=1 leaves it there.
+# EVENTS (kafka, postgres: 2000000, memory: 10000000), ROUNDS (postgres: 5), RATE (latency: 5000 changes a second), FOR
+# (latency: 60 seconds), PARTITIONS (4), SCHEMA_BLOCK=1 (every message carries its schema block), WAREHOUSE (memory: sqlite
+# or postgres). Works below data/figures and removes what it made; KEEP=1 leaves it there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,8 +28,18 @@ trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 prepare() {
-  [ -x /usr/bin/time ] || { say "GNU time is missing: apt-get install time"; exit 1; }
+  clean_place
   cargo build --release -p dataflow -p loadtest --features loadtest/kafka
+}
+
+# For what needs no generator.
+build_process() {
+  clean_place
+  cargo build --release --bin dataflow
+}
+
+clean_place() {
+  [ -x /usr/bin/time ] || { say "GNU time is missing: apt-get install time"; exit 1; }
   rm -rf "$place"
   mkdir -p "$place"
 }
@@ -103,6 +116,7 @@ SETTINGS
 # CPU seconds that a process has used so far.
 cpu_of() { awk -v hz="$(getconf CLK_TCK)" '{ print ($14 + $15) / hz }' "/proc/$1/stat"; }
 
+# start_postgres OPTIONS…: sets port, and server to the process.
 start_postgres() {
   local bin as=()
   bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)
@@ -114,13 +128,12 @@ start_postgres() {
     chown postgres "$data"
   fi
   "${as[@]}" "$bin/initdb" -D "$data/data" -A trust -U postgres --no-sync -E UTF8 --locale=C > "$place/initdb.out"
-  local port
   port=$(free_port)
   "${as[@]}" "$bin/pg_ctl" -D "$data/data" -l "$data/log" -w -o "-p $port -c listen_addresses=127.0.0.1 \
     -c unix_socket_directories= -c synchronous_commit=off -c max_connections=100 -c shared_buffers=256MB \
-    -c max_wal_size=4GB" start > "$place/pg_ctl.out"
+    -c max_wal_size=4GB $*" start > "$place/pg_ctl.out"
+  server=$(head -1 "$data/data/postmaster.pid")
   stops+=("rm -rf $data" "cd /; ${as[*]} $bin/pg_ctl -D $data/data -m immediate stop; cd - ")
-  warehouse="{ kind: postgres, url: \"postgres://postgres@127.0.0.1:$port/postgres\", schema: shop }"
 }
 
 # topology FILE SOURCE RAW WAREHOUSE TABLES: epochs and limits are the defaults. The tables are contracts of their own, as
@@ -191,7 +204,10 @@ memory() {
   row "loadtest, writing files"
   say "  $(du -sm "$place/events" | cut -f1) MiB"
   warehouse="{ kind: sqlite, path: $place/run/warehouse.db }"
-  [ "${WAREHOUSE:-sqlite}" = sqlite ] || start_postgres
+  if [ "${WAREHOUSE:-sqlite}" != sqlite ]; then
+    start_postgres
+    warehouse="{ kind: postgres, url: \"postgres://postgres@127.0.0.1:$port/postgres\", schema: shop }"
+  fi
   topology "$place/run/topology.yaml" "{ kind: file, path: $place/events }" none "$warehouse" 20
   timed run "$target/dataflow" run "$place/run/topology.yaml" --until-caught-up --quiet
   row "files to ${WAREHOUSE:-sqlite}"
@@ -209,7 +225,10 @@ build() {
   say "cargo build --release: $wall s, $cpu CPU s, on $(nproc) cores"
 }
 
+# shellcheck source=loadtest/figures/postgres.sh
+. loadtest/figures/postgres.sh
+
 case "${1:-}" in
-  kafka | memory | build) "$1" ;;
-  *) sed -n '2,10p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
+  kafka | postgres | latency | memory | build) "$1" ;;
+  *) sed -n '2,13p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
 esac
