@@ -125,8 +125,12 @@ pub(super) async fn drive(
         process.start_ingest(feed.await?, options, &shared, head)?;
     } else {
         let (stop, loaders_stop) = (process.stop.clone(), process.loaders_stop.clone());
+        // Loaders that are told to stop load what the log has first.
+        let at_once = options.until_caught_up;
         process.tasks.spawn(async move {
-            stop.cancelled().await;
+            if !at_once {
+                stop.cancelled().await;
+            }
             loaders_stop.cancel();
             Ok(())
         });

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::feed::{OpenShop, Till};
 use super::kills::log_beyond;
-use super::world::{EPOCHS, Partitions, RUN_LIMIT, Servers, TABLES, World, busy_shop};
+use super::world::{EPOCHS, Partitions, RUN_LIMIT, Servers, Stock, TABLES, World, busy_shop};
 use crate::support::process::{LIMIT, Launch, Running};
 
 /// Says that an epoch was dropped because another process had moved the partitions.
@@ -183,4 +183,14 @@ async fn two_loaders_on_one_file() {
     }
     world.launch.run_until_caught_up().await;
     world.oracle.assert(&world.judge(&expected, records).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_process_has_read_another_loads_to_its_end() {
+    let world = World::embedded_with(TABLES, EPOCHS, "true");
+    let stock = Stock::make(36, busy_shop(300), 300);
+    stock.write_files(&world.events(), 1);
+    world.launch.clone().arg("--role").arg("ingest").run_until_caught_up().await;
+    world.launch.clone().arg("--role").arg("load").run_until_caught_up().await;
+    world.oracle.assert(&world.judge(&stock.expected, stock.lines().count() as u64).await);
 }
