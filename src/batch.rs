@@ -209,6 +209,10 @@ pub enum Op {
 }
 
 impl Op {
+    /// Every one.
+    pub const ALL: [Self; 7] =
+        [Self::Read, Self::Create, Self::Update, Self::Move, Self::Delete, Self::Truncate, Self::Refused];
+
     /// The letter that stands in files and warehouses.
     pub fn letter(self) -> &'static str {
         match self {
@@ -224,9 +228,7 @@ impl Op {
 
     /// The reverse of [`Op::letter`].
     pub fn from_letter(letter: &str) -> Option<Self> {
-        [Self::Read, Self::Create, Self::Update, Self::Move, Self::Delete, Self::Truncate, Self::Refused]
-            .into_iter()
-            .find(|op| op.letter() == letter)
+        Self::ALL.into_iter().find(|op| op.letter() == letter)
     }
 
     /// Whether the row holds values beyond its key.

@@ -7,13 +7,14 @@ order_columns='id bigint PRIMARY KEY, customer_id bigint NOT NULL, status text N
   created_at timestamp NOT NULL, updated_at timestamptz NOT NULL, token uuid NOT NULL, note text'
 # order_values ID SALT: SQL for a row's values; the salt makes another version of it.
 order_values() {
+  local id="$1::bigint" salt=$2
   cat <<SQL
-$1, ($1 * 7919) % 1000003, (ARRAY['new', 'paid', 'shipped', 'delivered'])[1 + ($1 + $2) % 4],
-  'customer' || ($1 * 7919) % 1000003 || '@example.org', (($1 * 104729 + $2 * 31) % 10000000) / 100.0,
-  CASE WHEN ($1 + $2) % 3 = 0 THEN NULL ELSE (($1 + $2) % 10000) / 10000.0 END, 'EUR', ($1 + $2) % 20, $2 % 5,
-  ($1 + $2) % 2 = 0, ($1 % 1000) / 8.0, DATE '2024-01-01' + ($1 % 700)::int,
-  TIMESTAMP '2026-01-01' + $1 * INTERVAL '1.000013 second', TIMESTAMPTZ '2026-06-01Z' + ($1 + $2) * INTERVAL '0.101 second',
-  md5(($1 + $2)::text)::uuid, CASE WHEN $1 % 3 = 0 THEN NULL ELSE 'leave at the door ' || ($1 * 7) % 99 END
+$id, ($id * 7919) % 1000003, (ARRAY['new', 'paid', 'shipped', 'delivered'])[1 + ($id + $salt) % 4],
+  'customer' || ($id * 7919) % 1000003 || '@example.org', (($id * 104729 + $salt * 31) % 10000000) / 100.0,
+  CASE WHEN ($id + $salt) % 3 = 0 THEN NULL ELSE (($id + $salt) % 10000) / 10000.0 END, 'EUR', ($id + $salt) % 20, $salt % 5,
+  ($id + $salt) % 2 = 0, ($id % 1000) / 8.0, DATE '2024-01-01' + ($id % 700)::int,
+  TIMESTAMP '2026-01-01' + $id * INTERVAL '1.000013 second', TIMESTAMPTZ '2026-06-01Z' + ($id + $salt) * INTERVAL '0.101 second',
+  md5(($id + $salt)::text)::uuid, CASE WHEN $id % 3 = 0 THEN NULL ELSE 'leave at the door ' || ($id * 7) % 99 END
 SQL
 }
 
@@ -58,6 +59,8 @@ must_be() {
 side() {
   row "$1"
   local server_now
+  # Its processes are reaped a moment after their clients have gone.
+  sleep 0.3
   server_now=$(server_cpu)
   say "  the server meanwhile: $(calculate %.1f "$server_now - $server_before") CPU s"
 }
@@ -126,7 +129,7 @@ drain() {
   timed load "$target/dataflow" run "$place/drain-1/topology.yaml" --role load --until-caught-up --quiet
   row "afterwards, lake to SQLite"
   must_be "rows in the warehouse" \
-    "$("$target/dataflow" status "$place/drain-1/topology.yaml" --json | grep -o '"rows": *[0-9]*' | grep -o '[0-9]*')" \
+    "$("$target/dataflow" status "$place/drain-1/topology.yaml" --json | grep -o '"rows": *[0-9]*' | head -1 | grep -o '[0-9]*')" \
     "$(sql -c 'SELECT count(*) FROM orders')"
   verdict "stream" "$bases" "$ours"
   sql -c "SELECT pg_drop_replication_slot('template')" -c "DROP PUBLICATION figures" -c "DROP TABLE orders"

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use chrono::Utc;
 
-use crate::batch::TableChanges;
+use crate::batch::{Op, TableChanges};
 use crate::config::{OnMismatch, Topology};
 use crate::epoch::{Account, Control};
 use crate::error::{Error, ErrorKind, Result};
@@ -128,10 +128,13 @@ impl OpenEpoch {
     }
 
     fn count(&mut self, rows: &TableChanges) {
-        let mut by_letter: BTreeMap<&'static str, u64> = BTreeMap::new();
-        rows.ops.iter().for_each(|op| *by_letter.entry(op.letter()).or_default() += 1);
-        for (letter, count) in by_letter {
-            *self.written.entry((rows.contract.table.clone(), letter)).or_default() += count;
+        let mut counts = [0u64; 256];
+        rows.ops.iter().for_each(|op| counts[usize::from(*op as u8)] += 1);
+        for op in Op::ALL {
+            let count = counts[usize::from(op as u8)];
+            if count > 0 {
+                *self.written.entry((rows.contract.table.clone(), op.letter())).or_default() += count;
+            }
         }
     }
 

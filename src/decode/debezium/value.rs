@@ -1,5 +1,7 @@
 //! Scalars: from their spelling in JSON to exactly the value that the source had, or the reason why not.
 
+use std::borrow::Cow;
+
 use arrow::datatypes::i256;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -188,6 +190,13 @@ pub(in crate::decode) fn decimal_text(text: &str) -> Result<(Unscaled, i32), Why
     if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
         return Err(BAD);
     }
+    let scale = fraction.len() as i32 - exponent;
+    // Eighteen digits cannot overflow.
+    if whole.len() + fraction.len() <= 18 {
+        let digit = |value: i64, digit: u8| value * 10 + i64::from(digit - b'0');
+        let value = i128::from(whole.bytes().chain(fraction.bytes()).fold(0, digit));
+        return Ok((Unscaled::Small(if negative { -value } else { value }), scale));
+    }
     let digits = format!("{whole}{fraction}");
     let digits = digits.trim_start_matches('0');
     let unscaled = if digits.len() <= 38 {
@@ -196,7 +205,7 @@ pub(in crate::decode) fn decimal_text(text: &str) -> Result<(Unscaled, i32), Why
     } else {
         Unscaled::Large { negative, digits: digits.to_owned() }
     };
-    Ok((unscaled, fraction.len() as i32 - exponent))
+    Ok((unscaled, scale))
 }
 
 const TOO_LARGE: Why = "it has more digits than the column holds; declare a wider decimal or `numeric` in a contract";
@@ -311,19 +320,40 @@ pub(super) fn bytes(text: &str, spelling: Spelling) -> Result<Vec<u8>, Why> {
 }
 
 pub(super) fn hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
-    let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    let mut out = Vec::with_capacity(pairs.len());
+    let mut all = 0;
+    for [high, low] in pairs {
+        let (high, low) = (HEX[usize::from(*high)], HEX[usize::from(*low)]);
+        all |= high | low;
+        out.push(high << 4 | low & 0xF);
+    }
+    (all < 16).then_some(out)
 }
 
+/// What a hexadecimal digit stands for; 255 for any other byte.
+const HEX: [u8; 256] = {
+    let mut digits = [255; 256];
+    let mut at = 0;
+    while at < 16 {
+        digits[b"0123456789abcdef"[at] as usize] = at as u8;
+        digits[b"0123456789ABCDEF"[at] as usize] = at as u8;
+        at += 1;
+    }
+    digits
+};
+
 /// A UUID as 36 characters, lower case.
-pub(super) fn uuid(text: &str) -> Result<String, Why> {
-    let shaped = text.len() == 36
-        && text.bytes().enumerate().all(|(i, b)| match i {
-            8 | 13 | 18 | 23 => b == b'-',
-            _ => b.is_ascii_hexdigit(),
-        });
-    if shaped { Ok(text.to_ascii_lowercase()) } else { Err("it is not a UUID of the form 8-4-4-4-12") }
+pub(super) fn uuid(text: &str) -> Result<Cow<'_, str>, Why> {
+    const BAD: Why = "it is not a UUID of the form 8-4-4-4-12";
+    let bytes: &[u8; 36] = text.as_bytes().try_into().map_err(|_| BAD)?;
+    let digits = |from: usize, to: usize| bytes[from..to].iter().fold(0, |all, byte| all | HEX[usize::from(*byte)]);
+    let wrong = digits(0, 8) | digits(9, 13) | digits(14, 18) | digits(19, 23) | digits(24, 36);
+    if wrong > 15 || [8, 13, 18, 23].iter().any(|at| bytes[*at] != b'-') {
+        return Err(BAD);
+    }
+    let upper = bytes.iter().any(u8::is_ascii_uppercase);
+    Ok(if upper { Cow::Owned(text.to_ascii_lowercase()) } else { Cow::Borrowed(text) })
 }
 
 #[cfg(test)]
@@ -360,6 +390,22 @@ mod tests {
     }
 
     #[test]
+    fn hexadecimal_is_read_in_both_cases() {
+        assert_eq!(hex("00fFA9"), Some(vec![0, 255, 0xA9]));
+        for bad in ["0", "0g", "g0", "0 ", "é"] {
+            assert_eq!(hex(bad), None, "{bad}");
+        }
+        let lower = "0f8fad5b-d9cb-469f-a165-70867728950e";
+        assert_eq!(uuid(lower).as_deref(), Ok(lower));
+        assert_eq!(uuid(&lower.to_ascii_uppercase()).as_deref(), Ok(lower));
+        for at in 0..36 {
+            let mut bad = lower.to_owned();
+            bad.replace_range(at..=at, "x");
+            assert!(uuid(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn rescaling_is_exact_or_refused() {
         let small = Unscaled::Small;
         assert_eq!(to_i128(&small(1_230), 3, 5, 2), Ok(123));
@@ -370,6 +416,12 @@ mod tests {
         assert_eq!(to_i128(&small(0), 60, 5, 2), Ok(0));
         assert_eq!(decimal_text("-1.50E+2").map(|(n, scale)| to_numeric(&n, scale)), Ok("-150".to_owned()));
         assert_eq!(decimal_text("1e-3").map(|(n, scale)| to_numeric(&n, scale)), Ok("0.001".to_owned()));
+        // Behind eighteen digits the other way begins.
+        for text in ["123456789012345678", "12345678901234567.89", "-0.00", "999999999999999999.9"] {
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+            let value: i128 = format!("{whole}{fraction}").parse().unwrap();
+            assert_eq!(decimal_text(text), Ok((small(value), fraction.len() as i32)));
+        }
         for bad in ["", "-", ".5", "NaN", "1e", "0x1", "1,5", "1e99999"] {
             assert!(decimal_text(bad).is_err(), "{bad}");
         }

@@ -22,8 +22,9 @@ mod tests;
 mod text;
 mod types;
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use self::row::{Change, Column};
 use self::types::reading;
