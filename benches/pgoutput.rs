@@ -20,7 +20,7 @@ use dataflow::decode::Decoder;
 use dataflow::decode::debezium::TableRoute;
 use dataflow::decode::pgoutput::PgOutput;
 use dataflow::progress::{Partition, Position, Span};
-use dataflow::wire::pgoutput::{Datum, InsertWriter, Message, Tuple, parse};
+use dataflow::wire::pgoutput::{Datum, Message, Tuple, parse};
 use dataflow::wire::pgtype::{ColumnShape, RelationShape, TypeShape};
 
 /// The process's allocator, for both.
@@ -71,37 +71,41 @@ fn row(id: u64, salt: u64) -> Vec<Option<String>> {
         Some(["new", "paid", "shipped", "delivered"][(id % 4) as usize].to_owned()),
         Some(format!("customer{mixed}@example.org")),
         Some(format!("{}.{:02}", mixed / 10, mixed % 100)),
-        (id % 3 > 0).then(|| format!("0.{:04}", mixed % 10_000)),
+        (!id.is_multiple_of(3)).then(|| format!("0.{:04}", mixed % 10_000)),
         Some("EUR".to_owned()),
         Some((mixed % 20).to_string()),
         Some((salt % 5).to_string()),
-        Some(if mixed % 2 == 0 { "t" } else { "f" }.to_owned()),
+        Some(if mixed.is_multiple_of(2) { "t" } else { "f" }.to_owned()),
         Some((f64::from((id % 1_000) as u32) / 8.0).to_string()),
         Some(format!("2024-{:02}-{day:02}", 1 + id % 12)),
         Some(format!("2026-01-{day:02} {hour:02}:{:02}:{second:02}.{:06}", id % 60, mixed % 999_999 + 1)),
         Some(format!("2026-06-{day:02} {hour:02}:{:02}:{second:02}.{:03}+00", id % 60, mixed % 900 + 101)),
         Some(uuid::Uuid::from_u64_pair(mixed * 0x9E37_79B9, id).to_string()),
-        (id % 3 > 0).then(|| format!("leave at the door {}", mixed % 99)),
+        (!id.is_multiple_of(3)).then(|| format!("leave at the door {}", mixed % 99)),
     ]
 }
 
-/// An insert as bytes; an update without an old row has its tuple behind another letter, a delete carries the key.
+/// An insert, an update or a delete as the server writes it.
 fn message(n: u64) -> Vec<u8> {
-    let mut writer = InsertWriter::new(RELATION);
-    let kind = n % 10;
+    let (tag, tuple) = match n % 10 {
+        0..2 => (b'I', b'N'),
+        2..8 => (b'U', b'N'),
+        _ => (b'D', b'K'),
+    };
+    let mut bytes = vec![tag];
+    bytes.extend(RELATION.to_be_bytes());
+    bytes.push(tuple);
+    bytes.extend((COLUMNS.len() as u16).to_be_bytes());
     for (at, value) in row(1_000_000 + n, n / 10).into_iter().enumerate() {
-        match value.filter(|_| kind < 8 || at == 0) {
-            None => writer.null(),
+        match value.filter(|_| tag != b'D' || at == 0) {
+            None => bytes.push(b'n'),
             Some(text) => {
-                let begin = writer.begin_text();
-                writer.value().extend(text.as_bytes());
-                writer.end_text(begin);
+                bytes.push(b't');
+                bytes.extend((text.len() as u32).to_be_bytes());
+                bytes.extend(text.as_bytes());
             }
         }
     }
-    let mut bytes = writer.finish().to_vec();
-    bytes[0] = [b'I', b'U', b'D'][usize::from(kind > 1) + usize::from(kind > 7)];
-    bytes[5] = if kind > 7 { b'K' } else { b'N' };
     bytes
 }
 

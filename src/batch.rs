@@ -66,6 +66,15 @@ pub struct RawRecord<'a> {
 }
 
 impl RawRecords {
+    /// None, with room for as much as `other` holds.
+    pub fn with_room_of(other: &Self) -> Self {
+        Self {
+            bytes: Vec::with_capacity(other.bytes.len()),
+            rows: Vec::with_capacity(other.rows.len()),
+            headers: Vec::with_capacity(other.headers.len()),
+        }
+    }
+
     /// Appends a record. `offset` is its place in the partition (Kafka offset, byte offset); `timestamp_us` is the
     /// transport's time in microseconds since 1970 or [`NO_TIME`].
     pub fn push(&mut self, offset: u64, timestamp_us: i64, key: Option<&[u8]>, value: Option<&[u8]>) {

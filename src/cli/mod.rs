@@ -29,6 +29,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use futures::future::LocalBoxFuture;
 
 use crate::config::{self, Loaded, Mistakes};
 use crate::error::{Error, ErrorKind, Result};
@@ -180,8 +181,13 @@ impl Default for Output {
     }
 }
 
-/// Does what was asked.
-pub async fn run(cli: Cli) -> Result<()> {
+/// Does what was asked. Boxed here: the commands' code is compiled with the library, once, and not again with every
+/// program that calls it.
+pub fn run(cli: Cli) -> LocalBoxFuture<'static, Result<()>> {
+    Box::pin(dispatch(cli))
+}
+
+async fn dispatch(cli: Cli) -> Result<()> {
     let output = Output::new();
     match cli.command {
         Command::Run(args) => run::run(args, output).await,

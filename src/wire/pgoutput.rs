@@ -193,6 +193,7 @@ impl<'a> Tuple<'a> {
     }
 
     /// The values in column order.
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Datum<'a>> + use<'a> {
         let mut bytes = Bytes(self.bytes);
         (0..self.count).map_while(move |_| bytes.datum().ok())
@@ -258,15 +259,30 @@ pub fn parse(bytes: &[u8], streaming: bool) -> Result<Message<'_>, Malformed> {
     if rest.0.is_empty() { Ok(message) } else { Err(Malformed::Long(rest.0.len())) }
 }
 
+/// The relation of an insert, of a delete, or of an update whose old row does not come by its key alone: what can be told
+/// without reading the row. `None` for any other message.
+#[inline]
+pub fn relation_of_row(bytes: &[u8]) -> Option<u32> {
+    let (head, _) = bytes.split_first_chunk::<6>()?;
+    match head {
+        [b'I', id @ .., b'N'] | [b'U', id @ .., b'N' | b'O'] | [b'D', id @ .., b'K' | b'O'] => {
+            Some(u32::from_be_bytes(*id))
+        }
+        _ => None,
+    }
+}
+
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
+    #[inline]
     fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (head, rest) = self.0.split_at_checked(count).ok_or(Malformed::Short)?;
         self.0 = rest;
         Ok(head)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(Malformed::Short)?;
         self.0 = rest;
@@ -304,6 +320,7 @@ impl<'a> Bytes<'a> {
         simdutf8::basic::from_utf8(text).map_err(|_| Malformed::Encoding)
     }
 
+    #[inline]
     fn datum(&mut self) -> Result<Datum<'a>, Malformed> {
         match self.u8()? {
             b'n' => Ok(Datum::Null),

@@ -33,7 +33,7 @@ use super::worker::{Item, Job, Piece, push_shape, unwanted};
 use crate::batch::RawRecords;
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
-use crate::wire::pgoutput::{Lsn, Malformed, Message, parse, truncate_message};
+use crate::wire::pgoutput::{Lsn, Malformed, Message, parse, relation_of_row, truncate_message};
 
 /// Payload bytes in one piece.
 const PIECE_BYTES: usize = 1 << 20;
@@ -160,6 +160,7 @@ impl Stream {
             tokio::select! {
                 message = self.connection.message() => {
                     let message = message.map_err(|trouble| self.broken(trouble))?;
+                    self.heard = Instant::now();
                     self.take(message).await?;
                     while self.records.bytes() < PIECE_BYTES
                         && !self.begin_again
@@ -201,7 +202,6 @@ impl Stream {
 
     /// One message of the copy: log data or a sign of life.
     async fn take(&mut self, message: Backend) -> Result<()> {
-        self.heard = Instant::now();
         let Backend::CopyData(body) = message else {
             return Err(Error::new(
                 ErrorKind::SourceUnavailable,
@@ -231,6 +231,13 @@ impl Stream {
     }
 
     async fn change(&mut self, lsn: Lsn, data: &[u8]) -> Result<()> {
+        // Nearly every message is one of these; the decoder reads the rest of it.
+        if let Some(relation) = relation_of_row(data) {
+            if self.counts(relation) {
+                self.push(lsn, data);
+            }
+            return Ok(());
+        }
         let message = parse(data, false).map_err(|malformed| self.malformed(lsn, malformed))?;
         match message {
             Message::Begin { commit, time_us, .. } => {
@@ -340,8 +347,10 @@ impl Stream {
         if self.open.is_none() {
             self.place.within = None;
         }
+        // The next piece is about as large as this one.
+        let next = RawRecords::with_room_of(&self.records);
         let piece = Piece {
-            records: std::mem::take(&mut self.records),
+            records: std::mem::replace(&mut self.records, next),
             place: self.place.clone(),
             inside,
             behind: self.end.0.saturating_sub(self.place.lsn.0),

@@ -95,6 +95,20 @@ proptest! {
     }
 
     #[test]
+    fn the_relation_of_a_row_is_that_of_the_whole_message(tag in proptest::sample::select(b"IUDRT".to_vec()), id: u32,
+                                                         kind in proptest::sample::select(b"NKO".to_vec())) {
+        let empty = [0, 0];
+        let new: &[u8] = if tag == b'U' && kind != b'N' { b"N\0\0" } else { b"" };
+        let bytes = message(tag, &[&id.to_be_bytes(), &[kind], &empty, new]);
+        let expected = match parse(&bytes, false) {
+            Ok(Message::Insert { relation, .. } | Message::Delete { relation, .. }) => Some(relation),
+            Ok(Message::Update { relation, old: None | Some(Old::Full(_)), .. }) => Some(relation),
+            _ => None,
+        };
+        prop_assert_eq!(relation_of_row(&bytes), expected);
+    }
+
+    #[test]
     fn written_inserts_are_read_back(rows in proptest::collection::vec(
         proptest::collection::vec(proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20)), 0..10), 1..5))
     {
