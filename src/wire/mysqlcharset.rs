@@ -1,5 +1,7 @@
 //! The character sets of MySQL and MariaDB whose text can be read exactly, and which collation stands for which.
 
+mod tables;
+
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,32 @@ pub enum Charset {
     Utf16,
     Utf16le,
     Utf32,
+    Armscii8,
+    Cp1250,
+    Cp1251,
+    Cp1256,
+    Cp1257,
+    Cp850,
+    Cp852,
+    Cp866,
+    Dec8,
+    Geostd8,
+    Greek,
+    Hebrew,
+    Hp8,
+    Keybcs2,
+    Koi8r,
+    Koi8u,
+    Latin2,
+    Latin5,
+    Latin7,
+    Macce,
+    Macroman,
+    Tis620,
+    Cp932,
+    Eucjpms,
+    Euckr,
+    Gbk,
 }
 
 /// What `latin1` has from 0x80 to 0x9F.
@@ -37,6 +65,32 @@ impl Charset {
             "utf16" => Self::Utf16,
             "utf16le" => Self::Utf16le,
             "utf32" => Self::Utf32,
+            "armscii8" => Self::Armscii8,
+            "cp1250" => Self::Cp1250,
+            "cp1251" => Self::Cp1251,
+            "cp1256" => Self::Cp1256,
+            "cp1257" => Self::Cp1257,
+            "cp850" => Self::Cp850,
+            "cp852" => Self::Cp852,
+            "cp866" => Self::Cp866,
+            "dec8" => Self::Dec8,
+            "geostd8" => Self::Geostd8,
+            "greek" => Self::Greek,
+            "hebrew" => Self::Hebrew,
+            "hp8" => Self::Hp8,
+            "keybcs2" => Self::Keybcs2,
+            "koi8r" => Self::Koi8r,
+            "koi8u" => Self::Koi8u,
+            "latin2" => Self::Latin2,
+            "latin5" => Self::Latin5,
+            "latin7" => Self::Latin7,
+            "macce" => Self::Macce,
+            "macroman" => Self::Macroman,
+            "tis620" => Self::Tis620,
+            "cp932" => Self::Cp932,
+            "eucjpms" => Self::Eucjpms,
+            "euckr" => Self::Euckr,
+            "gbk" => Self::Gbk,
             _ => return None,
         })
     }
@@ -68,8 +122,57 @@ impl Charset {
                 let text = units.iter().map(|unit| char::from_u32(u32::from_be_bytes(*unit))).collect::<Option<_>>()?;
                 rest.is_empty().then_some(Cow::Owned(text))
             }
+            _ if bytes.is_ascii() => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+            Self::Cp932 => multi_byte(encoding_rs::SHIFT_JIS, bytes),
+            Self::Eucjpms => multi_byte(encoding_rs::EUC_JP, bytes),
+            Self::Euckr => multi_byte(encoding_rs::EUC_KR, bytes),
+            Self::Gbk => multi_byte(encoding_rs::GBK, bytes),
+            _ => single_byte(self.table()?, bytes),
         }
     }
+
+    /// The characters of a single-byte set from 0x80 on.
+    fn table(self) -> Option<&'static [char; 128]> {
+        Some(match self {
+            Self::Armscii8 => &tables::ARMSCII8,
+            Self::Cp1250 => &tables::CP1250,
+            Self::Cp1251 => &tables::CP1251,
+            Self::Cp1256 => &tables::CP1256,
+            Self::Cp1257 => &tables::CP1257,
+            Self::Cp850 => &tables::CP850,
+            Self::Cp852 => &tables::CP852,
+            Self::Cp866 => &tables::CP866,
+            Self::Dec8 => &tables::DEC8,
+            Self::Geostd8 => &tables::GEOSTD8,
+            Self::Greek => &tables::GREEK,
+            Self::Hebrew => &tables::HEBREW,
+            Self::Hp8 => &tables::HP8,
+            Self::Keybcs2 => &tables::KEYBCS2,
+            Self::Koi8r => &tables::KOI8R,
+            Self::Koi8u => &tables::KOI8U,
+            Self::Latin2 => &tables::LATIN2,
+            Self::Latin5 => &tables::LATIN5,
+            Self::Latin7 => &tables::LATIN7,
+            Self::Macce => &tables::MACCE,
+            Self::Macroman => &tables::MACROMAN,
+            Self::Tis620 => &tables::TIS620,
+            _ => return None,
+        })
+    }
+}
+
+fn single_byte(table: &[char; 128], bytes: &[u8]) -> Option<Cow<'static, str>> {
+    let character = |byte: &u8| match byte.checked_sub(0x80) {
+        None => Some(char::from(*byte)),
+        Some(at) => Some(table[usize::from(at)]).filter(|character| *character != '\u{fffd}'),
+    };
+    bytes.iter().map(character).collect::<Option<String>>().map(Cow::Owned)
+}
+
+/// These agree with the servers in every character that the servers have. Those of which that does not hold (big5,
+/// gb2312, sjis, ujis) are not read.
+fn multi_byte<'a>(encoding: &'static encoding_rs::Encoding, bytes: &'a [u8]) -> Option<Cow<'a, str>> {
+    encoding.decode_without_bom_handling_and_without_replacement(bytes)
 }
 
 fn latin1(byte: u8) -> char {
@@ -153,7 +256,15 @@ mod tests {
 
     #[test]
     fn text_is_read_in_its_character_set() {
-        let cases: [(Charset, &[u8], &str); 8] = [
+        let cases: [(Charset, &[u8], &str); 16] = [
+            (Charset::Cp1250, b"za\xbf\xf3\xb3\xe6", "zażółć"),
+            (Charset::Cp1251, b"\xcf\xf0\xe8\xe2\xe5\xf2", "Привет"),
+            (Charset::Koi8r, b"\xf0\xd2\xc9\xd7\xc5\xd4", "Привет"),
+            (Charset::Greek, b"\xe1\xe2\xe3", "αβγ"),
+            (Charset::Cp932, b"\x93\xfa\x96\x7b \x81\x60", "日本 ～"),
+            (Charset::Gbk, b"\xd6\xd0\xb9\xfa", "中国"),
+            (Charset::Euckr, b"\xc7\xd1", "한"),
+            (Charset::Latin5, b"\xde", "Ş"),
             (Charset::Utf8, "zażółć 🦀".as_bytes(), "zażółć 🦀"),
             (Charset::Ascii, b"plain", "plain"),
             (Charset::Latin1, b"caf\xe9 \x80 \x81", "café € \u{81}"),
@@ -169,6 +280,8 @@ mod tests {
         for (charset, bytes) in [
             (Charset::Utf8, &b"\xff"[..]),
             (Charset::Ascii, b"\x80"),
+            (Charset::Cp1250, b"\x81"),
+            (Charset::Gbk, b"\x81"),
             (Charset::Ucs2, b"\x20"),
             (Charset::Utf16, b"\xd8\x3e"),
             (Charset::Utf32, b"\x00\x11\x00\x00"),
