@@ -275,20 +275,43 @@ pub(super) fn quote(text: &str, out: &mut String) {
 }
 
 /// A double as the server prints it: the shortest digits that mean it, plain while the point stands within fifteen
-/// places, else with an exponent; and never like a whole number.
+/// places or behind some of the digits, else with an exponent; and never like a whole number.
 fn double(number: f64, out: &mut String) -> Got<()> {
     if !number.is_finite() {
         return Err(DAMAGED);
     }
-    let shortest = format!("{number:e}");
+    let shortest = format!("{:e}", number.abs());
     let (mantissa, exponent) = shortest.split_once('e').ok_or(DAMAGED)?;
     let exponent: i32 = exponent.parse().map_err(|_| DAMAGED)?;
-    let _infallible = match exponent {
-        -15..=14 if number.fract() == 0.0 => write!(out, "{number:.1}"),
-        -15..=14 => write!(out, "{number}"),
-        _ => write!(out, "{mantissa}e{exponent}"),
+    let digits = even(number.abs(), mantissa.replace('.', ""));
+    let (count, before) = (digits.len(), exponent + 1);
+    out.push_str(if number.is_sign_negative() { "-" } else { "" });
+    let plain = exponent >= -15 && (exponent <= 14 || count as i32 > before);
+    let _infallible = match usize::try_from(before) {
+        Ok(before) if plain && before > 0 && count <= before => write!(out, "{digits:0<before$}.0"),
+        Ok(before) if plain && before > 0 => write!(out, "{}.{}", &digits[..before], &digits[before..]),
+        _ if plain => write!(out, "0.{:0>width$}", digits, width = count + before.unsigned_abs() as usize),
+        _ => {
+            let (first, rest) = digits.split_at(1);
+            write!(out, "{first}{}{rest}e{exponent}", if rest.is_empty() { "" } else { "." })
+        }
     };
     Ok(())
+}
+
+/// Where a number lies exactly between the two shortest texts that mean it, the server takes the even one and the
+/// standard library the larger one.
+fn even(number: f64, shortest: String) -> String {
+    const SURE: usize = 15;
+    let count = shortest.len();
+    if count < SURE {
+        return shortest;
+    }
+    let exact = format!("{number:.40e}");
+    let exact = exact.split('e').next().unwrap_or_default().replace('.', "");
+    let (lower, rest) = exact.split_at(count);
+    let halfway = rest.strip_prefix('5').is_some_and(|rest| rest.bytes().all(|digit| digit == b'0'));
+    if halfway && lower.ends_with(['0', '2', '4', '6', '8']) { lower.to_owned() } else { shortest }
 }
 
 mod kind {

@@ -386,6 +386,35 @@ fn words() -> Vec<Case> {
 }
 
 #[test]
+fn addresses_are_printed_as_mariadb_does() {
+    let id = column("id", Form::Integer(1), Kind::Integer { unsigned: true });
+    let shape = described(vec![id, column("v", Form::Bytes(1), Kind::Inet6)]);
+    for text in [
+        "::",
+        "::1",
+        "::1.2.3.4",
+        "::ffff:1.2.3.4",
+        "1::2:3:4:5:6:7",
+        "1::2",
+        "1:0:0:2::3",
+        "1::2:3:0:0:4",
+        "::0.1.0.0",
+        "ff::",
+        "0:0:1::",
+        "64:ff9b::102:304",
+        "::ffff",
+        "::1:2:3",
+        "1:2:3:4:5:6:7:8",
+        "2001:db8::ff00:42:8329",
+    ] {
+        let bytes = text.parse::<std::net::Ipv6Addr>().unwrap().octets();
+        let log = row(b'c', 2, &[3], &[&[0, 1, 16][..], &bytes].concat());
+        let batch = decode(&mut decoder(None), Some(shape.clone()), &[log]);
+        assert_eq!(shown(&batch.tables[0], 0)[1], text);
+    }
+}
+
+#[test]
 fn a_value_is_the_same_from_the_log_and_from_a_snapshot() {
     for (form, kind, bytes, typed, wanted) in [numbers(), times(), words()].concat() {
         let id = column("id", Form::Integer(1), Kind::Integer { unsigned: true });

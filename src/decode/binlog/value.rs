@@ -347,17 +347,39 @@ fn address<'v>(kind: &Kind, bytes: &[u8], scratch: &'v mut String) -> Got<Value<
             let [a, b, c, d, ..] = *whole;
             write!(scratch, "{}", Ipv4Addr::new(a, b, c, d))
         }
-        _ => {
-            let address = Ipv6Addr::from(*whole);
-            // Six zeros in front, then an IPv4 address: written so by MariaDB, and not by the standard library.
-            match address.segments() {
-                [0, 0, 0, 0, 0, 0, high, low] if high != 0 => {
-                    let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
-                    write!(scratch, "::{}", Ipv4Addr::new(a, b, c, d))
-                }
-                _ => write!(scratch, "{address}"),
-            }
-        }
+        _ => return Ok(Value::Text(inet6(*whole, scratch))),
     };
     Ok(Value::Text(scratch))
+}
+
+/// An address as MariaDB prints it: the longest run of zeros is left out, the first of several, even where it is but one
+/// group; what embeds an IPv4 address ends in that.
+fn inet6(bytes: [u8; 16], scratch: &mut String) -> &str {
+    let groups = Ipv6Addr::from(bytes).segments();
+    let zeros = |from: usize| groups[from..].iter().take_while(|group| **group == 0).count();
+    let (mut gap, mut length) = (0, 0);
+    for from in 0..groups.len() {
+        if zeros(from) > length {
+            (gap, length) = (from, zeros(from));
+        }
+    }
+    let embeds = gap == 0 && (length == 6 || length == 5 && groups[5] == 0xFFFF);
+    let end = if embeds { 6 } else { 8 };
+    let mut at = 0;
+    while at < end {
+        if length > 0 && at == gap {
+            scratch.push_str("::");
+            at += length;
+            continue;
+        }
+        let colon = if at > 0 && !scratch.ends_with(':') { ":" } else { "" };
+        let _infallible = write!(scratch, "{colon}{:x}", groups[at]);
+        at += 1;
+    }
+    if embeds {
+        let [.., a, b, c, d] = bytes;
+        let colon = if scratch.ends_with(':') { "" } else { ":" };
+        let _infallible = write!(scratch, "{colon}{}", Ipv4Addr::new(a, b, c, d));
+    }
+    scratch
 }
