@@ -359,6 +359,7 @@ async fn killed_at_random_under_load_it_ends_equal_to_the_source() {
     writer.await.unwrap();
     launch.run_until_caught_up().await;
     assert_eq!(world.held(SUMS).await, world.there(SUMS).await);
+    launch.assert_equal();
     assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
 }
 
@@ -422,6 +423,7 @@ async fn a_table_whose_reading_was_broken_off_is_emptied_and_read_again() {
     world.run("DELETE FROM items WHERE id <= 4000; UPDATE items SET n = 0 WHERE id > 7000").await;
     launch.run_until_caught_up().await;
     assert_eq!(world.held(SUMS).await, world.there(SUMS).await);
+    launch.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -487,6 +489,7 @@ async fn a_slot_that_is_gone_or_was_moved_halts_with_the_way_out() {
     world.run("INSERT INTO items VALUES (3, 3, 'c')").await;
     launch.run_until_caught_up().await;
     assert_eq!(world.held(SUMS).await, world.there(SUMS).await);
+    launch.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use tokio_util::sync::CancellationToken;
 
 use crate::postgres_source::TYPES;
-use crate::support::postgres::server;
+use crate::support::postgres::{Server, Version, newest, server};
 use crate::support::process::{LIMIT, Launch, available, table};
 
 /// Where the tables go.
@@ -30,7 +30,11 @@ struct World {
 
 impl World {
     async fn new(into: Into, setup: &str) -> Self {
-        let url = server().database().await;
+        Self::at(server(), into, setup).await
+    }
+
+    async fn at(server: &Server, into: Into, setup: &str) -> Self {
+        let url = server.database().await;
         let mut source = PgConnection::connect(&url).await.unwrap();
         source.execute("SET synchronous_commit = on").await.unwrap();
         source.execute(AssertSqlSafe(setup.to_owned())).await.unwrap();
@@ -254,6 +258,92 @@ async fn a_value_that_no_column_holds_is_excused_and_named() {
     assert_eq!(kinds(&report, "items"), ["different 3"], "{report:#}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_server_is_read_as_well() {
+    if !available(Version::Newest.component()) {
+        return;
+    }
+    let mut world = World::at(newest(), Into::Postgres, ITEMS).await;
+    world.run("ALTER TABLE items ADD twice int GENERATED ALWAYS AS (id * 2) STORED; CREATE TABLE other (n int)").await;
+    let launch = world.launch("{ items: { from: public.items } }");
+    launch.run_until_caught_up().await;
+    launch.assert_equal();
+    world.tamper("UPDATE items SET name = 'x' WHERE id = 7").await;
+    world.run("INSERT INTO other SELECT generate_series(1, 1000)").await;
+    assert_eq!(kinds(&launch.verify(&["--timeout", "30s"]).1, "items"), ["different 7"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_every_kind_are_narrowed_down() {
+    if !available("postgres") {
+        return;
+    }
+    let key = "id timestamptz, code numeric(6,2), raw bytea, PRIMARY KEY (id, code, raw)";
+    for into in BOTH {
+        let mut world = World::new(
+            into,
+            &format!(
+                "CREATE TABLE wide ({key}, n int); INSERT INTO wide SELECT timestamptz '2020-01-01' + n * interval '1 hour', \
+                 n / 4.0, decode(lpad(n::text, 4, '0'), 'hex'), n FROM generate_series(1, 40) n; \
+                 CREATE TABLE people (id text PRIMARY KEY, n int); INSERT INTO people SELECT 'p' || n, n FROM generate_series(1, 40) n; \
+                 CREATE TABLE lines (id text, n int); ALTER TABLE lines REPLICA IDENTITY FULL; \
+                 INSERT INTO lines SELECT 'l' || n % 5, n % 5 FROM generate_series(1, 40) n"
+            ),
+        )
+        .await;
+        let launch = world.launch(
+            "
+  wide: { from: public.wide }
+  people:
+    from: public.people
+    operators: [{ mask: { columns: [id], with: hmac, domain: person, key: \"0123456789abcdef0123456789abcdef\" } }]
+  lines: { from: public.lines, key: [] }",
+        );
+        launch.run_until_caught_up().await;
+        launch.assert_equal();
+        world.run("UPDATE wide SET n = 0 WHERE n = 3; INSERT INTO lines VALUES ('l1', 1), ('new', 7)").await;
+        launch.run_until_caught_up().await;
+        launch.assert_equal();
+        world.tamper("UPDATE wide SET n = 5000 WHERE n = 4").await;
+        world.tamper("DELETE FROM wide WHERE n = 5").await;
+        world.tamper("UPDATE people SET n = 5000 WHERE n = 4").await;
+        world.tamper("INSERT INTO people (id, n) VALUES ('clear', 1)").await;
+        world.tamper("DELETE FROM lines WHERE _seq = (SELECT min(_seq) FROM lines WHERE n = 2)").await;
+        let (code, report) = launch.verify(&[]);
+        assert_eq!((code, kinds(&report, "wide").len()), (1, 2), "{into:?} {report:#}");
+        let gone = table(&report, "wide")["differences"].as_array().unwrap().iter().find(|d| d["kind"] == "missing");
+        assert_eq!(gone.unwrap()["key"]["id"], "2020-01-01T05:00:00Z", "{report:#}");
+        assert_eq!(gone.unwrap()["key"]["code"], "1.25", "{report:#}");
+        assert_eq!(kinds(&report, "people"), ["different ***", "extra ***"], "{report:#}");
+        assert_eq!(kinds(&report, "lines"), ["different l2"], "{report:#}");
+        assert_eq!(table(&report, "lines")["differences"][0]["rows"], serde_json::json!([8, 7]), "{report:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_is_gone_is_left_out_and_a_paused_table_says_so() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new(Into::Sqlite, ITEMS).await;
+    let launch = world.launch("{ items: { from: public.items, gone: [email] } }");
+    launch.run_until_caught_up().await;
+    world
+        .run("ALTER TABLE items DROP email; ALTER TABLE items ADD note text; UPDATE items SET note = 'x' WHERE id = 1")
+        .await;
+    launch.run_until_caught_up().await;
+    let (code, report) = launch.verify(&[]);
+    assert_eq!(code, 0, "{report:#}");
+    let left_out = table(&report, "items")["columns_left_out"].to_string();
+    assert!(left_out.contains("email (the source no longer has it)"), "{report:#}");
+    assert!(launch.other(&["table", "pause"], &["items"]).status.success());
+    world.run("UPDATE items SET note = 'y' WHERE id = 1").await;
+    launch.run_until_caught_up().await;
+    let (code, report) = launch.verify(&[]);
+    let why = table(&report, "items")["why"].as_str().unwrap_or_default().to_owned();
+    assert!(code == 1 && why.contains("paused by hand"), "{report:#}");
+}
+
 /// Writes until it is told to stop: changes, deletes, new rows, new keys.
 async fn write_until(url: String, stop: CancellationToken) {
     let mut conn = PgConnection::connect(&url).await.unwrap();
@@ -263,7 +353,8 @@ async fn write_until(url: String, stop: CancellationToken) {
         let id = turn * 37 % 5000;
         let sql = format!(
             "BEGIN; UPDATE items SET n = n + 1 WHERE id = {id}; DELETE FROM items WHERE id = {}; \
-             INSERT INTO items VALUES ({}, {turn}, repeat('z', {})); UPDATE items SET id = {} WHERE id = {}; COMMIT",
+             INSERT INTO items VALUES ({}, {turn}, repeat('z', {})); UPDATE items SET id = {} WHERE id = {}; \
+             UPDATE items SET n = n + 1 WHERE id = 5001; COMMIT",
             id + 1,
             100_000 + turn,
             turn % 50,
@@ -283,7 +374,7 @@ async fn while_both_sides_are_live_it_says_equal_and_still_finds_a_difference() 
         let world = World::new(
             into,
             "CREATE TABLE items (id int PRIMARY KEY, n int, t text); \
-             INSERT INTO items SELECT n, n, 'a' FROM generate_series(1, 5000) n",
+             INSERT INTO items SELECT n, n, 'a' FROM generate_series(1, 5001) n",
         )
         .await;
         let launch = world.launch("{ items: { from: public.items } }");
