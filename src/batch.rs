@@ -53,6 +53,7 @@ pub struct RawRecords {
     bytes: Vec<u8>,
     rows: Vec<RawRow>,
     headers: Vec<(Slice, Slice)>,
+    log_bytes: u64,
 }
 
 /// Stands for "the source says no time".
@@ -72,6 +73,7 @@ impl RawRecords {
             bytes: Vec::with_capacity(other.bytes.len()),
             rows: Vec::with_capacity(other.rows.len()),
             headers: Vec::with_capacity(other.headers.len()),
+            log_bytes: 0,
         }
     }
 
@@ -131,6 +133,17 @@ impl RawRecords {
     /// Payload bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Says how much of the server's log was read for these records, other people's included: the server keeps it until they
+    /// are in the lake.
+    pub fn note_log_bytes(&mut self, bytes: u64) {
+        self.log_bytes += bytes;
+    }
+
+    /// Bytes of log that the server keeps for these records.
+    pub fn log_bytes(&self) -> u64 {
+        self.log_bytes
     }
 
     /// Record number `index`.

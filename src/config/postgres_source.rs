@@ -48,6 +48,9 @@ pub struct PostgresSource {
     /// captured tables are quiet; `0s` writes none.
     #[serde(default = "minute")]
     pub heartbeat: Span,
+    /// A connection from which nothing came for this long is taken for dead, and made anew.
+    #[serde(default = "minute_and_a_half")]
+    pub receive_timeout: Span,
     /// A transaction becomes visible at once unless it has more payload bytes than this; then it says so in the log.
     #[serde(default = "gibibyte")]
     pub max_transaction: Bytes,
@@ -79,6 +82,10 @@ fn public_tables() -> Vec<String> {
 
 fn minute() -> Span {
     Span::seconds(60)
+}
+
+fn minute_and_a_half() -> Span {
+    Span::seconds(90)
 }
 
 fn gibibyte() -> Bytes {

@@ -65,6 +65,11 @@ pub async fn parts(loaded: &Loaded, standings: &Arc<dyn Standings>, status: &Arc
     Ok(Parts { chains: Arc::new(chains(topology)?), sources })
 }
 
+/// Nothing to read.
+pub fn no_parts(loaded: &Loaded) -> Result<Parts> {
+    Ok(Parts { chains: Arc::new(chains(&loaded.topology)?), sources: Vec::new() })
+}
+
 /// The decoder of a source.
 pub fn decoder(loaded: &Loaded, name: &str) -> Result<Box<dyn Decoder>> {
     let debezium = match loaded.topology.sources.get(name) {

@@ -26,8 +26,9 @@ use crate::pipeline::reader::{Handover, Order, What, output_schema};
 use crate::pipeline::report::Report;
 use crate::telemetry;
 
-/// A quiet epoch (positions alone) is committed at most this often.
+/// A quiet epoch (positions alone) is committed at most this often, unless servers keep that much log for it.
 const QUIET_EVERY: Duration = Duration::from_secs(300);
+const QUIET_LOG_BYTES: u64 = 64 << 20;
 /// Fenced this often in a row, two processes fight over the same partitions for good.
 const FENCED_LIMIT: u32 = 8;
 
@@ -175,7 +176,9 @@ impl Ingest {
 
     fn cut_at(&self) -> Instant {
         let every = self.topology.epoch.every.0;
-        self.state.last_cut + if self.state.open.holds_data() { every } else { every.max(QUIET_EVERY) }
+        let open = &self.state.open;
+        let quiet = !open.holds_data() && open.log_bytes() < QUIET_LOG_BYTES;
+        self.state.last_cut + if quiet { every.max(QUIET_EVERY) } else { every }
     }
 
     fn take(&mut self, handover: Handover) -> Result<()> {

@@ -26,6 +26,7 @@ pub struct OpenEpoch {
     control: Vec<Control>,
     payload_bytes: u64,
     holds_data: bool,
+    log_bytes: u64,
     /// Partitions whose newest batch ends inside a transaction.
     inside: BTreeSet<Partition>,
 }
@@ -42,6 +43,7 @@ impl OpenEpoch {
             control: Vec::new(),
             payload_bytes: 0,
             holds_data: false,
+            log_bytes: 0,
             inside: BTreeSet::new(),
         }
     }
@@ -66,6 +68,11 @@ impl OpenEpoch {
         self.holds_data
     }
 
+    /// Bytes of log that servers keep until it is committed.
+    pub fn log_bytes(&self) -> u64 {
+        self.log_bytes
+    }
+
     /// Whether it ends inside a transaction of a source: committed now, people would see half of it.
     pub fn is_inside_transaction(&self) -> bool {
         !self.inside.is_empty()
@@ -75,6 +82,7 @@ impl OpenEpoch {
     pub fn take(&mut self, done: Transformed, topology: &Topology, stopped: &BTreeSet<String>) -> Result<()> {
         self.began.get_or_insert_with(Instant::now);
         self.payload_bytes += done.raw.records.bytes() as u64;
+        self.log_bytes += done.raw.records.log_bytes();
         self.account.records.entry(done.raw.partition.source.to_string()).or_default().add(&done.records);
         // An empty span is the claim of a partition that the log does not know yet: where it starts must not be decided
         // anew after a restart.

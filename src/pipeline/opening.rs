@@ -1,14 +1,18 @@
-//! Opening the warehouse: a process whose warehouse is away when it starts reads its sources into the lake meanwhile.
+//! Opening what may be away when a process starts. Without its warehouse it reads its sources into the lake meanwhile;
+//! without a source it loads what the lake has.
 
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Topology;
+use crate::config::{Loaded, Topology};
 use crate::error::{Disposition, Result};
 use crate::pipeline::backoff::Backoff;
+use crate::pipeline::build::{self, Parts};
 use crate::pipeline::report::{Report, WAREHOUSE};
+use crate::progress::Standings;
+use crate::telemetry::Status;
 use crate::warehouse::{self, Warehouse};
 
 /// The warehouse that all loaders of a process share, once it is open.
@@ -58,5 +62,37 @@ impl Opening {
                 () = backoff.wait() => {}
             }
         }
+    }
+}
+
+/// What a source that cannot be opened is called among the problems.
+const SOURCES: &str = "opening the sources";
+
+/// Connects the sources, as often as it takes; none of them once `stop` is cancelled. Who wants an end (`once`) wants to know
+/// that it is not one.
+pub async fn sources(
+    loaded: &Loaded,
+    standings: &Arc<dyn Standings>,
+    once: bool,
+    status: &Arc<Status>,
+    stop: &CancellationToken,
+) -> Result<Parts> {
+    let mut backoff = Backoff::default();
+    loop {
+        let opened = tokio::select! {
+            opened = build::parts(loaded, standings, status) => opened,
+            () = stop.cancelled() => return build::no_parts(loaded),
+        };
+        match opened {
+            Err(error) if error.disposition() == Disposition::Retry && !once => {
+                tracing::warn!(attempt = backoff.attempts(), "{error}; trying again");
+                status.problem(SOURCES, error.to_string(), error.help_text().map(str::to_owned));
+            }
+            opened => {
+                status.solved(SOURCES);
+                return opened;
+            }
+        }
+        tokio::select! { () = stop.cancelled() => {} () = backoff.wait() => {} }
     }
 }

@@ -18,7 +18,7 @@ use crate::lake::{Access, Lake, Log};
 use crate::pipeline::build::{self, Parts};
 use crate::pipeline::ingest::{Ingest, IngestState};
 use crate::pipeline::load::{self, Loader};
-use crate::pipeline::opening::Opening;
+use crate::pipeline::opening::{self, Opening};
 use crate::pipeline::reader::{Reader, Transforms};
 use crate::pipeline::report::{Report, WAREHOUSE};
 use crate::pipeline::{reprocess, upkeep};
@@ -67,9 +67,9 @@ pub async fn run(loaded: &Loaded, options: &Options, status: Arc<Status>, stop: 
         reprocess::refuse_unfinished(&log)?;
     }
     let standings: Arc<dyn Standings> = Arc::clone(&log) as Arc<dyn Standings>;
-    let reporting = Arc::clone(&status);
+    let (opened, asked) = (Arc::clone(&status), stop.clone());
     let feed = async {
-        let parts = build::parts(loaded, &standings, &reporting).await?;
+        let parts = opening::sources(loaded, &standings, options.until_caught_up, &opened, &asked).await?;
         Ok(Feed { parts, patience: Some(KEPT_FOR), at_end: future::ready(Ok(())).boxed() })
     };
     drive(&topology, &log, options, status, stop, feed).await
@@ -122,7 +122,8 @@ pub(super) async fn drive(
         process.tasks.spawn(watch);
     }
     if options.role != Role::Load {
-        process.start_ingest(feed.await?, options, &shared, head)?;
+        let feed = process.beside(feed).await?;
+        process.start_ingest(feed, options, &shared, head)?;
     } else {
         let (stop, loaders_stop) = (process.stop.clone(), process.loaders_stop.clone());
         // Loaders that are told to stop load what the log has first.
@@ -164,6 +165,11 @@ struct Shared<'a> {
     lake: &'a Lake,
     log: &'a Arc<Log>,
     report: &'a Arc<Report>,
+}
+
+/// What became of a task.
+fn outcome(ended: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    ended.unwrap_or_else(|panic| Err(Error::new(ErrorKind::Internal, "a task of the pipeline").because(panic)))
 }
 
 /// What a problem with the log is called.
@@ -288,6 +294,17 @@ impl Process {
         Ok(())
     }
 
+    /// Waits for what is done beside the tasks that run; the failure of one of them ends the wait.
+    async fn beside<T>(&mut self, doing: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::pin!(doing);
+        loop {
+            tokio::select! {
+                done = &mut doing => return done,
+                Some(ended) = self.tasks.join_next() => outcome(ended)?,
+            }
+        }
+    }
+
     /// Waits for all tasks. The first failure stops the others in an orderly way. After that, or once `asked` to stop, the
     /// grace period bounds the rest; at the end of the sources nothing does.
     async fn supervise(mut self, asked: &CancellationToken, grace: std::time::Duration) -> Result<()> {
@@ -303,9 +320,7 @@ impl Process {
                 joined = self.tasks.join_next() => match joined {
                     None => break,
                     Some(ended) => {
-                        let ended = ended
-                            .unwrap_or_else(|panic| Err(Error::new(ErrorKind::Internal, "a task of the pipeline").because(panic)));
-                        if let Err(error) = ended {
+                        if let Err(error) = outcome(ended) {
                             self.stop.cancel();
                             self.loaders_stop.cancel();
                             hurry.cancel();

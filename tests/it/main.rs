@@ -17,6 +17,8 @@ mod operator;
 #[cfg(feature = "postgres")]
 mod postgres_check;
 #[cfg(feature = "postgres")]
+mod postgres_faults;
+#[cfg(feature = "postgres")]
 mod postgres_running;
 #[cfg(feature = "postgres")]
 mod postgres_snapshot;

@@ -97,6 +97,14 @@ pub(super) async fn announced(connection: &mut Connection, relation: &Relation<'
     shape(connection, relation.id, name, char::from(relation.identity), bare.collect()).await
 }
 
+/// What a table is called now; nothing when it is not there any more.
+pub(super) async fn name(connection: &mut Connection, id: u32) -> Result<Option<String>, Trouble> {
+    let sql = format!(
+        "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {id}"
+    );
+    Ok(connection.query(&sql).await?.first().map(|row| row.text(0).to_owned()))
+}
+
 /// The shape of a table as its publication shows it now: without generated columns, and without those that a column list
 /// leaves out.
 pub(super) async fn published(

@@ -41,6 +41,11 @@ pub(super) struct Connection {
     inbox: BytesMut,
     outbox: BytesMut,
     place: String,
+    settings: Settings,
+    /// The server's process.
+    pid: i32,
+    /// How long the server may be silent while something is asked of it; `None` for as long as it likes.
+    silence: Option<Duration>,
 }
 
 /// A row of a plain query: every value as text.
@@ -161,7 +166,15 @@ impl Connection {
                 Box::new(tls::wrap(socket, settings).await?)
             }
         };
-        let mut connection = Self { socket, inbox: BytesMut::new(), outbox: BytesMut::new(), place };
+        let mut connection = Self {
+            socket,
+            inbox: BytesMut::new(),
+            outbox: BytesMut::new(),
+            place,
+            settings: settings.clone(),
+            pid: 0,
+            silence: Some(settings.receive_timeout),
+        };
         let doing = format!("log in to {} as {}", connection.place, settings.user);
         connection.log_in(settings, purpose).await.map_err(|trouble| trouble.error(doing))?;
         Ok(connection)
@@ -204,8 +217,13 @@ impl Connection {
             }
             self.flush().await?;
         }
-        while !matches!(self.message().await?, Message::ReadyForQuery(_)) {}
-        Ok(())
+        loop {
+            match self.message().await? {
+                Message::BackendKeyData(body) => self.pid = body.process_id(),
+                Message::ReadyForQuery(_) => return Ok(()),
+                _ => {}
+            }
+        }
     }
 
     async fn scram(&mut self, password: &[u8]) -> Result<(), Trouble> {
@@ -226,8 +244,11 @@ impl Connection {
     }
 
     async fn flush(&mut self) -> std::io::Result<()> {
-        self.socket.write_all_buf(&mut self.outbox).await?;
-        self.socket.flush().await
+        let sending = async {
+            self.socket.write_all_buf(&mut self.outbox).await?;
+            self.socket.flush().await
+        };
+        within(self.silence, sending).await
     }
 
     /// The next message that says something. Cancel-safe: what was read stays in the inbox.
@@ -256,7 +277,7 @@ impl Connection {
 
     async fn receive(&mut self) -> std::io::Result<()> {
         self.inbox.reserve(READ_BYTES);
-        if self.socket.read_buf(&mut self.inbox).await? == 0 {
+        if within(self.silence, self.socket.read_buf(&mut self.inbox)).await? == 0 {
             return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the server closed the connection"));
         }
         Ok(())
@@ -278,6 +299,19 @@ impl Connection {
             }
         }
         failure.map_or(Ok(rows), Err)
+    }
+
+    /// Runs a query that may take as long as it takes, such as one that waits for other transactions. While the server is
+    /// silent, another connection looks whether it still works on it.
+    pub async fn long_query(&mut self, sql: &str) -> Result<Vec<Row>, Trouble> {
+        let (settings, pid) = (self.settings.clone(), self.pid);
+        self.silence = None;
+        let answer = tokio::select! {
+            answer = self.query(sql) => answer,
+            trouble = given_up(&settings, pid) => Err(trouble),
+        };
+        self.silence = Some(settings.receive_timeout);
+        answer
     }
 
     /// Begins `COPY … TO STDOUT`; its rows come from [`Connection::copied`].
@@ -330,6 +364,33 @@ impl Connection {
         self.outbox.put_slice(data);
         Ok(self.flush().await?)
     }
+}
+
+/// What takes longer than that fails: a connection that nothing comes from is dead, and nobody says so.
+async fn within<T>(limit: Option<Duration>, doing: impl Future<Output = std::io::Result<T>>) -> std::io::Result<T> {
+    let Some(limit) = limit else { return doing.await };
+    let silent = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, format!("the server was silent for {limit:?}"));
+    tokio::time::timeout(limit, doing).await.map_err(silent)?
+}
+
+/// Looks from time to time, by a connection of its own, whether the server's process works; ends when it cannot be asked,
+/// or was found idle twice, so that its answer must have been lost.
+async fn given_up(settings: &Settings, pid: i32) -> Trouble {
+    let sql = format!("SELECT state FROM pg_stat_activity WHERE pid = {pid} AND state IS DISTINCT FROM 'idle'");
+    let mut idle = 0;
+    while idle < 2 {
+        tokio::time::sleep(settings.receive_timeout).await;
+        let mut other = match Connection::open(settings, Purpose::Query).await {
+            Ok(other) => other,
+            Err(error) => return Trouble::Broken(std::io::Error::other(error)),
+        };
+        match other.query(&sql).await {
+            Ok(rows) if rows.is_empty() => idle += 1,
+            Ok(_) => idle = 0,
+            Err(trouble) => return trouble,
+        }
+    }
+    broken("the server has done what was asked of it, and its answer did not come")
 }
 
 fn password(settings: &Settings) -> Result<&[u8], Trouble> {

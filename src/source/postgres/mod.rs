@@ -221,6 +221,9 @@ impl Postgres {
             connection: Connection::open(&settings, Purpose::Query).await?,
         };
         let found = setup::check(&mut opening.connection, &wanted).await?;
+        if progress.get(&partition).is_some() {
+            opening.mind_publication().await?;
+        }
         let added = setup::publication(&mut opening.connection, &wanted, &found).await?;
         let known = |table: &CatalogTable| (table.name.clone(), Identity { id: table.id, filled: table.filled });
         let captured: Captured = found.iter().map(known).collect();
@@ -375,6 +378,21 @@ impl Opening<'_> {
         let mut again = place.again;
         again.extend(place.tables.into_keys());
         Ok((self.place(lsn, again), generation + 1))
+    }
+
+    /// What was written without a publication can never be decoded. Once it is there again nothing tells that it was gone,
+    /// so that the slot goes first.
+    async fn mind_publication(&mut self) -> Result<()> {
+        if setup::has_publication(&mut self.connection, self.wanted).await? {
+            return Ok(());
+        }
+        if self.config.snapshot.on_lost_slot == OnLostSlot::Halt {
+            return Err(lost(self.wanted.source, self.wanted.slot, "its publication had been dropped"));
+        }
+        match setup::slot(&mut self.connection, self.wanted.source, self.wanted.slot).await? {
+            Some(_) => setup::drop_slot(&mut self.connection, self.wanted).await,
+            None => Ok(()),
+        }
     }
 
     async fn new_slot(&mut self, replace: bool) -> Result<Lsn> {

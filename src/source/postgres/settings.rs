@@ -1,5 +1,7 @@
 //! From the topology to where and how to connect.
 
+use std::time::Duration;
+
 use crate::config::{PostgresSource, PostgresTlsMode};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -12,7 +14,12 @@ pub(super) struct Settings {
     pub password: Option<String>,
     pub database: String,
     pub tls: TlsSettings,
+    /// Without a word for this long, a connection is dead.
+    pub receive_timeout: Duration,
 }
+
+/// The server is asked to say something every second.
+const SHORTEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is asked of the connection.
 #[derive(Debug, Clone)]
@@ -46,7 +53,12 @@ impl Settings {
                 ));
             }
         };
+        if config.receive_timeout.0 < SHORTEST_TIMEOUT {
+            return Err(bad(name, format!("`receive_timeout` is less than {SHORTEST_TIMEOUT:?}"))
+                .help("a server that is busy needs longer for an answer: leave it out for 90 seconds"));
+        }
         Ok(Self {
+            receive_timeout: config.receive_timeout.0,
             database: config.database.clone().or(url.database).unwrap_or_else(|| user.clone()),
             host,
             port: config.port.or(url.port).unwrap_or(5432),

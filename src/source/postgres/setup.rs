@@ -166,6 +166,14 @@ pub(super) fn unfit(table: &CatalogTable) -> Vec<(String, String)> {
     found
 }
 
+/// Whether there is a publication of that name.
+pub(super) async fn has_publication(connection: &mut Connection, wanted: &Wanted<'_>) -> Result<bool> {
+    let sql = format!("SELECT 1 FROM pg_publication WHERE pubname = {}", literal(wanted.publication));
+    let doing = || format!("look at publication {}", wanted.publication);
+    let rows = connection.query(&sql).await.map_err(|trouble| trouble.error(doing()))?;
+    Ok(!rows.is_empty())
+}
+
 /// What had to be added to the publication: changes before that were not for us.
 #[derive(Debug, Default)]
 pub(super) struct Added {
@@ -317,7 +325,7 @@ pub(super) fn create_slot(slot: &str, failover: bool) -> String {
 /// Makes the slot; changes are kept for it from the LSN that is returned.
 pub(super) async fn make_slot(connection: &mut Connection, wanted: &Wanted<'_>, failover: bool) -> Result<Lsn> {
     let sql = create_slot(wanted.slot, failover);
-    let rows = connection.query(&sql).await.map_err(|trouble| {
+    let rows = connection.long_query(&sql).await.map_err(|trouble| {
         let doing = format!("source {}: make the slot {}", wanted.source, wanted.slot);
         match trouble.code() {
             "42501" => refused(doing, &sql),

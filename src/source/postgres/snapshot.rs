@@ -63,7 +63,7 @@ async fn export(job: &Job) -> Result<Exported> {
     let (_, mut connection) = setup::same_server(&job.settings, &job.name, &job.server).await?;
     let name = identifier(&format!("dataflow_snapshot_{}", uuid::Uuid::new_v4().simple()));
     let sql = format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
-    let rows = connection.query(&sql).await.map_err(|trouble| match trouble.code() {
+    let rows = connection.long_query(&sql).await.map_err(|trouble| match trouble.code() {
         "53400" => {
             trouble.error(&doing).help("a snapshot needs a second slot for a while: raise max_replication_slots")
         }

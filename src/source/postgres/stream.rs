@@ -25,7 +25,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::catalog;
 use super::connection::{Connection, Purpose, Trouble};
-use super::place::{Place, Within};
+use super::place::{Place, Taken, Within};
 use super::protocol::Asked;
 use super::setup;
 use super::spool::Spools;
@@ -43,8 +43,6 @@ const LINGER: Duration = Duration::from_millis(20);
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How often a place that moved without records is handed out.
 const QUIET_EVERY: Duration = Duration::from_secs(1);
-/// Without a word for this long, the connection is dead.
-const SILENCE: Duration = Duration::from_secs(90);
 
 /// A relation that the stream has announced.
 struct Known {
@@ -249,15 +247,15 @@ impl Stream {
                 self.place.within = None;
             }
             Message::Relation(relation) => {
-                let name = format!("{}.{}", relation.schema, relation.name);
+                let name = self.name_today(relation.id, format!("{}.{}", relation.schema, relation.name)).await?;
                 let from = self.place.tables.get(&name).filter(|taken| taken.id == relation.id).map(|taken| taken.from);
-                self.refuse_renamed(relation.id, &name)?;
                 let from = if from.is_some() && self.was_filled(relation.id, &name).await? { None } else { from };
                 self.relations.insert(relation.id, Known { from });
                 if from.is_some() {
-                    let shape = catalog::announced(&mut self.side, &relation).await.map_err(|trouble| {
+                    let mut shape = catalog::announced(&mut self.side, &relation).await.map_err(|trouble| {
                         trouble.error(format!("source {}: look up the columns of {name}", self.job.name))
                     })?;
+                    shape.name = name;
                     let (commit, time_us, (at, ordinal)) = self.now();
                     push_shape(&mut self.records, commit, (at.0, ordinal * 2 + 1), time_us, &shape);
                 }
@@ -305,14 +303,21 @@ impl Stream {
         Ok(false)
     }
 
-    /// A captured table under another name would be taken for one that nobody wants.
-    fn refuse_renamed(&self, id: u32, name: &str) -> Result<()> {
-        let Some((known, _)) = self.place.tables.iter().find(|(known, taken)| taken.id == id && *known != name) else {
-            return Ok(());
+    /// The name of an announced table. A captured one under another name would be taken for one that nobody wants, unless
+    /// it had that name only when this was written.
+    async fn name_today(&mut self, id: u32, announced: String) -> Result<String> {
+        let other = |(known, taken): &(&String, &Taken)| taken.id == id && **known != announced;
+        let Some(known) = self.place.tables.iter().find(other).map(|(known, _)| known.clone()) else {
+            return Ok(announced);
         };
+        let doing = format!("source {}: look up the name of {known}", self.job.name);
+        let today = catalog::name(&mut self.side, id).await.map_err(|trouble| trouble.error(doing))?;
+        if today.as_ref() == Some(&known) {
+            return Ok(known);
+        }
         Err(Error::new(
             ErrorKind::SourceRefused,
-            format!("source {}: the table {known} is called {name} now", self.job.name),
+            format!("source {}: the table {known} is called {announced} now", self.job.name),
         )
         .help("rename it back, or let the topology read it under its new name (`from:`): it is then read anew"))
     }
@@ -347,6 +352,7 @@ impl Stream {
         if self.open.is_none() {
             self.place.within = None;
         }
+        self.records.note_log_bytes(self.place.lsn.0.saturating_sub(self.handed.lsn.0));
         // The next piece is about as large as this one.
         let next = RawRecords::with_room_of(&self.records);
         let piece = Piece {
@@ -397,10 +403,11 @@ impl Stream {
     }
 
     async fn on_tick(&mut self) -> Result<()> {
-        if self.heard.elapsed() > SILENCE {
+        let silence = self.job.settings.receive_timeout;
+        if self.heard.elapsed() > silence {
             return Err(Error::new(
                 ErrorKind::SourceUnavailable,
-                format!("source {}: the server has said nothing for {SILENCE:?}", self.job.name),
+                format!("source {}: the server has said nothing for {silence:?}", self.job.name),
             ));
         }
         self.tell().await?;

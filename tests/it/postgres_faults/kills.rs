@@ -1,0 +1,116 @@
+//! Our own process is killed: at every named place that a PostgreSQL source passes, and at random.
+
+use std::collections::BTreeSet;
+
+use futures::StreamExt;
+
+use super::*;
+
+/// Places before and after every durable step, which every kind of source passes.
+const PLACES: [&str; 16] = [
+    "log.identity.before",
+    "log.identity.after",
+    "log.probe.before",
+    "log.probe.after",
+    "lake.upload.before",
+    "lake.upload.after",
+    "log.put.before",
+    "log.put.after",
+    "release.before",
+    "release.after",
+    "warehouse.copy.before",
+    "warehouse.copy.after",
+    "warehouse.ledger.before",
+    "warehouse.ledger.after",
+    "warehouse.commit.before",
+    "warehouse.commit.after",
+];
+
+/// The places in the source's own code, whatever they are today.
+fn places_of_the_source() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/source/postgres")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let names = text.split("failpoint::hit(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            found.extend(names.map(str::to_owned));
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// Dies the first, or a later time that it passes the place, while somebody writes; then everything is there once.
+async fn dies_and_comes_back(stage: Stage, place: &str, action: &str) -> Result<(), String> {
+    let mut world = World::new(stage, &filled(4_000, 500)).await;
+    let writer = world.write(4_000);
+    let launch = world.launch("").await;
+    let mut broken = launch.clone().failpoints(format!("{place}={action}")).run();
+    let begun = Instant::now();
+    while !broken.has_ended() && begun.elapsed() < Duration::from_secs(60) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let passed = broken.log().contains(&format!("failpoint {place} does"));
+    drop(broken);
+    writer.end().await;
+    launch.run_until_caught_up().await;
+    let (held, there) = (world.held(ALL).await, world.there(ALL).await);
+    if held != there {
+        let differs = held.iter().zip(&there).find(|(held, there)| held != there);
+        return Err(format!("{} rows held, {} there: {differs:?}\n{}", held.len(), there.len(), launch.whole_log()));
+    }
+    // A place of the source may belong to what this scenario does not do.
+    if passed || place.starts_with("postgres.") { Ok(()) } else { Err("the place was never passed".to_owned()) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_every_named_place() {
+    let there = |stage: &Stage| available(stage.version.component()) && available("postgres");
+    let stages: Vec<Stage> = STAGES.into_iter().filter(there).collect();
+    if stages.is_empty() {
+        return;
+    }
+    let of_the_source = places_of_the_source();
+    let once = PLACES.iter().map(|place| (*place, "return(kill)"));
+    let later = PLACES[4..].iter().map(|place| (*place, "3*off->return(kill)"));
+    let own = of_the_source
+        .iter()
+        .flat_map(|place| [(place.as_str(), "return(kill)"), (place.as_str(), "2*off->return(kill)")]);
+    // The two stages take turns.
+    let cases = once.chain(later).chain(own).enumerate().map(|(n, case)| (stages[n % stages.len()], case));
+    let outcomes: Vec<Option<String>> = futures::stream::iter(cases)
+        .map(async |(stage, (place, action))| {
+            let outcome = dies_and_comes_back(stage, place, action).await;
+            outcome.err().map(|why| format!("{stage:?} {place}={action}: {why}"))
+        })
+        .buffer_unordered(3)
+        .collect()
+        .await;
+    let failed: Vec<String> = outcomes.into_iter().flatten().collect();
+    assert!(failed.is_empty(), "{} of them:\n{}", failed.len(), failed.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_random_while_it_reads_and_streams() {
+    on_stages(async |stage| {
+        let mut world = World::new(stage, &filled(15_000, 100)).await;
+        let writer = world.write(15_000);
+        let launch = world.launch("").await;
+        // The first deaths come while the rows that are there are read, the others while it streams.
+        for wait_ms in [200, 500, 900, 1_300, 700, 1_700, 1_100] {
+            let mut process = launch.run();
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+            process.kill();
+        }
+        assert!(writer.end().await > 0);
+        launch.run_until_caught_up().await;
+        world.must_agree(&launch, ALL).await;
+    })
+    .await;
+}

@@ -1,0 +1,113 @@
+//! Tables change their shape in the middle of everything; every row is decoded by the shape that it was written under.
+
+use super::*;
+
+/// Everything, whatever columns the table has in the end.
+const END: &str =
+    "SELECT CAST(id AS text), CAST(n AS text), CAST(price AS text), CAST(extra AS text) FROM items ORDER BY items.id";
+
+/// A column is added, one dropped, one renamed, one widened, rows written between each, under the running process that is
+/// killed in the middle.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_come_go_are_renamed_and_grow() {
+    on_stages(async |stage| {
+        let setup = filled(200, 64).replace("n bigint", "n int");
+        let mut world = World::new(stage, &setup).await;
+        let launch = world.launch("").await;
+        let mut process = launch.run();
+        world.until_agreed(&mut process, SUMS).await;
+        world
+            .run(
+                "INSERT INTO items VALUES (1001, 1, 'a', 1); ALTER TABLE items ADD more int; \
+                 INSERT INTO items VALUES (1002, 2, 'b', 2, 22); BEGIN; UPDATE items SET n = 0 WHERE id < 10; \
+                 ALTER TABLE items DROP t; UPDATE items SET n = -1 WHERE id < 5; COMMIT",
+            )
+            .await;
+        process.kill();
+        world
+            .run(
+                "ALTER TABLE items ALTER n TYPE bigint; INSERT INTO items VALUES (1003, 5000000000, 3, 33); \
+                 ALTER TABLE items RENAME more TO extra; UPDATE items SET extra = id WHERE id > 50",
+            )
+            .await;
+        let mut process = launch.run();
+        world.run("DELETE FROM items WHERE id = 1; UPDATE items SET id = id + 5000 WHERE id BETWEEN 20 AND 30").await;
+        // Rows that did not change after a column was renamed have nothing under its new name: all of them change.
+        world.run("UPDATE items SET extra = coalesce(extra, 7)").await;
+        world.until_agreed(&mut process, END).await;
+        process.stop().await;
+        world.must_agree(&launch, END).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_dropped_and_made_again_while_nobody_reads() {
+    on_stages(async |stage| {
+        let mut world = World::new(stage, &filled(200, 64)).await;
+        let launch = world.launch("").await;
+        launch.run_until_caught_up().await;
+        world.until_idle().await;
+        world.run(&format!("UPDATE items SET n = 1; DROP TABLE items; {}", filled(50, 32))).await;
+        world.run("DELETE FROM items WHERE id = 7").await;
+        launch.run_until_caught_up().await;
+        world.must_agree(&launch, ALL).await;
+        world.run("UPDATE items SET n = 2 WHERE id > 20; INSERT INTO items VALUES (1001, 1, 'new', 1)").await;
+        launch.run_until_caught_up().await;
+        world.must_agree(&launch, ALL).await;
+    })
+    .await;
+}
+
+/// It is not in the publication any more, and the process cannot see that from the stream; the next start finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_dropped_and_made_again_under_the_running_process() {
+    on_stages(async |stage| {
+        let mut world = World::new(stage, &filled(200, 64)).await;
+        let launch = world.launch("").await;
+        let mut process = launch.run();
+        world.until_agreed(&mut process, ALL).await;
+        world.run(&format!("DELETE FROM items WHERE id < 9; DROP TABLE items; {}", filled(50, 32))).await;
+        world.run("ALTER PUBLICATION p ADD TABLE items; DELETE FROM items WHERE id = 7").await;
+        process.stop().await;
+        launch.run_until_caught_up().await;
+        world.must_agree(&launch, ALL).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_renamed_and_another_takes_its_name() {
+    on_stages(async |stage| {
+        let mut world = World::new(stage, &filled(100, 64)).await;
+        let launch = world.launch("").await;
+        let mut process = launch.run();
+        world.until_agreed(&mut process, ALL).await;
+        world.run("ALTER TABLE items RENAME TO old_items; UPDATE old_items SET n = 1").await;
+        must_end(&mut process, &["public.items is called public.old_items now", "rename it back"]).await;
+        world.run("ALTER TABLE old_items RENAME TO items; UPDATE items SET n = 2").await;
+        launch.run_until_caught_up().await;
+        world.must_agree(&launch, ALL).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_emptied_while_others_write() {
+    on_stages(async |stage| {
+        let mut world = World::new(stage, &filled(3_000, 64)).await;
+        let launch = world.launch("").await;
+        let mut process = launch.run();
+        let writer = world.write(3_000);
+        for _ in 0..3 {
+            world
+                .run("TRUNCATE items; INSERT INTO items SELECT n, n, 'again', NULL FROM generate_series(1, 500) n")
+                .await;
+        }
+        writer.end().await;
+        world.until_agreed(&mut process, ALL).await;
+        process.stop().await;
+        world.must_agree(&launch, ALL).await;
+    })
+    .await;
+}

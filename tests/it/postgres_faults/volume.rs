@@ -1,0 +1,93 @@
+//! Much at once, much all the time, and nothing for a long time.
+
+use super::*;
+
+/// The peak of the memory that a process had, as the kernel counts it.
+fn peak_mib(process: &Running) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+/// A transaction with a million rows (about 150 MB of log) passes through without being held in memory, and is visible
+/// all at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_with_a_million_rows_takes_bounded_memory() {
+    if !available(Version::Newest.component()) || !available("postgres") {
+        return;
+    }
+    let stage = Stage { version: Version::Newest, target: Target::Sqlite };
+    let mut world = World::new(stage, &filled(10, 32)).await;
+    let launch = world.launch("").await;
+    let mut process = launch.run();
+    world.until_agreed(&mut process, SUMS).await;
+    world
+        .run("INSERT INTO items SELECT n + 10, n, 'row number ' || n, n / 4.0 FROM generate_series(1, 1000000) n")
+        .await;
+    let begun = Instant::now();
+    loop {
+        let count = world.held("SELECT CAST(count(*) AS text) FROM items").await.remove(0);
+        if count != "10" {
+            assert_eq!(count, "1000010", "a part of the transaction is visible");
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT && !process.has_ended(), "{}", process.log_tail());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    world.must_agree(&launch, SUMS).await;
+    let peak = peak_mib(&process);
+    println!("peak memory: {peak} MiB");
+    assert!(peak < 512, "{peak} MiB");
+    process.stop().await;
+}
+
+/// A table that nobody captures; its values are written as they are.
+const BUSY: &str = "CREATE TABLE busy (t text); ALTER TABLE busy ALTER t SET STORAGE EXTERNAL";
+
+/// The captured table is quiet and the database is busy: all but 64 MiB of the log is given back, and the lake does not fill with epochs
+/// that say nothing: one for every 64 MiB of log, or five minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn quiet_tables_in_a_busy_database_hold_nothing_back() {
+    on_stages(async |stage| {
+        let mut world = World::new(stage, &format!("{}; {BUSY}", filled(50, 64))).await;
+        let launch = world.launch(", heartbeat: 1s").await;
+        let mut process = launch.run();
+        world.until_agreed(&mut process, ALL).await;
+        let before = world.manifests();
+        world.run("INSERT INTO busy SELECT repeat(md5(n::text), 250) FROM generate_series(1, 13000) n").await;
+        let end = world.there("SELECT CAST(pg_current_wal_lsn() AS text)").await.remove(0);
+        let slot = world.slot();
+        let told = format!(
+            "SELECT CAST(pg_wal_lsn_diff('{end}', confirmed_flush_lsn) < 64 * 1024 * 1024 AS text) FROM pg_replication_slots \
+             WHERE slot_name = '{slot}'"
+        );
+        let begun = Instant::now();
+        while world.there(&told).await != ["true"] {
+            assert!(begun.elapsed() < LIMIT, "the log is held back\n{}", process.log_tail());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let more = world.manifests() - before;
+        assert!(more < 10, "{more} manifests that say nothing");
+        world.run("INSERT INTO items VALUES (1001, 1, 'awake', 1)").await;
+        world.until_agreed(&mut process, ALL).await;
+        process.stop().await;
+    })
+    .await;
+}
+
+/// Rows are read while they change, move and go, in transactions some of which are rolled back.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_read_while_others_write() {
+    on_stages(async |stage| {
+        let mut world = World::new(stage, &filled(30_000, 100)).await;
+        let writers = [world.write(30_000), world.write(29_989)];
+        let launch = world.launch("").await;
+        launch.run_until_caught_up().await;
+        for writer in writers {
+            assert!(writer.end().await > 0);
+        }
+        launch.run_until_caught_up().await;
+        world.must_agree(&launch, ALL).await;
+    })
+    .await;
+}
