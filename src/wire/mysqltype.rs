@@ -201,6 +201,12 @@ pub enum Kind {
         #[serde(default)]
         width: u16,
     },
+    /// MariaDB's `TEXT COMPRESSED` and `VARCHAR COMPRESSED`.
+    PackedText {
+        charset: Charset,
+    },
+    /// MariaDB's `BLOB COMPRESSED` and `VARBINARY COMPRESSED`.
+    PackedBinary,
     Enum {
         members: Vec<String>,
     },

@@ -44,10 +44,12 @@ pub(super) fn read<'v>(form: Form, kind: &Kind, typed: Typed<'v>, scratch: &'v m
         (Kind::Binary { width }, Typed::Bytes(bytes)) => {
             Native::Bytes(padded(bytes, usize::from(*width), &mut scratch.bytes))
         }
+        (Kind::PackedBinary, Typed::Bytes(bytes)) => Native::Bytes(bytes),
         (Kind::Geometry, Typed::Bytes(bytes)) => return geometry(bytes, &mut scratch.text),
         (Kind::Vector, Typed::Bytes(bytes)) => vector(bytes, &mut scratch.text)?,
         (
             Kind::Text { .. }
+            | Kind::PackedText { .. }
             | Kind::Enum { .. }
             | Kind::Set { .. }
             | Kind::Json

@@ -12,6 +12,7 @@
 //! | time | duration, for it runs from −838 to 838 hours; a contract may declare `time` |
 //! | char, varchar, text, enum, set, inet4, inet6 | text, as the server prints it |
 //! | binary, varbinary, blob | binary; a `binary(n)` has all its n bytes |
+//! | MariaDB's compressed text and blob | as if they were not compressed |
 //! | json | json, as MySQL prints it |
 //! | geometry | text: EWKB in hexadecimal, as PostGIS prints and reads it |
 //! | vector | json: an array of numbers |
@@ -45,10 +46,11 @@ pub(super) fn reading(column: &ColumnShape) -> (Type, Wire) {
         Kind::Time => (Type::Duration, Wire::Time(Unit::Micro)),
         Kind::DateTime => (Type::Timestamp, Wire::Timestamp(Unit::Micro)),
         Kind::Timestamp => (Type::TimestampTz, Wire::ZonedTimestamp),
-        Kind::Binary { .. } => (Type::Binary, Wire::Bytes(Spelling::Hex)),
+        Kind::Binary { .. } | Kind::PackedBinary => (Type::Binary, Wire::Bytes(Spelling::Hex)),
         Kind::Json | Kind::Vector => (Type::Json, Wire::JsonText),
         Kind::Uuid => (Type::Uuid, Wire::Uuid),
         Kind::Text { .. }
+        | Kind::PackedText { .. }
         | Kind::Enum { .. }
         | Kind::Set { .. }
         | Kind::Geometry

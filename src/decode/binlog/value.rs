@@ -1,6 +1,7 @@
 //! Values of row images: from their bytes to what the builders take.
 
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::json;
@@ -66,6 +67,10 @@ pub(super) fn read<'v>(form: Form, kind: &'v Kind, bytes: &'v [u8], scratch: &'v
         }),
         Kind::Date | Kind::DateTime | Kind::Timestamp | Kind::Time => moment(form, content)?,
         Kind::Binary { width } => Native::Bytes(padded(content, usize::from(*width), &mut scratch.bytes)),
+        Kind::PackedText { charset } => {
+            return text(*charset, unpacked(content, &mut scratch.bytes)?, &mut scratch.text);
+        }
+        Kind::PackedBinary => Native::Bytes(unpacked(content, &mut scratch.bytes)?),
         Kind::Enum { members } => return member(members, little_endian(content)),
         Kind::Set { members } => return set(members, little_endian(content), &mut scratch.text),
         Kind::Json => {
@@ -126,6 +131,28 @@ pub(super) fn padded<'v>(bytes: &'v [u8], width: usize, scratch: &'v mut Vec<u8>
     scratch.extend_from_slice(bytes);
     scratch.resize(width, 0);
     scratch
+}
+
+/// The value of a `COMPRESSED` column: a byte that says how; its length, big-endian, and a deflate stream, or as it is.
+fn unpacked<'v>(bytes: &'v [u8], scratch: &'v mut Vec<u8>) -> Got<&'v [u8]> {
+    const LARGEST: u64 = 1 << 30;
+    let Some((head, rest)) = bytes.split_first() else { return Ok(bytes) };
+    let (method, bare, size) = (head >> 4, head & 8 != 0, usize::from(head & 7));
+    if method == 0 {
+        return Ok(rest);
+    }
+    let (length, rest) = rest.split_at_checked(size).ok_or(DAMAGED)?;
+    let length = big_endian(length);
+    if method != 8 || length > LARGEST {
+        return Err("it is compressed in a way that is not known here, or larger than 1 GiB");
+    }
+    scratch.clear();
+    let read = if bare {
+        flate2::read::DeflateDecoder::new(rest).take(length + 1).read_to_end(scratch)
+    } else {
+        flate2::read::ZlibDecoder::new(rest).take(length + 1).read_to_end(scratch)
+    };
+    if read.is_ok_and(|read| read as u64 == length) { Ok(scratch) } else { Err(DAMAGED) }
 }
 
 fn member(members: &[String], number: u64) -> Got<Value<'_>> {

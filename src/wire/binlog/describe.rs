@@ -89,9 +89,6 @@ fn kind(map: &TableMap, at: usize, known: Option<&CatalogColumn>) -> Kind {
         code::VECTOR => Kind::Vector,
         code::ENUM => choice(map, at, known).map_or_else(unread, |members| Kind::Enum { members }),
         code::SET => choice(map, at, known).map_or_else(unread, |members| Kind::Set { members }),
-        code::BLOB_COMPRESSED | code::VARCHAR_COMPRESSED => {
-            unread("the column is COMPRESSED, whose values are not read; take the attribute away".to_owned())
-        }
         code::NULL => unread("the column has no type".to_owned()),
         _ => match known.map(|known| known.data_type.as_str()) {
             Some("uuid") => Kind::Uuid,
@@ -112,11 +109,16 @@ fn text(map: &TableMap, at: usize, known: Option<&CatalogColumn>) -> Kind {
     let Some(name) = charset(map, at, known) else {
         return unread("its character set is not known; set binlog_row_metadata=FULL at the server".to_owned());
     };
+    let packed = matches!(column.code, code::BLOB_COMPRESSED | code::VARCHAR_COMPRESSED);
     if name == "binary" {
         let width = if column.code == code::STRING { column.meta } else { 0 };
-        return Kind::Binary { width };
+        return if packed { Kind::PackedBinary } else { Kind::Binary { width } };
     }
-    Charset::named(&name).map_or_else(|| unread(unreadable(&name)), |charset| Kind::Text { charset })
+    match Charset::named(&name) {
+        Some(charset) if packed => Kind::PackedText { charset },
+        Some(charset) => Kind::Text { charset },
+        None => unread(unreadable(&name)),
+    }
 }
 
 fn unreadable(charset: &str) -> String {

@@ -192,7 +192,6 @@ fn knows_checksums(server_version: &str) -> bool {
 #[derive(Debug, Clone)]
 pub struct EventReader {
     format: FormatDescription,
-    verify: bool,
 }
 
 impl EventReader {
@@ -200,7 +199,7 @@ impl EventReader {
     /// (`@master_binlog_checksum`), [`Checksum::None`] for a file.
     pub fn new(checksum: Checksum) -> Self {
         let format = FormatDescription { server_version: String::new(), checksum, post_header: Vec::new() };
-        Self { format, verify: true }
+        Self { format }
     }
 
     /// What the last format description said.
@@ -223,7 +222,7 @@ impl EventReader {
         }
         if header.code == code::FORMAT_DESCRIPTION {
             let format = FormatDescription::parse(&mut rest)?;
-            if format.checksum == Checksum::Crc32 && self.verify {
+            if format.checksum == Checksum::Crc32 {
                 check(bytes, header.flags)?;
             }
             self.format = format.clone();
@@ -231,9 +230,7 @@ impl EventReader {
         }
         if self.format.checksum == Checksum::Crc32 {
             let body = rest.0.len().checked_sub(CRC).ok_or(Malformed::Short)?;
-            if self.verify {
-                check(bytes, 0)?;
-            }
+            check(bytes, 0)?;
             rest = Bytes(&rest.0[..body]);
         }
         Ok(Event { header, body: self.body(header, rest)? })
