@@ -7,9 +7,9 @@
 #   loadtest/figures.sh memory    peak memory while EVENTS events of 20 tables are drained, at default settings
 #   loadtest/figures.sh build     the release build from nothing, in a target folder of its own
 #
-# EVENTS (kafka, postgres: 2000000, memory: 10000000), ROUNDS (postgres: 5), RATE (latency: 5000 changes a second), FOR
-# (latency: 60 seconds), PARTITIONS (4), SCHEMA_BLOCK=1 (every message carries its schema block), WAREHOUSE (memory: sqlite
-# or postgres). Works below data/figures and removes what it made; KEEP=1 leaves it there.
+# EVENTS (kafka, postgres: 2000000, memory: 10000000), ROUNDS (postgres: 5), RATE (latency: 5000 changes a
+# second), FOR (latency: 60 seconds), PARTITIONS (4), SCHEMA_BLOCK=1 (every message carries its schema block), WAREHOUSE
+# (memory: sqlite or postgres). Works below data/figures and removes what it made; KEEP=1 leaves it there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

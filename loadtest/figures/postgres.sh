@@ -51,6 +51,11 @@ decoded() {
     | grep -o '"decoded": *[0-9]*' | awk -F: '{ sum += $2 } END { print sum + 0 }'
 }
 
+# The rows that a warehouse holds, of one table.
+live_rows() {
+  "$target/dataflow" status "$1/topology.yaml" --json | grep -o '"rows": *[0-9]*' | head -1 | grep -o '[0-9]*'
+}
+
 must_be() {
   [ "$2" = "$3" ] || { say "NOT equal: $1: $2 instead of $3"; exit 1; }
 }
@@ -128,9 +133,7 @@ drain() {
   done
   timed load "$target/dataflow" run "$place/drain-1/topology.yaml" --role load --until-caught-up --quiet
   row "afterwards, lake to SQLite"
-  must_be "rows in the warehouse" \
-    "$("$target/dataflow" status "$place/drain-1/topology.yaml" --json | grep -o '"rows": *[0-9]*' | head -1 | grep -o '[0-9]*')" \
-    "$(sql -c 'SELECT count(*) FROM orders')"
+  must_be "rows in the warehouse" "$(live_rows "$place/drain-1")" "$(sql -c 'SELECT count(*) FROM orders')"
   verdict "stream" "$bases" "$ours"
   sql -c "SELECT pg_drop_replication_slot('template')" -c "DROP PUBLICATION figures" -c "DROP TABLE orders"
 }
@@ -219,7 +222,7 @@ latency() {
   before=$(cpu_of "$pid")
   began=$(date +%s.%N)
   say 'SELECT change();' > "$place/change.sql"
-  pgbench -n -f "$place/change.sql" -c 2 -R $((rate / 10)) -T "$seconds" "$database" > "$place/pgbench.out" 2>&1 \
+  pgbench -n -f "$place/change.sql" -c 8 -R $((rate / 10)) -T "$seconds" "$database" > "$place/pgbench.out" 2>&1 \
     || { cat "$place/pgbench.out"; exit 1; }
   grep -E '^(tps|latency average|rate limit)' "$place/pgbench.out" | sed 's/^/  pgbench: /'
   local changed
