@@ -18,8 +18,8 @@
 //! | [`batch`] | raw records, columnar changes, rejects |
 //! | [`epoch`] | manifest, account, load unit |
 //! | [`config`] | the topology: types, reading, checking |
-//! | [`wire`] | pgoutput: bytes to messages |
-//! | [`source`] | Kafka, PostgreSQL, files |
+//! | [`wire`] | pgoutput and the binary log: bytes to messages |
+//! | [`source`] | Kafka, PostgreSQL, MySQL and MariaDB, files |
 //! | [`decode`] | Debezium JSON, pgoutput to columns |
 //! | [`operator`] | validate, mask, compute, filter, rename, drop |
 //! | [`lake`] | object store, Parquet, the log, quarantine, sweep |

@@ -67,6 +67,10 @@ pub const SLOT_RUNS_OUT_SECONDS: &str = "dataflow_slot_runs_out_seconds";
 pub const SLOT_ALERT: &str = "dataflow_slot_alert";
 /// What is kept of transactions that the server sends while they run, gauge, labels `source`.
 pub const SPOOL_BYTES: &str = "dataflow_spool_bytes";
+/// Binary log that a MySQL or MariaDB server keeps, gauge, labels `source`.
+pub const BINLOG_RETAINED_BYTES: &str = "dataflow_binlog_retained_bytes";
+/// Binary log between what was read and the server's end, gauge, labels `source`.
+pub const BINLOG_BEHIND_BYTES: &str = "dataflow_binlog_behind_bytes";
 /// 1, labels `version`, `log`.
 pub const BUILD_INFO: &str = "dataflow_build_info";
 
@@ -121,6 +125,8 @@ pub fn describe() {
     describe_gauge!(SLOT_RUNS_OUT_SECONDS, Unit::Seconds, "When the slot is lost if it goes on like this; -1: never");
     describe_gauge!(SLOT_ALERT, Unit::Count, "1 while somebody should look after the slot");
     describe_gauge!(SPOOL_BYTES, Unit::Bytes, "What is kept of transactions that are sent while they run");
+    describe_gauge!(BINLOG_RETAINED_BYTES, Unit::Bytes, "Binary log that the server keeps");
+    describe_gauge!(BINLOG_BEHIND_BYTES, Unit::Bytes, "Binary log between what was read and the server's end");
     describe_gauge!(BUILD_INFO, Unit::Count, "1, with the program's version and the log's UUID");
     describe_gauge!(UPTIME_SECONDS, Unit::Seconds, "Seconds since the process began");
     describe_gauge!(REJECTS_OPEN, Unit::Count, "Refused and neither retried nor given up");

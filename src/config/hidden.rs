@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::mysql_source::MysqlSource;
 use super::postgres_source::PostgresSource;
 use super::sheet::{is_secret, url_password};
 use super::topology::{KafkaSasl, KafkaSource, Lake, Mask, PostgresWarehouse, Quarantine, Raw};
@@ -53,6 +54,12 @@ impl fmt::Debug for KafkaSource {
 }
 
 impl fmt::Debug for PostgresSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print(self, f)
+    }
+}
+
+impl fmt::Debug for MysqlSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         print(self, f)
     }

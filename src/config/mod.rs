@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `topology.rs` | the types that people write, and their documentation |
 //! | `postgres_source.rs` | the part of them that a PostgreSQL source is |
+//! | `mysql_source.rs` | the part of them that a MySQL or MariaDB source is |
 //! | `contract_file.rs` | a table's contract as people write it |
 //! | `units.rs` | sizes and lengths of time |
 //! | `load.rs` | [`load`]: from a file to a checked topology |
@@ -20,6 +21,7 @@ mod hidden;
 mod load;
 mod masks;
 mod mistake;
+mod mysql_source;
 mod postgres_source;
 mod reference;
 mod rules;
@@ -32,6 +34,7 @@ mod units;
 pub use contract_file::*;
 pub use load::{Loaded, contract_schema, load, load_with, topology_schema};
 pub use mistake::{Mistake, Mistakes, nearest};
+pub use mysql_source::*;
 pub use postgres_source::*;
 pub use reference::Environment;
 pub use topology::*;

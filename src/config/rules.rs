@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::At;
 use super::mistake::{Mistake, suggest};
+use super::mysql_source::MysqlSource;
 use super::postgres_source::PostgresSource;
 use super::sheet::{Place, Sheet};
 use super::streams;
@@ -64,6 +65,7 @@ pub(super) fn check(draft: &Draft, found: &mut Findings<'_>) {
         match source {
             Some(Source::Kafka(kafka)) => kafka_source(found, &path, kafka),
             Some(Source::Postgres(postgres)) => postgres_source(found, &path, postgres),
+            Some(Source::Mysql(mysql)) => mysql_source(found, &path, mysql),
             Some(Source::File(file)) => file_source(found, &path, file),
             None => {}
         }
@@ -215,14 +217,55 @@ fn postgres_source(found: &mut Findings<'_>, path: &str, postgres: &PostgresSour
             found.value(&format!("{path}.{field}"), format!("`{name}` cannot be the name of a {field}"), help);
         }
     }
-    for (i, table) in postgres.tables.iter().enumerate() {
+    table_patterns(found, path, &postgres.tables, ("schema", "public"));
+}
+
+/// Entries are `<where>.<table>`; `example` is one of what a database calls the first part.
+fn table_patterns(found: &mut Findings<'_>, path: &str, tables: &[String], (what, example): (&str, &str)) {
+    for (i, table) in tables.iter().enumerate() {
         let path = format!("{path}.tables[{i}]");
         if let Err(error) = streams::topic_pattern(table) {
             found.value(&path, format!("`{table}` is not a regular expression: {error}"), "a leading `^` makes it one");
         } else if !table.starts_with('^') && !table.contains('.') && table != "*" {
-            found.value(&path, format!("`{table}` names no schema"), format!("write `public.{table}`"));
+            found.value(&path, format!("`{table}` names no {what}"), format!("write `{example}.{table}`"));
         }
     }
+}
+
+fn mysql_source(found: &mut Findings<'_>, path: &str, mysql: &MysqlSource) {
+    if cfg!(not(feature = "mysql")) {
+        let help = "build it with the feature `mysql`";
+        found.value(&format!("{path}.kind"), "this program was built without MySQL", help);
+    }
+    match &mysql.url {
+        Some(url) if !url.starts_with("mysql://") && !url.starts_with("mariadb://") => {
+            let help = "write `mysql://user:password@host:port`";
+            found.value(&format!("{path}.url"), "this is not the URL of a MySQL or MariaDB server", help);
+        }
+        None if mysql.host.is_none() => {
+            found.value(path, "the server's address is missing", "write `url: mysql://…`, or `host:`, `user:`, …");
+        }
+        _ => {}
+    }
+    if mysql.server_id == Some(0) {
+        found.value(
+            &format!("{path}.server_id"),
+            "0 is no number of a replica",
+            "1 to 4294967295, used by nobody else",
+        );
+    }
+    if mysql.tables.is_empty() {
+        found.value(&format!("{path}.tables"), "no table may be read", "write `tables: [\"shop.*\"]`");
+    }
+    for (field, number) in [("parallel", mysql.snapshot.parallel), ("chunk_rows", mysql.snapshot.chunk_rows)] {
+        if number == 0 {
+            found.value(&format!("{path}.snapshot.{field}"), "nothing would ever be read", "write 1 or more");
+        }
+    }
+    if mysql.tls.certificate.is_some() != mysql.tls.key.is_some() {
+        found.value(&format!("{path}.tls"), "`certificate` and `key` belong together", "give both or none");
+    }
+    table_patterns(found, path, &mysql.tables, ("database", "shop"));
 }
 
 fn file_source(found: &mut Findings<'_>, path: &str, file: &FileSource) {

@@ -51,6 +51,9 @@ impl Source {
             Self::Postgres(postgres) => {
                 postgres.tables.iter().any(|entry| topic_pattern(entry).is_ok_and(|pattern| pattern.matches(stream)))
             }
+            Self::Mysql(mysql) => {
+                mysql.tables.iter().any(|entry| topic_pattern(entry).is_ok_and(|pattern| pattern.matches(stream)))
+            }
             Self::File(file) => file.stream.as_deref().is_none_or(|own| own == stream),
         }
     }
@@ -58,7 +61,7 @@ impl Source {
     /// Whether it can be asked for the rows of a table again, while its stream goes on.
     pub fn can_read_again(&self) -> bool {
         match self {
-            Self::Postgres(_) => true,
+            Self::Postgres(_) | Self::Mysql(_) => true,
             Self::Kafka(_) | Self::File(_) => false,
         }
     }
@@ -67,6 +70,7 @@ impl Source {
         match self {
             Self::Kafka(kafka) => kafka.topics.iter().all(|entry| topic_pattern(entry).is_ok()),
             Self::Postgres(postgres) => postgres.tables.iter().all(|entry| topic_pattern(entry).is_ok()),
+            Self::Mysql(mysql) => mysql.tables.iter().all(|entry| topic_pattern(entry).is_ok()),
             Self::File(_) => true,
         }
     }
@@ -76,6 +80,7 @@ impl Source {
         match self {
             Self::Kafka(kafka) => kafka.topics.join(", "),
             Self::Postgres(postgres) => postgres.tables.join(", "),
+            Self::Mysql(mysql) => mysql.tables.join(", "),
             Self::File(file) => file.stream.clone().unwrap_or_else(|| "what its events name".into()),
         }
     }
@@ -143,6 +148,7 @@ fn exact_streams(source: &Source) -> Vec<String> {
     match source {
         Source::Kafka(kafka) => without_signs(&kafka.topics),
         Source::Postgres(postgres) => without_signs(&postgres.tables),
+        Source::Mysql(mysql) => without_signs(&mysql.tables),
         Source::File(file) => file.stream.iter().cloned().collect(),
     }
 }

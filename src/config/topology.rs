@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::hidden;
+use super::mysql_source::MysqlSource;
 use super::postgres_source::PostgresSource;
 use super::units::{Bytes, Span};
 use crate::epoch::DeleteMode;
@@ -50,6 +51,8 @@ pub enum Source {
     Kafka(KafkaSource),
     /// PostgreSQL, read by logical replication: a snapshot, then the stream.
     Postgres(PostgresSource),
+    /// MySQL or MariaDB, read by the binary log: a snapshot, then the stream.
+    Mysql(MysqlSource),
     /// JSON lines in files.
     File(FileSource),
 }
@@ -207,7 +210,7 @@ pub struct FileSource {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// The stream: a Kafka topic, `<topic prefix>.<schema or database>.<table>`, or PostgreSQL's `<schema>.<table>`.
+    /// The stream: a Kafka topic, `<topic prefix>.<schema or database>.<table>`, or a database's own `<schema or database>.<table>`.
     pub from: String,
     /// The source, when more than one could have the stream.
     #[serde(default)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{Loaded, Source as SourceConfig, Topology};
 use crate::decode::Decoder;
+use crate::decode::binlog::BinlogDecoder;
 use crate::decode::debezium::{DebeziumJson, TableRoute};
 use crate::decode::pgoutput::PgOutput;
 use crate::error::{Error, ErrorKind, Result};
@@ -76,6 +77,7 @@ pub fn decoder(loaded: &Loaded, name: &str) -> Result<Box<dyn Decoder>> {
         Some(SourceConfig::Kafka(kafka)) => &kafka.debezium,
         Some(SourceConfig::File(file)) => &file.debezium,
         Some(SourceConfig::Postgres(_)) => return Ok(Box::new(PgOutput::new(name, routes(loaded, name))?)),
+        Some(SourceConfig::Mysql(_)) => return Ok(Box::new(BinlogDecoder::new(name, routes(loaded, name))?)),
         None => {
             return Err(Error::new(ErrorKind::Config, format!("the topology has no source {name} any more"))
                 .help("put it back to read what came from it again"));
@@ -119,6 +121,7 @@ pub(super) fn witness(name: &str, source: &SourceConfig, topology: &str) -> Resu
     match source {
         SourceConfig::Kafka(_) => refused("Kafka, a stream of changes"),
         SourceConfig::File(_) => refused("files of changes"),
+        SourceConfig::Mysql(_) => refused("MySQL or MariaDB, whose tables are not compared yet"),
         #[cfg(feature = "postgres")]
         SourceConfig::Postgres(postgres) => {
             Ok(Box::new(crate::source::postgres::Tables::new(name, postgres, topology)?))
@@ -157,6 +160,14 @@ async fn open_source(
             Err(Error::new(ErrorKind::Config, format!("source {name}: this build has no PostgreSQL"))
                 .help("build with `--features postgres`"))
         }
+        #[cfg(feature = "mysql")]
+        SourceConfig::Mysql(mysql) => {
+            let standings = Arc::clone(standings);
+            Ok(Box::new(crate::source::mysql::Mysql::open(name, mysql, &topology.name, streams, standings).await?))
+        }
+        #[cfg(not(feature = "mysql"))]
+        SourceConfig::Mysql(_) => Err(Error::new(ErrorKind::Config, format!("source {name}: this build has no MySQL"))
+            .help("build with `--features mysql`")),
         #[cfg(feature = "kafka")]
         SourceConfig::Kafka(kafka) => {
             let inflight = topology.limits.inflight_bytes.0 as usize;

@@ -161,6 +161,7 @@ impl Ingest {
     fn transaction_limit(&self) -> u64 {
         let limit = |source: &Source| match source {
             Source::Postgres(postgres) => Some(postgres.max_transaction.0),
+            Source::Mysql(mysql) => Some(mysql.max_transaction.0),
             Source::Kafka(_) | Source::File(_) => None,
         };
         self.topology.sources.values().filter_map(limit).min().unwrap_or(u64::MAX)

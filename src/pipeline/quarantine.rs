@@ -167,10 +167,10 @@ fn refuse_without_payload(entries: &[OpenReject]) -> Result<()> {
 fn refuse_without_relation(loaded: &Loaded, entries: &[OpenReject]) -> Result<()> {
     for OpenReject { epoch, entry } in entries {
         let source = &*entry.reject.partition.source;
-        if matches!(loaded.topology.sources.get(source), Some(SourceConfig::Postgres(_))) {
+        if matches!(loaded.topology.sources.get(source), Some(SourceConfig::Postgres(_) | SourceConfig::Mysql(_))) {
             return Err(Error::new(
                 ErrorKind::Config,
-                format!("retry entry {} of epoch {epoch}: source {source} reads PostgreSQL directly", entry.row),
+                format!("retry entry {} of epoch {epoch}: source {source} reads its database directly", entry.row),
             )
             .help("update the row once at the source, so that it comes again, then drop the entry"));
         }
@@ -209,7 +209,7 @@ fn stream_of(loaded: &Loaded, entry: &StoredReject) -> Option<String> {
     }
     match topology.sources.get(&*entry.reject.partition.source)? {
         SourceConfig::Kafka(_) => entry.reject.partition.name.split('#').next().map(str::to_owned),
-        SourceConfig::Postgres(_) => None,
+        SourceConfig::Postgres(_) | SourceConfig::Mysql(_) => None,
         SourceConfig::File(file) => file.stream.clone(),
     }
 }

@@ -306,11 +306,14 @@ fn refuse_same_place(new: &config::Lake, old: &config::Lake) -> Result<()> {
 
 /// A raw file has one number for a record's place; a change in a database's log needs three, and `_seq` is made of them.
 fn refuse_databases(topology: &Topology) -> Result<()> {
-    let databases = topology.sources.iter().find(|(_, source)| matches!(source, config::Source::Postgres(_)));
+    let databases = topology
+        .sources
+        .iter()
+        .find(|(_, source)| matches!(source, config::Source::Postgres(_) | config::Source::Mysql(_)));
     let Some((name, _)) = databases else { return Ok(()) };
     Err(Error::new(
         ErrorKind::Config,
-        format!("source {name} reads PostgreSQL directly: its raw records cannot be read again"),
+        format!("source {name} reads its database directly: its raw records cannot be read again"),
     )
     .help("give the source another name to have its tables read anew, or `replay` what was processed"))
 }

@@ -146,13 +146,13 @@ pub(super) async fn drive(
 /// Later files win over earlier ones, and a slot has one stream: only one reader can order
 /// them; Kafka's consumer group shares partitions out itself.
 fn refuse_shards(topology: &Topology, options: &Options) -> Result<()> {
-    let ordered = |source: &Source| matches!(source, Source::File(_) | Source::Postgres(_));
+    let ordered = |source: &Source| matches!(source, Source::File(_) | Source::Postgres(_) | Source::Mysql(_));
     let one = topology.sources.iter().find(|(_, source)| ordered(source));
     match one {
         Some((name, _)) if options.shard.1 > 1 => Err(Error::new(
             ErrorKind::Config,
             format!(
-                "read a shard of source {name}: files and a replication slot cannot be shared out, because they have an order"
+                "read a shard of source {name}: files and the log of a database cannot be shared out, because they have an order"
             ),
         )
         .help("leave --shard out, or give each process files of its own in a topology of its own")),

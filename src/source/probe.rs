@@ -82,6 +82,10 @@ pub async fn probe(name: &str, source: &Source, topology: &str, streams: &[Strin
         Source::Postgres(postgres) => {
             super::postgres::probe(name, postgres, topology, streams, &mut found).await;
         }
+        #[cfg(feature = "mysql")]
+        Source::Mysql(mysql) => {
+            super::mysql::probe(name, mysql, topology, streams, &mut found).await;
+        }
         _ => {
             let _only_databases = (topology, streams);
             found.add(Level::Note, "is not connected to: only database sources are", None);

@@ -113,11 +113,11 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "    from: shop.public.orders\n",
         "",
         &[
-            "9:3 `from` is missing | `from`: The stream: a Kafka topic, `<topic prefix>.<schema or database>.<table>`, or PostgreSQL's `<schema>.<table>`.",
+            "9:3 `from` is missing | `from`: The stream: a Kafka topic, `<topic prefix>.<schema or database>.<table>`, or a database's own `<schema or database>.<table>`.",
         ],
     ),
     ("    kind: kafka\n", "    kind: kafak\n", &["5:11 unknown kind `kafak` | did you mean `kafka`?"]),
-    ("    kind: kafka\n", "", &["4:3 `kind` is missing | known are: `kafka`, `postgres`, `file`"]),
+    ("    kind: kafka\n", "", &["4:3 `kind` is missing | known are: `kafka`, `postgres`, `mysql`, `file`"]),
     (
         "    brokers: broker-1:9092\n",
         "    brokers: broker-1\n    broker: x\n",
@@ -637,6 +637,7 @@ fn the_topologies_of_this_repository_are_right() {
             "LAKE_URL" => "s3://acme-lake/sales".to_owned(),
             "WAREHOUSE_URL" => "postgres://warehouse/sales".to_owned(),
             "PG_URL" => "postgres://dataflow@shop/shop".to_owned(),
+            "MYSQL_URL" => "mysql://dataflow@shop".to_owned(),
             "MASK_KEY" | "RAW_KEY" => "0f".repeat(32),
             _ => return None,
         })

@@ -13,6 +13,8 @@ mod file;
 mod kafka;
 mod lake;
 mod layers;
+#[cfg(feature = "mysql")]
+mod mysql_source;
 mod operator;
 #[cfg(feature = "postgres")]
 mod postgres_check;

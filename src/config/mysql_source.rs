@@ -1,0 +1,133 @@
+//! MySQL and MariaDB as a source: what people write.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::hidden;
+use super::postgres_source::OnFilledColumn;
+use super::units::{Bytes, Span};
+
+/// MySQL 8 or newer, or MariaDB 10.6 or newer, read by its row-based binary log.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MysqlSource {
+    /// `mysql://user:password@host:port`. What is written beside it (`host`, `user`, …) goes before its parts.
+    #[serde(default, serialize_with = "hidden::optional_url")]
+    pub url: Option<String>,
+    /// The server's name or address.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// The server's port; 3306 when absent.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// The account: it needs `REPLICATION SLAVE`, `REPLICATION CLIENT` (MariaDB: `BINLOG MONITOR`) and `SELECT` on the
+    /// tables.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Its password.
+    #[serde(default, serialize_with = "hidden::optional")]
+    pub password: Option<String>,
+    /// TLS towards the server.
+    #[serde(default)]
+    pub tls: MysqlTls,
+    /// Which tables may be read, as `database.table`; `*` stands for any characters, and a leading `^` makes the entry a
+    /// regular expression. Those that a table of the topology reads (`from: shop.orders`) are captured.
+    pub tables: Vec<String>,
+    /// The number under which this reader registers with the server; no replica and no other reader of the server may have
+    /// the same. Derived from the names of topology and source when absent.
+    #[serde(default)]
+    pub server_id: Option<u32>,
+    /// How the rows are read that are there already.
+    #[serde(default)]
+    pub snapshot: MysqlSnapshot,
+    /// How often the server says that it is there while nothing happens; a connection that is silent for three times as
+    /// long (and for 30 seconds at least) is given up and made again.
+    #[serde(default = "ten_seconds")]
+    pub heartbeat: Span,
+    /// A transaction becomes visible at once unless it has more payload bytes than this; then it says so in the log.
+    #[serde(default = "gibibyte")]
+    pub max_transaction: Bytes,
+}
+
+fn ten_seconds() -> Span {
+    Span::seconds(10)
+}
+
+fn gibibyte() -> Bytes {
+    Bytes(1 << 30)
+}
+
+/// TLS towards a MySQL or MariaDB server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MysqlTls {
+    /// How much is asked of the connection; `verify-full` unless this or the URL's `ssl-mode` says otherwise.
+    pub mode: Option<MysqlTlsMode>,
+    /// A file with the authority's certificates (PEM); the system's when absent.
+    pub ca: Option<String>,
+    /// Our certificate (PEM file).
+    pub certificate: Option<String>,
+    /// Our key (PEM file).
+    pub key: Option<String>,
+}
+
+/// How much is asked of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MysqlTlsMode {
+    /// Everything in clear text, for a server on this machine or behind a tunnel.
+    Disable,
+    /// The server's certificate must come from the authority and bear the server's name.
+    VerifyFull,
+}
+
+/// The rows that are there before the stream begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MysqlSnapshot {
+    /// Whether they are read.
+    pub mode: MysqlSnapshotMode,
+    /// What happens when the server no longer has the binary log that must come next.
+    pub on_lost_position: OnLostPosition,
+    /// What happens when a column is added with a default: rows that are there have it then, and no event says so.
+    pub on_filled_column: OnFilledColumn,
+    /// How many tables are read at the same time.
+    pub parallel: u32,
+    /// How many rows are read at once, in the order of the primary key.
+    pub chunk_rows: u32,
+}
+
+impl Default for MysqlSnapshot {
+    fn default() -> Self {
+        Self {
+            mode: MysqlSnapshotMode::default(),
+            on_lost_position: OnLostPosition::default(),
+            on_filled_column: OnFilledColumn::default(),
+            parallel: 4,
+            chunk_rows: 20_000,
+        }
+    }
+}
+
+/// Whether the rows are read that are there already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MysqlSnapshotMode {
+    /// Every captured table is read once, chunk by chunk, while the stream goes on.
+    #[default]
+    Initial,
+    /// Only what changes from now on.
+    Never,
+}
+
+/// What happens when the server no longer has what must come next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLostPosition {
+    /// The process stops and says how to go on.
+    #[default]
+    Halt,
+    /// The stream begins anew at the server's end, every table is emptied and read again. Changes in between are never
+    /// seen one by one.
+    SnapshotAgain,
+}

@@ -1,0 +1,186 @@
+//! The rows that are there already: under load, broken off, for tables that join, and again on order.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::mysql_source::{ITEMS, ROWS, SUMS, World, families, items, run, write_until};
+use crate::support::mysql::{Family, Server};
+use crate::support::process::{LIMIT, table};
+
+const SMALL_CHUNKS: &str = ", snapshot: { chunk_rows: 500 }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_read_while_they_change() {
+    for family in families() {
+        let mut world = World::new(family, &items(20_000)).await;
+        let stop = CancellationToken::new();
+        let writer = tokio::spawn(write_until(world.connect().await, stop.clone()));
+        let launch = world.launch(ITEMS, SMALL_CHUNKS);
+        launch.run_until_caught_up().await;
+        let mut process = launch.run();
+        process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+        stop.cancel();
+        writer.await.unwrap();
+        process.stop().await;
+        launch.run_until_caught_up().await;
+        world.assert_equal(SUMS).await;
+        world.assert_equal(ROWS).await;
+        assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_random_under_load_it_ends_equal_to_the_source() {
+    for family in families() {
+        let mut world = World::new(family, &items(20_000)).await;
+        let stop = CancellationToken::new();
+        let writer = tokio::spawn(write_until(world.connect().await, stop.clone()));
+        let launch = world.launch(ITEMS, SMALL_CHUNKS);
+        for turn in 0..8u64 {
+            let mut process = launch.run();
+            tokio::time::sleep(std::time::Duration::from_millis(250 + turn * 271 % 900)).await;
+            process.kill();
+        }
+        stop.cancel();
+        writer.await.unwrap();
+        launch.run_until_caught_up().await;
+        world.assert_equal(SUMS).await;
+        world.assert_equal(ROWS).await;
+        assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_reading_was_broken_off_goes_on_where_it_was() {
+    for family in families() {
+        let mut world = World::new(family, &items(20_000)).await;
+        world.run("UPDATE items SET t = repeat('b', 190)").await;
+        let launch = world.launch(ITEMS, ", snapshot: { chunk_rows: 4000 }");
+        // Pieces are of 1 MiB: some reach the log before it dies.
+        let mut broken = launch.clone().failpoints("mysql.snapshot.piece=2*sleep(600)->return(kill)").run();
+        assert!(!broken.exit(LIMIT).await.success());
+        world.run("DELETE FROM items WHERE id <= 4000; UPDATE items SET n = 0 WHERE id > 7000; INSERT INTO items VALUES (-1, 5, 'before')").await;
+        launch.run_until_caught_up().await;
+        world.assert_equal(SUMS).await;
+        // What was there was not read a second time.
+        let read = |text: &str| -> u64 {
+            let line = text.lines().rfind(|line| line.contains("the rows that are there were read")).unwrap();
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["rows"].as_u64().unwrap()
+        };
+        assert!(read(&launch.whole_log()) >= 16_000);
+        let began = launch.whole_log().matches("\"reading the rows that are there\"").count();
+        assert!(began <= 2, "it began {began} times");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_are_read_side_by_side_whatever_their_keys_are() {
+    for family in families() {
+        let mut world = World::new(
+            family,
+            "CREATE TABLE texts (k varchar(20) COLLATE utf8mb4_general_ci, l varchar(9) CHARACTER SET latin1, PRIMARY KEY (k, l)); \
+             INSERT INTO texts VALUES ('b', 'x'), ('B ', 'y'), ('a', 'é'), ('ä', 'f'), ('Z', ''), ('', 'z''s'), ('%_\\\\', '\"'); \
+             CREATE TABLE moments (d datetime(6), e date, PRIMARY KEY (d, e)); \
+             INSERT INTO moments VALUES ('2024-01-01 00:00:00.000001', '2024-02-29'), ('2024-01-01 00:00:00.000002', '1999-01-01'), ('0001-01-01', '9999-12-31'); \
+             CREATE TABLE numbers (u bigint unsigned, i smallint, d decimal(30,10), PRIMARY KEY (u, i, d)); \
+             INSERT INTO numbers VALUES (18446744073709551615, -32768, -1.5), (0, 0, 12345678901234567890.0000000001), (0, 0, 12345678901234567890.0000000002), (9007199254740993, 1, 0), (9007199254740992, 1, 0); \
+             CREATE TABLE others (e enum('z', 'a', 'm'), b binary(3), y year, PRIMARY KEY (e, b, y)); \
+             INSERT INTO others VALUES ('z', x'00ff00', 2001), ('a', x'ffffff', 1999), ('m', x'000000', 2155), ('m', x'000001', 1901); \
+             CREATE TABLE keyless (n int, t varchar(9)); INSERT INTO keyless VALUES (1, 'a'), (1, 'a'), (2, NULL)",
+        )
+        .await;
+        let tables = "{ texts: { from: $.texts }, moments: { from: $.moments }, numbers: { from: $.numbers }, \
+                      others: { from: $.others }, keyless: { from: $.keyless } }";
+        let launch = world.launch(tables, ", snapshot: { chunk_rows: 1, parallel: 3 }");
+        launch.run_until_caught_up().await;
+        for (name, count) in [("texts", "7"), ("moments", "3"), ("numbers", "5"), ("others", "4"), ("keyless", "3")] {
+            let counted = format!("SELECT CAST(count(*) AS text) FROM {name}");
+            assert_eq!(world.held(&counted).await, [count], "{family:?} {name}");
+        }
+        world.assert_equal("SELECT k, l FROM texts ORDER BY CAST(hex(k) AS text), CAST(hex(l) AS text)").await;
+        let query = "SELECT CAST(u AS text), CAST(i AS text), CAST(d AS text) FROM numbers ORDER BY 1, 2, 3";
+        world.assert_equal(query).await;
+        assert_eq!(
+            world.held("SELECT e, CAST(y AS text) FROM others ORDER BY e, y").await,
+            ["a|1999", "m|1901", "m|2155", "z|2001"]
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_joins_later_is_read_while_the_others_go_on() {
+    for family in families() {
+        let mut world = World::new(family, &items(100)).await;
+        world.launch(ITEMS, "").run_until_caught_up().await;
+        world.run("CREATE TABLE more LIKE items; INSERT INTO more SELECT * FROM items; INSERT INTO items VALUES (1000, 1, 'a')").await;
+        let two = "{ items: { from: $.items }, more: { from: $.more } }";
+        let launch = world.launch(two, ", snapshot: { chunk_rows: 10 }");
+        launch.run_until_caught_up().await;
+        world.run("DELETE FROM more WHERE id = 1; UPDATE more SET id = 500 WHERE id = 2; INSERT INTO items VALUES (1001, 1, 'b')").await;
+        launch.run_until_caught_up().await;
+        world.assert_equal(ROWS).await;
+        world.assert_equal(&SUMS.replace("items", "more")).await;
+        // Left out for a while, it is emptied and read again.
+        world.launch(ITEMS, "").run_until_caught_up().await;
+        world.run("DELETE FROM more WHERE id < 50; INSERT INTO more VALUES (7000, 7, 'c')").await;
+        world.launch(ITEMS, "").run_until_caught_up().await;
+        world.launch(two, ", snapshot: { chunk_rows: 10 }").run_until_caught_up().await;
+        world.assert_equal(&SUMS.replace("items", "more")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_somebody_spoiled_is_read_again_on_order() {
+    for family in families() {
+        let mut world = World::new(family, &items(50)).await;
+        let launch = world.launch(ITEMS, ", snapshot: { chunk_rows: 7 }");
+        launch.run_until_caught_up().await;
+        world.spoil("UPDATE items SET t = 'wrong' WHERE id = 1; DELETE FROM items WHERE id = 2").await;
+        let ordered = launch.other(&["table", "resync"], &["items"]);
+        assert!(ordered.status.success(), "{ordered:?}");
+        launch.run_until_caught_up().await;
+        world.assert_equal(ROWS).await;
+        let mut process = launch.run();
+        process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+        world.spoil("UPDATE items SET t = 'wrong' WHERE id = 3; DELETE FROM items WHERE id = 4").await;
+        world.run("INSERT INTO items VALUES (1000, 4, 'four')").await;
+        assert!(launch.other(&["table", "resync"], &["items"]).status.success());
+        let there = world.there(ROWS).await;
+        let there: Vec<&str> = there.iter().map(String::as_str).collect();
+        world.until_held(&mut process, ROWS, &there).await;
+        process.stop().await;
+        // An order is obeyed once.
+        world.spoil("UPDATE items SET t = 'wrong' WHERE id = 1").await;
+        launch.run_until_caught_up().await;
+        assert_eq!(world.held("SELECT t FROM items WHERE id = 1").await, ["wrong"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_changes_from_now_on_when_that_is_asked_for() {
+    for family in families() {
+        let mut world = World::new(family, &items(10)).await;
+        let launch = world.launch(ITEMS, ", snapshot: { mode: never }");
+        launch.run_until_caught_up().await;
+        world.run("INSERT INTO items VALUES (11, 11, 'new'); DELETE FROM items WHERE id = 1").await;
+        launch.run_until_caught_up().await;
+        assert_eq!(world.held(ROWS).await, ["11|11|new"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_gtids_is_read_by_file_and_position() {
+    if !families().contains(&Family::MySql) {
+        return;
+    }
+    let server = Server::start(Family::MySql, &["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"]);
+    let mut world = World::on(&server, &items(20_000)).await;
+    let stop = CancellationToken::new();
+    let writer = tokio::spawn(write_until(world.connect().await, stop.clone()));
+    let launch = world.launch(ITEMS, SMALL_CHUNKS);
+    launch.run_until_caught_up().await;
+    stop.cancel();
+    writer.await.unwrap();
+    run(&mut world.connect().await, "FLUSH BINARY LOGS; INSERT INTO items VALUES (700000, 1, 'next file')").await;
+    launch.run_until_caught_up().await;
+    world.assert_equal(ROWS).await;
+}
