@@ -3,11 +3,12 @@
 #
 #   loadtest/figures.sh kafka     Kafka into the lake, raw off and on, beside a consumer that drops the messages
 #   loadtest/figures.sh postgres  a slot's backlog and the rows of tables into the lake, beside pg_recvlogical and psql
+#   loadtest/figures.sh mysql     a backlog of MariaDB's binary log into the lake, beside mariadb-binlog
 #   loadtest/figures.sh latency   from commit in PostgreSQL to commit in a PostgreSQL warehouse, row by row
 #   loadtest/figures.sh memory    peak memory while EVENTS events of 20 tables are drained, at default settings
 #   loadtest/figures.sh build     the release build from nothing, in a target folder of its own
 #
-# EVENTS (kafka, postgres: 2000000, memory: 10000000), ROUNDS (postgres: 5), RATE (latency: 5000 changes a
+# EVENTS (kafka, postgres, mysql: 2000000, memory: 10000000), ROUNDS (postgres, mysql: 5), RATE (latency: 5000 changes a
 # second), FOR (latency: 60 seconds), PARTITIONS (4), SCHEMA_BLOCK=1 (every message carries its schema block), WAREHOUSE
 # (memory: sqlite or postgres). Works below data/figures and removes what it made; KEEP=1 leaves it there.
 set -euo pipefail
@@ -227,8 +228,10 @@ build() {
 
 # shellcheck source=loadtest/figures/postgres.sh
 . loadtest/figures/postgres.sh
+# shellcheck source=loadtest/figures/mysql.sh
+. loadtest/figures/mysql.sh
 
 case "${1:-}" in
-  kafka | postgres | latency | memory | build) "$1" ;;
-  *) sed -n '2,13p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
+  kafka | postgres | mysql | latency | memory | build) "$1" ;;
+  *) sed -n '2,14p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
 esac
