@@ -1,5 +1,7 @@
 //! PostgreSQL as a source: what people write.
 
+use std::num::{NonZeroU32, NonZeroU64};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -139,7 +141,7 @@ pub enum PostgresTlsMode {
 }
 
 /// The rows that are there before the stream begins.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresSnapshot {
     /// Whether they are read.
@@ -148,6 +150,25 @@ pub struct PostgresSnapshot {
     pub on_lost_slot: OnLostSlot,
     /// What happens when a column is added with a default: rows that are there have it then, and no event says so.
     pub on_filled_column: OnFilledColumn,
+    /// How many tables are read at once, each over a connection of its own.
+    pub parallel: NonZeroU32,
+    /// A table is read in parts of at most so many rows: the stream waits for no longer than a part takes.
+    pub chunk_rows: NonZeroU64,
+    /// About the most bytes of a part, as far as the size of rows can be guessed.
+    pub chunk_bytes: Bytes,
+}
+
+impl Default for PostgresSnapshot {
+    fn default() -> Self {
+        Self {
+            mode: PostgresSnapshotMode::default(),
+            on_lost_slot: OnLostSlot::default(),
+            on_filled_column: OnFilledColumn::default(),
+            parallel: NonZeroU32::MIN.saturating_add(1),
+            chunk_rows: NonZeroU64::MIN.saturating_add(99_999),
+            chunk_bytes: Bytes(64 << 20),
+        }
+    }
 }
 
 /// Whether the rows are read that are there already.
@@ -168,7 +189,7 @@ pub enum OnLostSlot {
     /// The process stops and says how to go on.
     #[default]
     Halt,
-    /// A new slot is made, every table is emptied and read again. Changes in between are never seen one by one.
+    /// A new slot is made, and every table is read again. Changes in between are never seen one by one.
     SnapshotAgain,
 }
 
@@ -179,6 +200,6 @@ pub enum OnFilledColumn {
     /// The log says so; those rows have null until they change.
     #[default]
     Warn,
-    /// The table is emptied and read again.
+    /// The table is read again.
     ReadAgain,
 }

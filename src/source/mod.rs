@@ -18,12 +18,13 @@ pub use witness::{Keys, Reached, Witness};
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::batch::RawBatch;
 use crate::epoch::EpochNumber;
 use crate::error::Result;
-use crate::progress::{Partition, Progress};
+use crate::progress::{Partition, Position, Progress};
 
 /// What [`Source::next`] found.
 #[derive(Debug)]
@@ -52,6 +53,30 @@ pub struct Lag {
     pub partition: Partition,
     /// Records (Kafka) or bytes (files) between what was handed out and the end.
     pub behind: u64,
+}
+
+/// How far the rows of a table have been read that are there beside its changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowsRead {
+    /// Rows read.
+    pub rows: u64,
+    /// About how many there are; 0 where nobody knows.
+    #[serde(default)]
+    pub of: u64,
+    /// Whether rows of an earlier reading are there.
+    #[serde(default)]
+    pub again: bool,
+}
+
+/// The streams whose rows are being read beside their changes, as a position says it: sources that read rows keep them
+/// under `reading` in theirs.
+pub fn under_way(position: &Position) -> BTreeMap<String, RowsRead> {
+    #[derive(Deserialize)]
+    struct Shown {
+        #[serde(default)]
+        reading: BTreeMap<String, RowsRead>,
+    }
+    serde_json::from_str(&position.0).map(|shown: Shown| shown.reading).unwrap_or_default()
 }
 
 /// A source of changes.

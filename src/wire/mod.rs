@@ -15,5 +15,6 @@ pub mod gtid;
 pub mod mysqlcharset;
 pub mod mysqlddl;
 pub mod mysqltype;
+pub mod pgcopy;
 pub mod pgoutput;
 pub mod pgtype;

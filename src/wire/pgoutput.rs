@@ -444,23 +444,21 @@ impl InsertWriter {
         self.columns += 1;
     }
 
-    /// Begins a text value, whose bytes are pushed into what is returned by [`InsertWriter::value`].
-    pub fn begin_text(&mut self) -> usize {
-        self.bytes.push(b't');
-        self.bytes.extend([0; 4]);
+    /// Adds a value's text.
+    pub fn text(&mut self, text: &[u8]) {
+        self.value(b't', text);
+    }
+
+    /// Adds a value in its binary form.
+    pub fn binary(&mut self, bytes: &[u8]) {
+        self.value(b'b', bytes);
+    }
+
+    fn value(&mut self, kind: u8, bytes: &[u8]) {
+        self.bytes.push(kind);
+        self.bytes.extend((bytes.len() as u32).to_be_bytes());
+        self.bytes.extend_from_slice(bytes);
         self.columns += 1;
-        self.bytes.len()
-    }
-
-    /// Where a value's bytes go.
-    pub fn value(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
-    }
-
-    /// Ends the value that [`InsertWriter::begin_text`] began at `at`.
-    pub fn end_text(&mut self, at: usize) {
-        let len = (self.bytes.len() - at) as u32;
-        self.bytes[at - 4..at].copy_from_slice(&len.to_be_bytes());
     }
 
     /// The number of values so far.

@@ -87,7 +87,58 @@ fn is_comma(delimiter: &char) -> bool {
     *delimiter == ','
 }
 
+/// The binary forms that are read exactly. A type without one is sent as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BinaryForm {
+    /// One byte.
+    Boolean,
+    /// Two, four or eight bytes with a sign.
+    Integer,
+    /// Four bytes without a sign.
+    Oid,
+    /// Four or eight bytes, IEEE 754.
+    Float,
+    /// Digits to the base of 10,000.
+    Numeric,
+    /// Days since 2000.
+    Date,
+    /// Microseconds since midnight.
+    Time,
+    /// Microseconds since 2000.
+    Timestamp,
+    /// As it is.
+    Bytes,
+    /// Sixteen bytes.
+    Uuid,
+    /// The text itself.
+    Text,
+    /// A version and the text.
+    Jsonb,
+}
+
 impl TypeShape {
+    /// How its values are read from their binary form; `None` where only the text is exact for certain.
+    pub fn binary(&self) -> Option<BinaryForm> {
+        if self.array || self.class != Class::Base {
+            return (self.class == Class::Enum && !self.array).then_some(BinaryForm::Text);
+        }
+        Some(match self.name.as_str() {
+            "bool" => BinaryForm::Boolean,
+            "int2" | "int4" | "int8" => BinaryForm::Integer,
+            "oid" => BinaryForm::Oid,
+            "float4" | "float8" => BinaryForm::Float,
+            "numeric" => BinaryForm::Numeric,
+            "date" => BinaryForm::Date,
+            "time" => BinaryForm::Time,
+            "timestamp" | "timestamptz" => BinaryForm::Timestamp,
+            "bytea" => BinaryForm::Bytes,
+            "uuid" => BinaryForm::Uuid,
+            "text" | "varchar" | "bpchar" | "json" => BinaryForm::Text,
+            "jsonb" => BinaryForm::Jsonb,
+            _ => return None,
+        })
+    }
+
     /// A type that is neither an array nor modified.
     pub fn plain(name: impl Into<String>) -> Self {
         Self { name: name.into(), class: Class::Base, modifier: -1, array: false, delimiter: ',' }

@@ -55,6 +55,14 @@ enum Builder {
     Binary(BinaryBuilder),
 }
 
+/// A value in the form that a column keeps it in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::decode) enum Exact<'a> {
+    Bytes(&'a [u8]),
+    Single(f32),
+    Double(f64),
+}
+
 /// A column under construction.
 #[derive(Debug)]
 pub(in crate::decode) struct ColumnBuilder {
@@ -171,6 +179,19 @@ impl ColumnBuilder {
         };
         self.len += usize::from(taken);
         taken
+    }
+
+    /// Appends bytes, or a float of the column's own width, when nothing about it needs to be judged; says whether it did.
+    #[inline]
+    pub fn append_exact(&mut self, exact: Exact<'_>) -> bool {
+        match (&mut self.builder, exact) {
+            (Builder::Binary(b), Exact::Bytes(bytes)) => b.append_value(bytes),
+            (Builder::Float32(b), Exact::Single(value)) => b.append_value(value),
+            (Builder::Float64(b), Exact::Double(value)) => b.append_value(value),
+            _ => return false,
+        }
+        self.len += 1;
+        true
     }
 
     /// Appends a value that came in binary; nothing is appended when it is refused.

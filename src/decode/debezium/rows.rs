@@ -8,7 +8,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter;
 use arrow::datatypes::{Field, Schema};
 
-use super::builder::{ColumnBuilder, Problem};
+use super::builder::{ColumnBuilder, Exact, Problem};
 use super::native::Native;
 use super::scan::Token;
 use super::wire::Wire;
@@ -128,6 +128,14 @@ impl Rows {
     #[inline]
     pub fn append_whole(&mut self, column: usize, wire: Wire, number: i64) -> bool {
         let taken = !self.has(column) && self.slots[column].builder.append_whole(wire, number);
+        self.filled += usize::from(taken);
+        taken
+    }
+
+    /// Appends bytes or a float when nothing about it needs to be judged; says whether it did.
+    #[inline]
+    pub fn append_exact(&mut self, column: usize, exact: Exact<'_>) -> bool {
+        let taken = !self.has(column) && self.slots[column].builder.append_exact(exact);
         self.filled += usize::from(taken);
         taken
     }

@@ -6,6 +6,7 @@
 //! | `types.rs` | which column type holds which PostgreSQL type |
 //! | `row.rs` | tuples into builders |
 //! | `text.rs` | arrays and hstore as JSON |
+//! | `binary.rs` | values that a snapshot reads in their binary form |
 //!
 //! # Decisions
 //!
@@ -16,6 +17,7 @@
 //! * A value that is stored apart and unchanged is taken from the old tuple where that has it, else it is *unchanged*.
 //! * A change whose place inside the log is 0 is a row of a snapshot.
 
+mod binary;
 mod row;
 #[cfg(test)]
 mod tests;
@@ -132,6 +134,7 @@ impl PgOutput {
                         target: layout.target(&shape.name).cloned().unwrap_or(Target::Skip),
                         reading: reading(&shape.kind).2,
                         wire: wire.wire,
+                        binary: shape.kind.binary(),
                         identity: shape.identity,
                     };
                     known.columns = known.shape.columns.iter().zip(&known.wires).map(column).collect();

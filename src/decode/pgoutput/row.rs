@@ -1,5 +1,6 @@
 //! Tuples into rows: from a value's text straight into its column's builder.
 
+use super::binary;
 use super::text;
 use super::types::Reading;
 use crate::batch::{Op, Seq};
@@ -11,6 +12,7 @@ use crate::decode::debezium::value::Why;
 use crate::decode::debezium::wire::Wire;
 use crate::decode::debezium::write::fill;
 use crate::wire::pgoutput::{Datum, Old, Tuple};
+use crate::wire::pgtype::BinaryForm;
 
 /// How one column of a relation is read.
 #[derive(Debug, Clone)]
@@ -18,6 +20,8 @@ pub(super) struct Column {
     pub target: Target,
     pub reading: Reading,
     pub wire: Wire,
+    /// How a value in its binary form is read.
+    pub binary: Option<BinaryForm>,
     /// Whether old tuples of kind `K` carry it.
     pub identity: bool,
 }
@@ -80,7 +84,7 @@ pub(super) fn write(
             Datum::Null => rows.null(index),
             Datum::Unchanged => rows.unchanged(index),
             Datum::Text(bytes) => append(column, rows, index, bytes, change.ignore, scratch)?,
-            Datum::Binary(_) => return Err(RowError::Malformed),
+            Datum::Binary(bytes) => binary::append(column, rows, index, bytes, change.ignore, scratch)?,
         }
     }
     if change.op == Op::Move {
@@ -142,7 +146,7 @@ fn write_old_key(
 }
 
 #[inline]
-fn append(
+pub(super) fn append(
     column: &Column,
     rows: &mut Rows,
     index: usize,

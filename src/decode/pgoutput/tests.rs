@@ -154,9 +154,7 @@ fn columns_follow_the_newest_description() {
 fn a_snapshot_row_is_read_and_an_unknown_relation_is_nobodys() {
     let mut writer = InsertWriter::new(RELATION);
     for value in ["1", "a"] {
-        let at = writer.begin_text();
-        writer.value().extend_from_slice(value.as_bytes());
-        writer.end_text(at);
+        writer.text(value.as_bytes());
     }
     let mut records = RawRecords::default();
     records.push_within(5, (0, 1), 1_000, None, Some(writer.finish()));
@@ -189,5 +187,80 @@ proptest! {
         let batch = decode(&mut decoder(None), Some(shape('d', columns)), &messages);
         let rows: usize = batch.tables.iter().map(crate::batch::TableChanges::len).sum();
         prop_assert_eq!(rows + batch.rejects.len(), 1);
+    }
+}
+
+/// Values by their text and in their binary form must come into their columns alike, or be refused in the same words.
+#[test]
+fn the_binary_form_gives_what_the_text_gives() {
+    let float = |value: f64| value.to_be_bytes().to_vec();
+    let us = |us: i64| us.to_be_bytes().to_vec();
+    let numeric = |words: &[u16]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+    let cases: Vec<(&str, &str, Vec<u8>)> = vec![
+        ("bool", "t", vec![1]),
+        ("int2", "-32768", i16::MIN.to_be_bytes().to_vec()),
+        ("int4", "2147483647", i32::MAX.to_be_bytes().to_vec()),
+        ("int8", "-9223372036854775808", i64::MIN.to_be_bytes().to_vec()),
+        ("oid", "4294967295", vec![255; 4]),
+        ("float4", "0.1", 0.1f32.to_be_bytes().to_vec()),
+        ("float8", "1e+300", float(1e300)),
+        ("float8", "NaN", float(f64::NAN)),
+        ("float8", "-Infinity", float(f64::NEG_INFINITY)),
+        ("numeric", "-1.005", numeric(&[2, 0, 0x4000, 3, 1, 50])),
+        ("numeric", "NaN", numeric(&[0, 0, 0xC000, 0])),
+        ("numeric", "-Infinity", numeric(&[0, 0, 0xF000, 0])),
+        ("date", "2024-02-29", 8825i32.to_be_bytes().to_vec()),
+        ("date", "infinity", i32::MAX.to_be_bytes().to_vec()),
+        ("date", "0001-12-31 BC", (-730_120i32).to_be_bytes().to_vec()),
+        ("date", "0001-01-01", (-730_119i32).to_be_bytes().to_vec()),
+        ("date", "1000001-01-01", 364_512_381i32.to_be_bytes().to_vec()),
+        ("time", "23:59:59.999999", us(86_399_999_999)),
+        ("time", "24:00:00", us(86_400_000_000)),
+        ("timestamp", "2000-01-01 00:00:00.5", us(500_000)),
+        ("timestamp", "-infinity", us(i64::MIN)),
+        ("timestamp", "294276-12-31 23:59:59.999999", us(9_223_371_331_199_999_999)),
+        ("timestamptz", "1999-12-31 23:59:58.5+00", us(-1_500_000)),
+        ("timestamptz", "0044-07-23 00:00:00+00 BC", us(-64_453_276_800_000_000)),
+        ("bytea", "\\x00ff5c", vec![0, 255, 92]),
+        (
+            "uuid",
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            u128::to_be_bytes(0xa0eebc99_9c0b_4ef8_bb6d_6bb9bd380a11).to_vec(),
+        ),
+        ("text", "é \"\\", "é \"\\".as_bytes().to_vec()),
+        ("bpchar", "ab  ", b"ab  ".to_vec()),
+        ("json", "{\"a\": 1}", b"{\"a\": 1}".to_vec()),
+        ("jsonb", "[1, 2]", b"\x01[1, 2]".to_vec()),
+    ];
+    for (kind, text, binary) in cases {
+        let columns = || vec![column("id", "int4", true), column("x", kind, false)];
+        let read = |binary: bool, value: &[u8]| {
+            let mut writer = InsertWriter::new(RELATION);
+            writer.text(b"1");
+            if binary {
+                writer.binary(value)
+            } else {
+                writer.text(value)
+            }
+            decode(&mut decoder(None), Some(shape('d', columns())), &[writer.finish().to_vec()])
+        };
+        let (by_text, by_binary) = (read(false, text.as_bytes()), read(true, &binary));
+        let rows = |batch: &ChangeBatch| batch.tables.first().map(|table| table.rows.clone());
+        assert_eq!(rows(&by_text), rows(&by_binary), "{kind} {text}");
+        let why = |batch: &ChangeBatch| batch.rejects.iter().map(|r| r.reason.clone()).collect::<Vec<_>>();
+        assert_eq!(why(&by_text), why(&by_binary), "{kind} {text}");
+        assert_eq!(by_text.account, by_binary.account);
+    }
+}
+
+#[test]
+fn a_binary_form_that_is_none_is_refused() {
+    for (kind, bytes) in [("int4", &b"123"[..]), ("jsonb", b"\x02{}"), ("money", b"\0"), ("uuid", b"short")] {
+        let mut writer = InsertWriter::new(RELATION);
+        writer.text(b"1");
+        writer.binary(bytes);
+        let columns = vec![column("id", "int4", true), column("x", kind, false)];
+        let batch = decode(&mut decoder(None), Some(shape('d', columns)), &[writer.finish().to_vec()]);
+        assert_eq!((batch.tables.len(), batch.rejects.len()), (0, 1), "{kind}");
     }
 }

@@ -81,7 +81,8 @@ struct Bare {
     name: String,
     type_id: u32,
     modifier: i32,
-    identity: bool,
+    /// Whether old tuples carry it, where the stream has said so.
+    identity: Option<bool>,
 }
 
 /// The shape of a relation that the stream has announced.
@@ -91,7 +92,7 @@ pub(super) async fn announced(connection: &mut Connection, relation: &Relation<'
         name: c.name.to_owned(),
         type_id: c.type_id,
         modifier: c.modifier,
-        identity: c.key,
+        identity: Some(c.key),
     });
     let name = format!("{schema}.{}", relation.name);
     shape(connection, relation.id, name, char::from(relation.identity), bare.collect()).await
@@ -133,7 +134,7 @@ pub(super) async fn published(
         name: row.text(0).to_owned(),
         type_id: row.text(1).parse().unwrap_or(0),
         modifier: row.text(2).parse().unwrap_or(-1),
-        identity: false,
+        identity: None,
     });
     shape(connection, table.id, table.name.clone(), table.identity, bare.collect()).await
 }
@@ -149,19 +150,46 @@ async fn shape(
     // Old tuples carry the identity's columns alone, so they are the key where the identity is an index of its own.
     let index = if identity == 'i' { "indisreplident" } else { "indisprimary" };
     let sql = format!(
-        "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
-         WHERE i.indrelid = {id} AND i.{index}"
+        "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid \
+         AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1]) WHERE i.indrelid = {id} AND i.{index}"
     );
     let key: Vec<String> = connection.query(&sql).await?.iter().map(|row| row.text(0).to_owned()).collect();
+    let carried = |bare: &Bare| match identity {
+        'f' => true,
+        'n' => false,
+        _ => key.contains(&bare.name),
+    };
     let column = |bare: Bare| {
+        let identified = bare.identity.unwrap_or_else(|| carried(&bare));
         let known = types.get(&bare.type_id).cloned();
         // A type that has been dropped meanwhile: its text is kept as it comes.
         let known = known.unwrap_or_else(|| TypeShape::plain("unknown"));
         let modifier = if known.modifier == -1 { bare.modifier } else { known.modifier };
-        let key = if key.is_empty() { bare.identity && identity != 'f' } else { key.contains(&bare.name) };
-        ColumnShape { name: bare.name, kind: TypeShape { modifier, ..known }, key, identity: bare.identity }
+        let key = if key.is_empty() { identified && identity != 'f' } else { key.contains(&bare.name) };
+        ColumnShape { name: bare.name, kind: TypeShape { modifier, ..known }, key, identity: identified }
     };
     Ok(RelationShape { id, name, identity, columns: columns.into_iter().map(column).collect() })
+}
+
+/// A column of the index by which a table's rows are read in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OrderColumn {
+    pub name: String,
+    /// The type as SQL names it.
+    pub kind: String,
+}
+
+/// The columns of a table's key in the order of its index; none when it has no key.
+pub(super) async fn order(connection: &mut Connection, id: u32, identity: char) -> Result<Vec<OrderColumn>, Trouble> {
+    let index = if identity == 'i' { "indisreplident" } else { "indisprimary" };
+    let sql = format!(
+        "SELECT a.attname, format_type(a.atttypid, -1) FROM pg_index i \
+         CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, n) \
+         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+         WHERE i.indrelid = {id} AND i.{index} AND k.n <= i.indnkeyatts ORDER BY k.n"
+    );
+    let rows = connection.query(&sql).await?;
+    Ok(rows.iter().map(|row| OrderColumn { name: row.text(0).to_owned(), kind: row.text(1).to_owned() }).collect())
 }
 
 /// The types of the columns, domains taken down to what they stand on.
@@ -217,6 +245,16 @@ pub(super) async fn log_end(connection: &mut Connection) -> Result<Lsn, Trouble>
 /// Writes a message into the log: its place. What was committed before it stands before it, and is on disk.
 pub(super) async fn heartbeat(connection: &mut Connection) -> Result<Lsn, Trouble> {
     lsn(connection, "SELECT pg_logical_emit_message(true, 'dataflow', 'heartbeat')").await
+}
+
+/// Where the log ends, on disk or not: nothing that can be seen now stands behind it.
+pub(super) async fn log_written(connection: &mut Connection) -> Result<Lsn, Trouble> {
+    lsn(connection, "SELECT pg_current_wal_insert_lsn()").await
+}
+
+/// Makes the log grow: whatever is read after it has a later place than what was read before.
+pub(super) async fn advance_log(connection: &mut Connection) -> Result<(), Trouble> {
+    connection.query("SELECT pg_current_xact_id()").await.map(drop)
 }
 
 async fn lsn(connection: &mut Connection, sql: &str) -> Result<Lsn, Trouble> {

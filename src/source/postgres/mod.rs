@@ -8,7 +8,8 @@
 //! | `catalog.rs` | tables, columns, types as the server knows them |
 //! | `place.rs` | the position in the lake log |
 //! | `worker.rs` | the task that reads |
-//! | `snapshot.rs` | the rows that are there already |
+//! | `rows.rs` | the rows of one table, part by part |
+//! | `snapshot.rs` | the rows that are there at first |
 //! | `stream.rs`, `stream/` | transactions as they are committed |
 //! | `spool.rs` | transactions that are sent while they run |
 //! | `protocol.rs` | what the server is asked for, by its version |
@@ -16,12 +17,13 @@
 //! | `guardian.rs` | how long the server will still keep what the slot needs |
 //! | `witness.rs` | the tables as they are now, for `dataflow verify` |
 //! | `quiet.rs` | whether a table changed between two places of the log |
+//! | `stream/chunks.rs`, `visible.rs` | rows that are read beside the stream |
 //!
 //! # Order
 //!
 //! There is one partition, `<slot>@<system identifier>`. A change's order is (commit LSN, LSN, number in its log record),
-//! doubled so that what describes a relation has a number between two changes. A row of the snapshot has (LSN of the
-//! snapshot, 0, number): every change that the stream counts for its table comes after it.
+//! doubled so that what describes a relation has a number between two changes. A row that was read from its table has
+//! (LSN of the snapshot or of the stream's place, 0, number): every change that the stream brings after it is newer.
 //!
 //! # Generations
 //!
@@ -36,6 +38,7 @@ mod place;
 mod probe;
 mod protocol;
 mod quiet;
+mod rows;
 mod settings;
 mod setup;
 mod snapshot;
@@ -43,6 +46,7 @@ mod spool;
 mod stream;
 mod tls;
 mod witness;
+mod visible;
 mod worker;
 
 pub use witness::Tables;
@@ -132,7 +136,7 @@ fn lost(source: &str, slot: &str, why: &str) -> Error {
     )
     .help(
         "changes in between cannot be had any more. Write `snapshot: { on_lost_slot: snapshot_again }` into the source \
-             to empty its tables and read them again, and take it out once they are there",
+             to read its tables again, and take it out once they are there",
     )
 }
 
@@ -140,7 +144,7 @@ fn lost(source: &str, slot: &str, why: &str) -> Error {
 fn filled(source: &str, table: &str, what: OnFilledColumn) -> bool {
     let again = what == OnFilledColumn::ReadAgain;
     let rest = if again {
-        "the table is emptied and read again"
+        "the table is read again"
     } else {
         "those rows have null until they change; `snapshot: { on_filled_column: read_again }` reads them again"
     };
@@ -158,7 +162,7 @@ fn refill(source: &str, place: &mut Place, captured: &Captured, what: OnFilledCo
         let Some(taken) = place.tables.get_mut(name).filter(|taken| known.filled > taken.filled) else { continue };
         taken.filled = known.filled;
         if filled(source, name, what) {
-            place.read_again(name.clone());
+            place.forget(name);
         }
     }
 }
@@ -268,7 +272,7 @@ impl Postgres {
             slot: self.slot.clone(),
             captured: self.captured.clone(),
             heartbeat: self.config.heartbeat.0,
-            on_filled_column: self.config.snapshot.on_filled_column,
+            snapshot: self.config.snapshot.clone(),
             asked: self.asked,
             streaming: AtomicBool::new(self.asked.streaming),
             spool: self.config.spool.as_ref().map_or_else(std::env::temp_dir, PathBuf::from),
@@ -346,6 +350,7 @@ impl Opening<'_> {
         let mut generation = standing.generation;
         if self.server.timeline != place.timeline {
             self.follow(&mut place, replication).await?;
+            place.begin_readings_again();
             generation += 1;
         }
         let (there, why) = match &slot {
@@ -359,7 +364,7 @@ impl Opening<'_> {
             Some(_) => (true, None),
         };
         // Without its place in the publication a table's changes were not for us.
-        added.tables.iter().for_each(|table| place.read_again(table.clone()));
+        added.tables.iter().for_each(|table| place.forget(table));
         let Some(why) = why else {
             if self.server.end < place.lsn {
                 return Err(self.behind(&place));
@@ -375,6 +380,7 @@ impl Opening<'_> {
             self.wanted.slot
         );
         let lsn = self.new_slot(there).await?;
+        place.begin_readings_again();
         let mut again = place.again;
         again.extend(place.tables.into_keys());
         Ok((self.place(lsn, again), generation + 1))
@@ -404,7 +410,14 @@ impl Opening<'_> {
 
     /// A place whose tables are not read yet.
     fn place(&self, lsn: Lsn, again: BTreeSet<String>) -> Place {
-        Place { lsn, timeline: self.server.timeline, within: None, tables: BTreeMap::new(), again }
+        Place {
+            lsn,
+            timeline: self.server.timeline,
+            within: None,
+            tables: BTreeMap::new(),
+            again,
+            reading: BTreeMap::new(),
+        }
     }
 
     fn behind(&self, place: &Place) -> Error {

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::rows::Step;
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Position;
+use crate::source::RowsRead;
 use crate::wire::pgoutput::Lsn;
 
 /// A position: everything that was committed before `lsn` has been handed out, of the tables whose rows are there.
@@ -22,9 +24,58 @@ pub(super) struct Place {
     /// The tables whose rows have been read, and as of when: the stream's changes count from there on.
     #[serde(default)]
     pub tables: BTreeMap<String, Taken>,
-    /// Tables that must be emptied before their rows are read, because some of an earlier reading are there.
+    /// Tables whose rows are to be read although some are in the lake: those that the source has no more must go.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub again: BTreeSet<String>,
+    /// Tables whose rows are being read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reading: BTreeMap<String, Reading>,
+}
+
+/// How far the rows of a table have been read, in the order of its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Reading {
+    /// The table's number in the catalog.
+    pub id: u32,
+    /// Of the stream, changes count from here on.
+    pub from: Lsn,
+    /// The newest column that had been added with a default when it began.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub filled: i32,
+    /// The epoch of the newest order that it fulfils.
+    #[serde(default, skip_serializing_if = "is_unordered")]
+    pub order: EpochNumber,
+    /// The key of the row that was read last, as text, in the order of `key`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// The columns by which rows are ordered; none when the table is read as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<String>,
+    /// A hash of the columns that they have; of other columns everything is read again.
+    #[serde(default)]
+    pub shape: u32,
+    /// Rows read, and about how many there are.
+    #[serde(flatten)]
+    pub progress: RowsRead,
+    /// What is older than that place was not read: it is not at the source any more, and goes at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Lsn>,
+    /// Keys that rows have moved to while their other columns were not sent: read again at the end.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub moved: BTreeSet<Vec<String>>,
+    /// All rows were read; it is over when the stream has come so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Lsn>,
+}
+
+impl Reading {
+    /// Begins again with the first row.
+    pub fn restart(&mut self) {
+        self.after.clear();
+        self.moved.clear();
+        self.ended = None;
+        self.progress.rows = 0;
+    }
 }
 
 /// A table whose rows were read.
@@ -96,29 +147,88 @@ impl Place {
     /// Makes it fit the tables that are captured now: one that was left out for a while, or made anew, is read again; one
     /// that is new is read (`snapshot`), or counts from here on.
     pub fn fit(&mut self, captured: &Captured, snapshot: bool) {
-        let gone = |(name, taken): (&String, &Taken)| {
-            (captured.get(name).map(|known| known.id) != Some(taken.id)).then(|| name.clone())
-        };
-        let gone: Vec<String> = self.tables.iter().filter_map(gone).collect();
-        gone.into_iter().for_each(|table| self.read_again(table));
+        let other = |name: &String, id: u32| captured.get(name).map(|known| known.id) != Some(id);
+        let gone = self.tables.iter().filter(|(name, taken)| other(name, taken.id)).map(|(name, _)| name.clone());
+        let broken =
+            self.reading.iter().filter(|(name, reading)| other(name, reading.id)).map(|(name, _)| name.clone());
+        for name in gone.chain(broken).collect::<BTreeSet<String>>() {
+            self.forget(&name);
+        }
         for (table, Identity { id, filled }) in captured.iter().filter(|_| !snapshot) {
-            self.tables.entry(table.clone()).or_insert(Taken { id: *id, from: self.lsn, filled: *filled, order: 0 });
+            if !self.reading.contains_key(table) {
+                let taken = Taken { id: *id, from: self.lsn, filled: *filled, order: 0 };
+                self.tables.entry(table.clone()).or_insert(taken);
+            }
         }
     }
 
-    /// Tables that an order asks to read again which is newer than their rows.
-    pub fn obey(&mut self, wanted: &BTreeMap<String, EpochNumber>) -> bool {
-        let newer = |(name, order): &(&String, &EpochNumber)| self.tables.get(*name).is_some_and(|t| t.order < **order);
-        let names: Vec<String> = wanted.iter().filter(newer).map(|(name, _)| name.clone()).collect();
-        names.iter().for_each(|name| self.read_again(name.clone()));
-        !names.is_empty()
+    /// Changes of this table were missed: its rows are to be read again, and only what comes after counts.
+    pub fn forget(&mut self, table: &str) {
+        let known = self.tables.remove(table).is_some() | self.reading.remove(table).is_some();
+        if known {
+            self.again.insert(table.to_owned());
+        }
     }
 
-    /// The rows of this table are not what they should be.
-    pub fn read_again(&mut self, table: String) {
-        if self.tables.remove(&table).is_some() {
-            self.again.insert(table);
+    /// The order of changes has begun anew: what was read before of tables that are being read is older than everything.
+    pub fn begin_readings_again(&mut self) {
+        let names: Vec<String> = std::mem::take(&mut self.reading).into_keys().collect();
+        self.again.extend(names);
+    }
+
+    /// From where on changes of that relation count.
+    pub fn counted_from(&self, name: &str, id: u32) -> Option<Lsn> {
+        let taken = self.tables.get(name).filter(|taken| taken.id == id).map(|taken| taken.from);
+        taken.or_else(|| self.reading.get(name).filter(|reading| reading.id == id).map(|reading| reading.from))
+    }
+
+    /// The newest column with a default that was known when the table's rows were read, or begun to be read.
+    pub fn filled(&self, name: &str) -> Option<i32> {
+        let taken = self.tables.get(name).map(|taken| taken.filled);
+        taken.max(self.reading.get(name).map(|reading| reading.filled))
+    }
+
+    /// Tables that an order asks to read again which is newer than the reading of their rows.
+    pub fn ordered(&self, wanted: &BTreeMap<String, EpochNumber>) -> Vec<String> {
+        let newest = |name: &String| {
+            let taken = self.tables.get(name).map(|taken| taken.order);
+            taken.max(self.reading.get(name).map(|reading| reading.order))
+        };
+        let newer = |(name, order): &(&String, &EpochNumber)| newest(name).is_some_and(|known| known < **order);
+        wanted.iter().filter(newer).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Tables that are read as a whole have no place to go on from.
+    pub fn give_up_wholes(&mut self) {
+        let whole = |(name, reading): (&String, &Reading)| reading.key.is_empty().then(|| name.clone());
+        let names: Vec<String> = self.reading.iter().filter_map(whole).collect();
+        names.iter().for_each(|name| self.forget(name));
+    }
+
+    /// Part of a table's rows is handed out.
+    pub fn take(&mut self, name: &str, step: Step) {
+        match step {
+            Step::Begin(reading) => {
+                self.again.remove(name);
+                self.reading.insert(name.to_owned(), *reading);
+            }
+            Step::Rows(rows, after) => {
+                // Rows that are read once more at the end are behind none.
+                if let Some(reading) = self.reading.get_mut(name).filter(|reading| reading.ended.is_none()) {
+                    reading.progress.rows += rows;
+                    reading.after = after;
+                }
+            }
+            Step::End => self.finish(name),
         }
+    }
+
+    /// The rows of this table are there.
+    pub fn finish(&mut self, name: &str) {
+        let Some(reading) = self.reading.remove(name) else { return };
+        let from = self.tables.get(name).filter(|taken| taken.id == reading.id).map_or(reading.from, |t| t.from);
+        let taken = Taken { id: reading.id, from, filled: reading.filled, order: reading.order };
+        self.tables.insert(name.to_owned(), taken);
     }
 }
 
@@ -133,7 +243,14 @@ mod tests {
         let taken = |id, from| Taken { id, from: Lsn(from), filled: 0, order: 0 };
         let tables = [("a", taken(1, 7)), ("b", taken(2, 8)), ("c", taken(3, 8))];
         let tables = tables.map(|(name, taken)| (format!("public.{name}"), taken)).into();
-        let mut place = Place { lsn: Lsn(9), timeline: 1, within: Some(within), tables, again: BTreeSet::new() };
+        let mut place = Place {
+            lsn: Lsn(9),
+            timeline: 1,
+            within: Some(within),
+            tables,
+            again: BTreeSet::new(),
+            reading: BTreeMap::new(),
+        };
         assert_eq!(Place::parse(&place.position()).unwrap(), place);
         // The first is not captured any more, the third was dropped and made again.
         let known = |(name, id): &(&str, u32)| (format!("public.{name}"), Identity { id: *id, filled: 0 });

@@ -1,30 +1,32 @@
-//! The rows that are there already: one table after the other, each as of an exact place of the log.
+//! The rows that are there at first: all tables as of one exact place of the log, several at once.
 //!
 //! A temporary slot gives both: the place where its stream would begin, and a snapshot that shows what was committed
 //! before it and nothing else. Of the stream the changes of such a table count from that place on, so nothing is seen
-//! twice and nothing is left out, however long reading takes and whenever a table joins.
+//! twice and nothing is left out, however long reading takes.
 //!
-//! A table whose reading was broken off is emptied and read again under a new snapshot: rows that were deleted in
-//! between would otherwise stay for ever.
+//! The snapshot dies with its connection. What it had not read of a table with a key is then read beside the stream (see
+//! `stream/chunks.rs`), behind the key of the last row that is in the lake. A table without a key has no such place: it
+//! is emptied and read again as a whole, under a snapshot of its own, and the stream waits for it.
 
-use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::{try_join, try_join_all};
 use tokio::sync::mpsc;
 
-use super::catalog::{self, CatalogTable};
+use super::catalog;
 use super::connection::{Connection, Purpose, Trouble, identifier, literal};
-use super::place::{Place, Taken};
+use super::place::{Place, Reading};
+use super::rows::{At, Cursor, Part, Step, TableReader};
 use super::setup;
-use super::worker::{Item, Job, Piece};
-use crate::batch::RawRecords;
-use crate::epoch::EpochNumber;
+use super::worker::{Item, Job, Piece, unwanted};
+use crate::batch::{NO_TIME, RawRecords};
 use crate::error::{Error, ErrorKind, Result};
-use crate::wire::pgoutput::{InsertWriter, Lsn, truncate_message};
-use crate::wire::pgtype::RelationShape;
+use crate::source::RowsRead;
+use crate::wire::pgoutput::{Lsn, truncate_message};
 
-/// Payload bytes in one piece.
-const PIECE_BYTES: usize = 1 << 20;
-/// Rows between two lines in the log.
-const SAY_EVERY_ROWS: u64 = 1_000_000;
+/// Parts between those who read tables and whoever hands them out.
+const PARTS: usize = 2;
 
 /// A snapshot and the place of the log that it shows. The connection must stay as it is: its next command ends it.
 struct Exported {
@@ -33,29 +35,63 @@ struct Exported {
     _connection: Connection,
 }
 
-/// Reads the tables that `place` lacks, and brings it up to date.
-pub(super) async fn read(job: &Job, place: &mut Place, out: &mpsc::Sender<Result<Item>>) -> Result<()> {
-    let names: Vec<String> = job.captured.keys().filter(|table| !place.tables.contains_key(*table)).cloned().collect();
+/// Reads the tables that must be read under a snapshot, and brings `place` up to date.
+pub(super) async fn read(job: &Arc<Job>, place: &mut Place, out: &mpsc::Sender<Result<Item>>) -> Result<()> {
+    place.give_up_wholes();
+    let names = wanted(job, place).await?;
     if names.is_empty() {
         return Ok(());
     }
     let exported = export(job).await?;
-    let doing = || format!("source {}: read the rows that are there", job.name);
-    let mut connection = Connection::open(&job.settings, Purpose::Query).await?;
-    begin(&mut connection, &exported).await.map_err(|trouble| trouble.error(doing()))?;
-    let tables = catalog::tables(&mut connection, &names).await.map_err(|trouble| trouble.error(doing()))?;
-    for name in &names {
-        let captured = job.captured.get(name).map(|known| known.id);
-        let Some(table) = tables.iter().find(|table| table.name == *name && Some(table.id) == captured) else {
-            return Err(Error::new(ErrorKind::SourceRefused, doing())
-                .because(format!("{name} has been dropped or made again since this process began"))
-                .help("start the process again"));
-        };
-        let order = job.wanted.borrow().get(name).copied().unwrap_or(0);
-        let mut reading = TableReading { job, table, order, lsn: exported.lsn, out, rows: 0, time_us: 0 };
-        reading.run(&mut connection, place).await?;
+    let workers = names.len().min(job.snapshot.parallel.get() as usize);
+    let queue = Mutex::new(VecDeque::from(names));
+    let (give, mut parts) = mpsc::channel(PARTS);
+    let again = place.again.clone();
+    let reading = async {
+        let worker = |give| read_tables(job, &exported, &queue, &again, give);
+        try_join_all((0..workers).map(|_| worker(give.clone()))).await?;
+        drop(give);
+        Ok(())
+    };
+    let handing_out = async {
+        while let Some(Part { table, records, step }) = parts.recv().await {
+            place.take(&table, step);
+            let _hit = crate::failpoint::hit("postgres.snapshot.piece");
+            let piece = Piece { records, place: place.clone(), inside: false, behind: 0 };
+            // A closed channel means that nobody wants the rest.
+            out.send(Ok(Item::Piece(Box::new(piece)))).await.map_err(|_| unwanted())?;
+        }
+        Ok(())
+    };
+    try_join(reading, handing_out).await.map(|((), ())| ())
+}
+
+/// All tables at first, later those alone that have no key: the others are read beside the stream. Large ones come first,
+/// so that none is left over when the others are read.
+async fn wanted(job: &Job, place: &Place) -> Result<Vec<String>> {
+    let missing = |name: &&String| !place.tables.contains_key(*name) && !place.reading.contains_key(*name);
+    let names: Vec<String> = job.captured.keys().filter(missing).cloned().collect();
+    if names.is_empty() {
+        return Ok(names);
     }
-    Ok(())
+    let failed = |trouble: Trouble| trouble.error(format!("source {}: look tables up", job.name));
+    let mut connection = Connection::open(&job.settings, Purpose::Query).await?;
+    let mut tables = catalog::tables(&mut connection, &names).await.map_err(failed)?;
+    if place.tables.is_empty() && place.reading.is_empty() {
+        tables.sort_by_key(|table| std::cmp::Reverse(table.estimate));
+        // One that is not there any more is said where it is looked for.
+        let found: Vec<String> = tables.into_iter().map(|table| table.name).collect();
+        let gone = names.into_iter().filter(|name| !found.contains(name)).collect::<Vec<_>>();
+        return Ok(gone.into_iter().chain(found.iter().cloned()).collect());
+    }
+    let mut whole = Vec::new();
+    for name in names {
+        let reader = TableReader::find(&mut connection, job, &name).await?;
+        if reader.is_none_or(|reader| reader.order.is_empty()) {
+            whole.push(name);
+        }
+    }
+    Ok(whole)
 }
 
 async fn export(job: &Job) -> Result<Exported> {
@@ -75,147 +111,100 @@ async fn export(job: &Job) -> Result<Exported> {
     Ok(Exported { name: row.text(2).to_owned(), lsn, _connection: connection })
 }
 
-async fn begin(connection: &mut Connection, exported: &Exported) -> Result<(), Trouble> {
+/// What the plan of a query in the order of a key must not do: sort the whole table for every part of it.
+pub(super) const IN_ORDER: &str = "SET LOCAL enable_sort = off; SET LOCAL jit = off";
+
+/// Begins to read under the snapshot; the server's time.
+async fn begin(connection: &mut Connection, exported: &Exported) -> Result<i64, Trouble> {
     connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     connection.query(&format!("SET TRANSACTION SNAPSHOT {}", literal(&exported.name))).await?;
+    connection.query(IN_ORDER).await?;
+    let now = connection.query("SELECT (extract(epoch FROM now()) * 1000000)::bigint").await?;
+    Ok(now.first().and_then(|row| row.text(0).parse().ok()).unwrap_or(NO_TIME))
+}
+
+/// Reads tables until there is none left.
+async fn read_tables(
+    job: &Job,
+    exported: &Exported,
+    queue: &Mutex<VecDeque<String>>,
+    again: &std::collections::BTreeSet<String>,
+    give: mpsc::Sender<Part>,
+) -> Result<()> {
+    let mut connection = Connection::open(&job.settings, Purpose::Query).await?;
+    let doing = || format!("source {}: read the rows that are there", job.name);
+    let time_us = begin(&mut connection, exported).await.map_err(|trouble| trouble.error(doing()))?;
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    while let Some(name) = next() {
+        let reader = TableReader::find(&mut connection, job, &name).await?;
+        let captured = job.captured.get(&name).map(|known| known.id);
+        let Some(reader) = reader.filter(|reader| Some(reader.table.id) == captured) else {
+            return Err(gone(&doing(), &name));
+        };
+        let at = At { lsn: exported.lsn, time_us };
+        read_table(job, &reader, &mut connection, at, again.contains(&name), &give).await?;
+    }
     Ok(())
 }
 
-/// One table being read.
-struct TableReading<'a> {
-    job: &'a Job,
-    table: &'a CatalogTable,
-    /// The newest order that this reading fulfils.
-    order: EpochNumber,
-    lsn: Lsn,
-    out: &'a mpsc::Sender<Result<Item>>,
-    rows: u64,
-    time_us: i64,
+/// A table that is not what it was when the process began.
+pub(super) fn gone(doing: &str, name: &str) -> Error {
+    Error::new(ErrorKind::SourceRefused, doing)
+        .because(format!("{name} has been dropped or made again since this process began"))
+        .help("start the process again")
 }
 
-impl TableReading<'_> {
-    async fn run(&mut self, connection: &mut Connection, place: &mut Place) -> Result<()> {
-        let doing = format!("source {}: read the rows of {}", self.job.name, self.table.name);
-        let failed = |trouble: Trouble| trouble.error(&doing);
-        tracing::info!(
-            source = &*self.job.name,
-            table = self.table.name,
-            rows = self.table.estimate,
-            "reading the rows that are there"
-        );
-        let now = connection.query("SELECT (extract(epoch FROM now()) * 1000000)::bigint").await.map_err(failed)?;
-        self.time_us = now.first().and_then(|row| row.text(0).parse().ok()).unwrap_or(crate::batch::NO_TIME);
-        let publication = &self.job.publication;
-        let shape =
-            catalog::published(connection, self.table, publication, self.job.server.version).await.map_err(failed)?;
-        let mut records = RawRecords::default();
-        super::worker::push_shape(&mut records, self.lsn, (0, 0), self.time_us, &shape);
-        if place.again.contains(&self.table.name) {
-            let truncate = truncate_message(&[self.table.id]);
-            records.push_within(self.lsn.0, (0, 0), self.time_us, None, Some(&truncate));
-        }
-        // From here on some of its rows may be in the log.
-        place.again.insert(self.table.name.clone());
-        connection.copy_out(&self.copy_sql(&shape)).await.map_err(failed)?;
-        let mut writer = InsertWriter::new(self.table.id);
-        while let Some(line) = connection.copied().await.map_err(failed)? {
-            self.row(&line, &mut writer, &mut records, shape.columns.len())?;
-            if records.bytes() >= PIECE_BYTES {
-                self.hand_out(std::mem::take(&mut records), place).await?;
-            }
-        }
-        place.again.remove(&self.table.name);
-        let taken = Taken { id: self.table.id, from: self.lsn, filled: self.table.filled, order: self.order };
-        place.tables.insert(self.table.name.clone(), taken);
-        self.hand_out(records, place).await?;
-        tracing::info!(source = &*self.job.name, table = self.table.name, rows = self.rows, lsn = %self.lsn, "the rows that are there were read");
-        Ok(())
+async fn read_table(
+    job: &Job,
+    reader: &TableReader,
+    connection: &mut Connection,
+    at: At,
+    again: bool,
+    give: &mpsc::Sender<Part>,
+) -> Result<()> {
+    let (name, of) = (&reader.table.name, reader.table.estimate);
+    let keyed = !reader.order.is_empty();
+    tracing::info!(source = &*job.name, table = name, rows = of, "reading the rows that are there");
+    let send =
+        async |records, step| give.send(Part { table: name.clone(), records, step }).await.map_err(|_| unwanted());
+    let mut records = reader.describe(at);
+    if again && !keyed {
+        // Its rows cannot be told from those that an earlier reading has left.
+        records.push_within(at.lsn.0, (0, 0), at.time_us, None, Some(&truncate_message(&[reader.table.id])));
     }
-
-    fn copy_sql(&self, shape: &RelationShape) -> String {
-        let columns: Vec<String> = shape.columns.iter().map(|column| identifier(&column.name)).collect();
-        // Tables that inherit are tables of their own; partitions are not.
-        let only = if self.table.partitioned { "" } else { "ONLY " };
-        format!("COPY (SELECT {} FROM {only}{}) TO STDOUT", columns.join(", "), self.table.sql_name)
-    }
-
-    /// Takes a line of COPY's text form over into a message of the stream.
-    fn row(&mut self, line: &Bytes, writer: &mut InsertWriter, records: &mut RawRecords, columns: usize) -> Result<()> {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        writer.clear();
-        if columns > 0 {
-            for field in line.split(|byte| *byte == b'\t') {
-                if field == b"\\N" {
-                    writer.null();
-                } else {
-                    let at = writer.begin_text();
-                    unescape(field, writer.value());
-                    writer.end_text(at);
-                }
-            }
+    let reading = Reading {
+        id: reader.table.id,
+        from: at.lsn,
+        filled: reader.table.filled,
+        order: job.wanted.borrow().get(name).copied().unwrap_or(0),
+        after: Vec::new(),
+        key: reader.key(),
+        shape: reader.hash(),
+        progress: RowsRead { rows: 0, of, again },
+        floor: (again && keyed).then_some(at.lsn),
+        moved: std::collections::BTreeSet::new(),
+        ended: None,
+    };
+    send(records, Step::Begin(Box::new(reading))).await?;
+    let mut cursor = Cursor::new(Vec::new(), 0, of);
+    loop {
+        let rows = cursor.next_rows(job);
+        let select = if keyed { reader.next_part(&cursor.after, rows) } else { reader.all() };
+        let read = reader.copy(connection, job, &select, at, &mut cursor, give).await?;
+        if !keyed || read < rows {
+            break;
         }
-        if writer.columns() != columns {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                format!(
-                    "read {}: a row has {} values where {columns} were asked for",
-                    self.table.name,
-                    writer.columns()
-                ),
-            ));
-        }
-        self.rows += 1;
-        let ordinal = u32::try_from(self.rows).unwrap_or(u32::MAX);
-        records.push_within(self.lsn.0, (0, ordinal), self.time_us, None, Some(writer.finish()));
-        if self.rows.is_multiple_of(SAY_EVERY_ROWS) {
-            tracing::info!(
-                source = &*self.job.name,
-                table = self.table.name,
-                rows = self.rows,
-                of = self.table.estimate,
-                "reading the rows that are there"
-            );
-        }
-        Ok(())
     }
-
-    async fn hand_out(&self, records: RawRecords, place: &Place) -> Result<()> {
-        let _hit = crate::failpoint::hit("postgres.snapshot.piece");
-        let piece = Piece { records, place: place.clone(), inside: false, behind: 0 };
-        // A closed channel means that nobody wants the rest.
-        self.out.send(Ok(Item::Piece(Box::new(piece)))).await.map_err(|_| super::worker::unwanted())
+    let mut records = RawRecords::default();
+    if again && keyed {
+        push_floor(&mut records, at.lsn, at.time_us, reader.table.id);
     }
+    send(records, Step::End).await?;
+    tracing::info!(source = &*job.name, table = name, rows = cursor.rows, lsn = %at.lsn, "the rows that are there were read");
+    Ok(())
 }
 
-/// Undoes the escapes of COPY's text form.
-fn unescape(field: &[u8], out: &mut Vec<u8>) {
-    let mut rest = field;
-    while let Some(at) = memchr::memchr(b'\\', rest) {
-        out.extend_from_slice(&rest[..at]);
-        let (byte, taken) = match rest.get(at + 1) {
-            Some(b'b') => (8, 2),
-            Some(b'f') => (12, 2),
-            Some(b'n') => (b'\n', 2),
-            Some(b'r') => (b'\r', 2),
-            Some(b't') => (b'\t', 2),
-            Some(b'v') => (11, 2),
-            Some(other) => (*other, 2),
-            None => (b'\\', 1),
-        };
-        out.push(byte);
-        rest = &rest[at + taken..];
-    }
-    out.extend_from_slice(rest);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn escapes_are_undone() {
-        let mut out = Vec::new();
-        unescape(b"a\\tb\\nc\\\\d\\\\N\\b\\f\\r\\v", &mut out);
-        assert_eq!(out, b"a\tb\nc\\d\\N\x08\x0c\r\x0b");
-    }
+/// What is older than `floor` goes: it was not there to be read again.
+pub(super) fn push_floor(records: &mut RawRecords, floor: Lsn, time_us: i64, table: u32) {
+    records.push_within(floor.0, (0, 0), time_us, None, Some(&truncate_message(&[table])));
 }

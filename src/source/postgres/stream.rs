@@ -12,6 +12,7 @@
 //!   what the server says that it has read, goes into the log, and is acknowledged after that.
 //! * The server is answered while ingest takes nothing: it would end the connection after `wal_sender_timeout`.
 
+mod chunks;
 mod running;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,9 +24,10 @@ use postgres_protocol::message::backend::Message as Backend;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use self::chunks::Beside;
 use super::catalog;
 use super::connection::{Connection, Purpose, Trouble};
-use super::place::{Place, Taken, Within};
+use super::place::{Place, Within};
 use super::protocol::Asked;
 use super::setup;
 use super::spool::Spools;
@@ -34,6 +36,7 @@ use crate::batch::RawRecords;
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::pgoutput::{Lsn, Malformed, Message, parse, relation_of_row, truncate_message};
+use crate::wire::pgtype::RelationShape;
 
 /// Payload bytes in one piece.
 const PIECE_BYTES: usize = 1 << 20;
@@ -48,6 +51,8 @@ const QUIET_EVERY: Duration = Duration::from_secs(1);
 struct Known {
     /// Its changes count from here on; `None` when no table reads it.
     from: Option<Lsn>,
+    /// Its columns, as they were announced.
+    shape: Option<RelationShape>,
 }
 
 /// The transaction that is being sent.
@@ -87,8 +92,9 @@ pub(super) struct Stream {
     heard: Instant,
     /// Whether the end was said since the last piece.
     said_end: bool,
-    /// Whether a table must be read again.
+    /// Whether a table must be read as a whole, while the stream waits.
     must_read: bool,
+    beside: Beside,
     heartbeat: Instant,
 }
 
@@ -113,6 +119,7 @@ impl Stream {
             "42704" | "55000" => super::lost(&job.name, &job.slot, &trouble.error(doing).to_string()),
             _ => trouble.error(doing),
         })?;
+        let beside = Beside::begin(&mut side, &job).await?;
         let mut tick = interval(TELL_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let now = Instant::now();
@@ -138,6 +145,7 @@ impl Stream {
             heard: now,
             said_end: false,
             must_read: false,
+            beside,
             heartbeat: now,
         })
     }
@@ -145,16 +153,16 @@ impl Stream {
     /// Streams until something breaks, nobody listens any more, or it must be begun anew (a table is to be read again,
     /// running transactions cannot be kept); the place then.
     pub async fn run(mut self) -> Result<Place> {
+        self.begin_readings().await?;
         self.tell().await?;
         self.reached_end().await?;
         let mut linger: Option<Instant> = None;
         loop {
-            let handing_out = async {
-                match linger {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
+            let until = async |at: Option<Instant>| match at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
             };
+            let turn = self.next_turn();
             tokio::select! {
                 message = self.connection.message() => {
                     let message = message.map_err(|trouble| self.broken(trouble))?;
@@ -170,7 +178,8 @@ impl Stream {
                         self.hand_out().await?;
                     }
                 }
-                () = handing_out => self.hand_out().await?,
+                () = until(linger) => self.hand_out().await?,
+                () = until(turn) => {}
                 _ = self.tick.tick() => self.on_tick().await?,
                 changed = self.confirmed.changed() => {
                     changed.map_err(|_| unwanted())?;
@@ -178,13 +187,14 @@ impl Stream {
                 }
                 changed = self.wanted.changed() => {
                     changed.map_err(|_| unwanted())?;
-                    self.must_read |= self.place.obey(&self.wanted.borrow_and_update());
+                    self.begin_readings().await?;
                 }
             }
             if (self.must_read || self.begin_again) && self.open.is_none() {
                 self.hand_out().await?;
                 return Ok(self.place);
             }
+            self.read_beside().await?;
             linger = if self.records.is_empty() { None } else { linger.or_else(|| Some(Instant::now() + LINGER)) };
         }
     }
@@ -232,13 +242,15 @@ impl Stream {
         // Nearly every message is one of these; the decoder reads the rest of it.
         if let Some(relation) = relation_of_row(data) {
             if self.counts(relation) {
+                self.note_move(relation, data);
                 self.push(lsn, data);
             }
             return Ok(());
         }
         let message = parse(data, false).map_err(|malformed| self.malformed(lsn, malformed))?;
         match message {
-            Message::Begin { commit, time_us, .. } => {
+            Message::Begin { commit, time_us, xid } => {
+                self.beside.note(xid);
                 self.open = Some(Open { commit, time_us, last: (Lsn(0), 0) });
             }
             Message::Commit { end, .. } => {
@@ -248,17 +260,19 @@ impl Stream {
             }
             Message::Relation(relation) => {
                 let name = self.name_today(relation.id, format!("{}.{}", relation.schema, relation.name)).await?;
-                let from = self.place.tables.get(&name).filter(|taken| taken.id == relation.id).map(|taken| taken.from);
-                let from = if from.is_some() && self.was_filled(relation.id, &name).await? { None } else { from };
-                self.relations.insert(relation.id, Known { from });
+                self.was_filled(relation.id, &name).await?;
+                let from = self.place.counted_from(&name, relation.id);
+                let mut shape = None;
                 if from.is_some() {
-                    let mut shape = catalog::announced(&mut self.side, &relation).await.map_err(|trouble| {
+                    let mut announced = catalog::announced(&mut self.side, &relation).await.map_err(|trouble| {
                         trouble.error(format!("source {}: look up the columns of {name}", self.job.name))
                     })?;
-                    shape.name = name;
+                    announced.name = name;
                     let (commit, time_us, (at, ordinal)) = self.now();
-                    push_shape(&mut self.records, commit, (at.0, ordinal * 2 + 1), time_us, &shape);
+                    push_shape(&mut self.records, commit, (at.0, ordinal * 2 + 1), time_us, &announced);
+                    shape = Some(announced);
                 }
+                self.relations.insert(relation.id, Known { from, shape });
             }
             Message::Insert { relation, .. } | Message::Update { relation, .. } | Message::Delete { relation, .. } => {
                 if self.counts(relation) {
@@ -287,27 +301,29 @@ impl Stream {
             .because(malformed)
     }
 
-    /// Whether a captured table has got values without events and is to be read again.
-    async fn was_filled(&mut self, id: u32, name: &str) -> Result<bool> {
+    /// A captured table may have got values without events, and is then to be read again.
+    async fn was_filled(&mut self, id: u32, name: &str) -> Result<()> {
         let doing = || format!("source {}: look up the columns of {name}", self.job.name);
         let filled = catalog::filled(&mut self.side, id).await.map_err(|trouble| trouble.error(doing()))?;
-        let Some(taken) = self.place.tables.get_mut(name).filter(|taken| filled > taken.filled) else {
-            return Ok(false);
-        };
-        if super::filled(&self.job.name, name, self.job.on_filled_column) {
-            self.place.read_again(name.to_owned());
-            self.must_read = true;
-            return Ok(true);
+        if self.place.filled(name).is_none_or(|known| filled <= known) {
+            return Ok(());
         }
-        taken.filled = filled;
-        Ok(false)
+        if super::filled(&self.job.name, name, self.job.snapshot.on_filled_column) {
+            let order = self.wanted.borrow().get(name).copied().unwrap_or(0);
+            return self.begin_reading(name, order).await;
+        }
+        if let Some(taken) = self.place.tables.get_mut(name) {
+            taken.filled = filled;
+        }
+        Ok(())
     }
 
     /// The name of an announced table. A captured one under another name would be taken for one that nobody wants, unless
     /// it had that name only when this was written.
     async fn name_today(&mut self, id: u32, announced: String) -> Result<String> {
-        let other = |(known, taken): &(&String, &Taken)| taken.id == id && **known != announced;
-        let Some(known) = self.place.tables.iter().find(other).map(|(known, _)| known.clone()) else {
+        let taken = self.place.tables.iter().map(|(known, taken)| (known, taken.id));
+        let mut known = taken.chain(self.place.reading.iter().map(|(known, reading)| (known, reading.id)));
+        let Some(known) = known.find(|(known, other)| *other == id && **known != announced).map(|(k, _)| k.clone()) else {
             return Ok(announced);
         };
         let doing = format!("source {}: look up the name of {known}", self.job.name);
@@ -369,7 +385,8 @@ impl Stream {
 
     /// Says so when everything that was there at the beginning has been handed out.
     async fn reached_end(&mut self) -> Result<()> {
-        let reached = self.open.is_none() && self.place.lsn >= self.target && self.records.is_empty();
+        let nothing_left = self.records.is_empty() && self.place.reading.is_empty();
+        let reached = self.open.is_none() && self.place.lsn >= self.target && nothing_left;
         if reached && self.handed != self.place && self.handed.lsn < self.target {
             // The first time is worth a piece of its own.
             let piece = Piece { records: RawRecords::default(), place: self.place.clone(), inside: false, behind: 0 };

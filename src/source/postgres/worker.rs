@@ -15,7 +15,7 @@ use super::setup::Server;
 use super::snapshot;
 use super::stream::Stream;
 use crate::batch::RawRecords;
-use crate::config::OnFilledColumn;
+use crate::config::PostgresSnapshot;
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::pgoutput::Lsn;
@@ -30,7 +30,7 @@ pub(super) struct Job {
     pub slot: String,
     pub captured: Captured,
     pub heartbeat: Duration,
-    pub on_filled_column: OnFilledColumn,
+    pub snapshot: PostgresSnapshot,
     pub asked: Asked,
     /// Whether the server is still asked for running transactions.
     pub streaming: AtomicBool,
@@ -71,7 +71,6 @@ pub(super) async fn run(job: Job, place: Place, out: mpsc::Sender<Result<Item>>)
 async fn read(job: Job, mut place: Place, out: &mpsc::Sender<Result<Item>>) -> Result<()> {
     let job = Arc::new(job);
     loop {
-        place.obey(&job.wanted.borrow());
         snapshot::read(&job, &mut place, out).await?;
         // It ends when a table must be read again.
         place = Stream::open(Arc::clone(&job), place, out.clone()).await?.run().await?;

@@ -118,11 +118,7 @@ proptest! {
             for value in row {
                 match value {
                     None => writer.null(),
-                    Some(value) => {
-                        let at = writer.begin_text();
-                        writer.value().extend_from_slice(value);
-                        writer.end_text(at);
-                    }
+                    Some(value) => writer.text(value),
                 }
             }
             let Ok(Message::Insert { relation: 42, new, .. }) = parse(writer.finish(), false) else {

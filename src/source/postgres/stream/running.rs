@@ -62,6 +62,7 @@ impl Stream {
         let Some(spool) = self.spools.take(xid) else {
             return self.give_up(&Trouble::Protocol("the commit of a running transaction whose changes did not come"));
         };
+        self.beside.note(xid);
         self.open = Some(open);
         let mut message = Vec::new();
         let mut entries = spool.entries().map_err(|error| self.unreadable(error))?;
