@@ -3,10 +3,12 @@
 //!
 //! Units are base units and stand in the name: seconds, bytes; counters end in `_total`.
 
+mod reading;
 mod screen;
 mod slot;
 mod status;
 
+pub use reading::TableReading;
 pub use screen::Screen;
 pub use slot::SlotStatus;
 pub use status::{
@@ -51,6 +53,10 @@ pub const WAREHOUSE_EPOCH: &str = "dataflow_warehouse_epoch";
 pub const INFLIGHT_BYTES: &str = "dataflow_inflight_bytes";
 /// 1 while the table is parked or paused, gauge, labels `table`, `why`.
 pub const TABLE_STOPPED: &str = "dataflow_table_stopped";
+/// Rows of a table that were read beside its changes so far, 0 when it is not being read; gauge, labels `table`.
+pub const SNAPSHOT_ROWS: &str = "dataflow_snapshot_rows";
+/// About how many rows there are to be read, gauge, labels `table`.
+pub const SNAPSHOT_ROWS_EXPECTED: &str = "dataflow_snapshot_rows_expected";
 /// Log that a replication slot makes its server keep, gauge, labels `source`.
 pub const SLOT_RETAINED_BYTES: &str = "dataflow_slot_retained_bytes";
 /// Log that the server may still write before the slot is lost (absent without a limit), gauge, labels `source`.
@@ -117,6 +123,8 @@ pub fn describe() {
     describe_gauge!(WAREHOUSE_EPOCH, Unit::Count, "The newest epoch in the warehouse");
     describe_gauge!(INFLIGHT_BYTES, Unit::Bytes, "Bytes read and held but not yet sealed");
     describe_gauge!(TABLE_STOPPED, Unit::Count, "1 while the table is parked or paused");
+    describe_gauge!(SNAPSHOT_ROWS, Unit::Count, "Rows read beside the table's changes so far; 0 when it is not read");
+    describe_gauge!(SNAPSHOT_ROWS_EXPECTED, Unit::Count, "About how many rows there are to be read");
     describe_gauge!(SLOT_RETAINED_BYTES, Unit::Bytes, "Log that a replication slot makes its server keep");
     describe_gauge!(SLOT_SAFE_BYTES, Unit::Bytes, "Log that may still be written before the slot is lost");
     describe_gauge!(SLOT_BEHIND_BYTES, Unit::Bytes, "Log between what was acknowledged and the server's end");

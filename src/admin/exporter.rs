@@ -91,6 +91,9 @@ fn set_gauges(snapshot: &StatusSnapshot) {
         if let Some(open) = table.incomplete_open {
             gauge!(telemetry::INCOMPLETE_OPEN, "table" => table.table.clone()).set(open as f64);
         }
+        let reading = table.reading.unwrap_or_default();
+        gauge!(telemetry::SNAPSHOT_ROWS, "table" => table.table.clone()).set(reading.rows as f64);
+        gauge!(telemetry::SNAPSHOT_ROWS_EXPECTED, "table" => table.table.clone()).set(reading.of as f64);
         // Both values are always there, so that a table that runs again does not leave a 1 behind.
         for state in [TableState::Paused, TableState::Parked] {
             let stopped = gauge!(telemetry::TABLE_STOPPED, "table" => table.table.clone(), "why" => state.word());

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::progress::bar;
 use super::table_text::{Cell, Paint, age, columns, number, rate, visible};
-use crate::telemetry::{Screen, StatusSnapshot, TableState, TableStatus};
+use crate::telemetry::{Screen, StatusSnapshot, TableReading, TableState, TableStatus};
 
 /// How the view looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub struct Live {
 /// More tables than this are counted, not shown: the view must fit a terminal.
 const MAX_TABLES: usize = 20;
 const MAX_PROBLEMS: usize = 3;
+const MAX_BARS: usize = 4;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -41,6 +43,7 @@ struct Line<'a> {
 struct TableLine<'a> {
     table: &'a str,
     state: TableState,
+    reading: Option<TableReading>,
     changes: u64,
     changes_per_s: f64,
     freshness_s: Option<f64>,
@@ -96,6 +99,7 @@ fn table_line(table: &TableStatus) -> TableLine<'_> {
     TableLine {
         table: &table.table,
         state: table.state,
+        reading: table.reading,
         changes: table.changes_total,
         changes_per_s: table.changes_per_s,
         freshness_s: table.freshness_s,
@@ -122,6 +126,11 @@ fn picture(snapshot: &StatusSnapshot, page: Option<&str>, paint: Paint) -> Strin
         let open = number(table.incomplete_open.unwrap_or_default());
         out.push_str(&format!("{} {}: {open} partial rows without a base\n", paint.red("!"), table.table));
     }
+    let reading = snapshot.tables.iter().filter_map(|table| Some((table, table.reading.filter(|r| r.of > 0)?)));
+    for (table, reading) in reading.take(MAX_BARS) {
+        let left = reading.left_s.map(|seconds| format!(", {} left", age(seconds))).unwrap_or_default();
+        out.push_str(&format!("{} rows{left}\n", bar(&table.table, reading.rows, reading.of.max(reading.rows), paint)));
+    }
     for problem in snapshot.problems.iter().rev().take(MAX_PROBLEMS) {
         let first_line = visible(problem.why.lines().next().unwrap_or_default());
         out.push_str(&format!("{} {}: {first_line}\n", paint.red("!"), problem.what));
@@ -132,8 +141,14 @@ fn picture(snapshot: &StatusSnapshot, page: Option<&str>, paint: Paint) -> Strin
     out
 }
 
+/// How far the rows of a table have been read.
+pub(super) fn reading_cell(reading: Option<TableReading>) -> Cell {
+    Cell::painted(reading.map(|reading| reading.words()).unwrap_or_default(), Paint::yellow)
+}
+
 fn row(table: &TableStatus) -> Vec<Cell> {
     let state: Cell = match table.state {
+        TableState::Running | TableState::Waiting if table.reading.is_some() => reading_cell(table.reading),
         TableState::Running if table.late => Cell::painted("late", Paint::red),
         TableState::Running => Cell::painted("running", Paint::green),
         TableState::Waiting => Cell::painted("waiting", Paint::dim),
@@ -154,6 +169,17 @@ fn row(table: &TableStatus) -> Vec<Cell> {
 mod tests {
     use super::*;
     use crate::telemetry::Status;
+
+    #[test]
+    fn a_table_that_is_being_read_has_a_bar() {
+        let mut snapshot = snapshot();
+        let reading = TableReading { rows: 1500, of: 3000, left_s: Some(20.0), ..TableReading::default() };
+        snapshot.tables[0].reading = Some(reading);
+        let text = picture(&snapshot, None, Paint::plain());
+        assert!(text.contains("orders  reading 50%"), "{text}");
+        let bar = format!("orders {}{} 1 500 of 3 000 rows, 20 s left", "█".repeat(15), "░".repeat(15));
+        assert!(text.contains(&bar), "{text}");
+    }
 
     fn snapshot() -> StatusSnapshot {
         let status = Status::new("shop", 300);

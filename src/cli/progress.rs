@@ -61,15 +61,20 @@ impl Progress {
     }
 
     fn bar(&self, done: u64, seconds: f64, paint: Paint) -> String {
-        let filled = (done.min(self.total) * BAR_WIDTH).checked_div(self.total).unwrap_or(BAR_WIDTH) as usize;
-        let bar = paint.green(&"█".repeat(filled)) + &paint.dim(&"░".repeat(BAR_WIDTH as usize - filled));
         let left = match done {
             0 => String::new(),
             _ if done >= self.total => format!(", took {}", age(seconds)),
             _ => format!(", {} left", age(seconds / done as f64 * (self.total - done) as f64)),
         };
-        format!("{} {bar} {} of {} {}{left}\n", self.what, number(done), number(self.total), self.unit)
+        bar(self.what, done, self.total, paint) + &format!(" {}{left}\n", self.unit)
     }
+}
+
+/// A bar, and how many of how many are done.
+pub(super) fn bar(what: &str, done: u64, total: u64, paint: Paint) -> String {
+    let filled = (done.min(total) * BAR_WIDTH).checked_div(total).unwrap_or(BAR_WIDTH) as usize;
+    let bar = paint.green(&"█".repeat(filled)) + &paint.dim(&"░".repeat(BAR_WIDTH as usize - filled));
+    format!("{what} {bar} {} of {}", number(done), number(total))
 }
 
 #[cfg(test)]

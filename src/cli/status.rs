@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde::Serialize;
 
+use super::live::reading_cell;
 use super::table_text::{Cell, Paint, age, columns, number, visible};
 use super::{Output, TopologyArgs};
 use crate::config::{Loaded, Topology};
@@ -12,7 +13,8 @@ use crate::epoch::{Applied, LoadAccount, TableAccount};
 use crate::error::{Error, Result};
 use crate::lake::{Access, Lake, Log, LogState};
 use crate::pipeline;
-use crate::telemetry::TableState;
+use crate::pipeline::readings::Streams;
+use crate::telemetry::{TableReading, TableState};
 use crate::warehouse::{self, Freshness, LiveRows};
 
 /// Arguments of `status`.
@@ -60,6 +62,8 @@ pub struct TableReport {
     pub state: TableState,
     /// Why it does not run.
     pub why: Option<String>,
+    /// How far its rows have been read beside its changes; `None` when they are not being read.
+    pub reading: Option<TableReading>,
     /// Rows that the warehouse shows now; `None` where it has no such table, or could not be asked.
     pub rows: Option<u64>,
     /// The planner's guess: counting them takes too long.
@@ -169,6 +173,7 @@ fn why_text(why: &str) -> String {
 impl TableReport {
     fn row(&self) -> Vec<Cell> {
         let state = match self.state {
+            TableState::Running | TableState::Waiting if self.reading.is_some() => reading_cell(self.reading),
             TableState::Running => Cell::painted("running", Paint::green),
             TableState::Waiting => Cell::painted("waiting", Paint::dim),
             stopped => Cell::painted(stopped.word(), Paint::red),
@@ -326,6 +331,8 @@ async fn gather(loaded: &Loaded) -> Result<(StatusReport, Option<Error>)> {
     for (group, tables) in pipeline::build::groups(topology) {
         report.tables.extend(tables.into_iter().map(|table| table_report(&group, table, state.as_deref(), &said)));
     }
+    let readings = state.as_ref().map(|state| Streams::of(topology).readings(&state.progress)).unwrap_or_default();
+    report.tables.iter_mut().for_each(|table| table.reading = readings.get(&table.table).copied());
     report.tables.sort_by(|a, b| a.table.cmp(&b.table));
     if let Some(state) = state {
         report.log = state.log.to_string();
@@ -381,6 +388,7 @@ fn table_report(group: &str, table: String, state: Option<&LogState>, said: &Sai
             (None, None) => TableState::Waiting,
         },
         why: stopped.map(|stopped| stopped.why.clone()),
+        reading: None,
         rows: rows.map(|live| live.rows),
         rows_estimated: rows.is_some_and(|live| live.estimated),
         changes: fresh.map(|f| f.rows),
@@ -414,6 +422,7 @@ mod tests {
             group: "sales".into(),
             state: TableState::Parked,
             why: Some("column `amount` became text".into()),
+            reading: None,
             rows: Some(890),
             rows_estimated: true,
             changes: Some(1234),

@@ -3,6 +3,7 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `build.rs` | sources, decoders, operators and warehouse from a topology |
+//! | `readings.rs` | which tables are being read beside their changes |
 //! | `reader.rs` | one task per source: read, decode, transform |
 //! | `ingest.rs` | the epoch task: collect, seal, commit, release |
 //! | `open_epoch.rs` | what has been collected since the last cut |
@@ -39,6 +40,7 @@ mod opening;
 mod probe;
 pub mod quarantine;
 mod reader;
+pub mod readings;
 mod replay;
 mod report;
 pub mod reprocess;

@@ -14,6 +14,7 @@ use crate::lake::{LogState, SweepReport};
 use crate::pipeline::build;
 use crate::pipeline::open_epoch::WrittenByOp;
 use crate::pipeline::reader::Transformed;
+use crate::pipeline::readings::Streams;
 use crate::telemetry::{
     self, AccountStatus, GroupStatus, LastLoad, PartitionStatus, SourceStatus, Status, TableState, TableStatus,
 };
@@ -25,6 +26,7 @@ pub const WAREHOUSE: &str = "the warehouse";
 #[derive(Debug)]
 pub struct Report {
     status: Arc<Status>,
+    streams: Streams,
     loads: Mutex<BTreeMap<String, LoadAccount>>,
     applied_at: Mutex<BTreeMap<String, Instant>>,
 }
@@ -48,7 +50,7 @@ impl Report {
             }
             s.tables.sort_by(|a, b| a.table.cmp(&b.table));
         });
-        Self { status, loads: Mutex::default(), applied_at: Mutex::default() }
+        Self { status, streams: Streams::of(topology), loads: Mutex::default(), applied_at: Mutex::default() }
     }
 
     /// A reader handed over a batch.
@@ -78,6 +80,7 @@ impl Report {
     /// The log was opened, or has grown.
     pub fn log(&self, state: &LogState) {
         let loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (readings, now) = (self.streams.readings(&state.progress), Utc::now());
         self.status.update(|s| {
             s.log = state.log.to_string();
             s.epoch = state.n;
@@ -91,6 +94,8 @@ impl Report {
                     (None, Some(_)) => TableState::Running,
                     (None, None) => TableState::Waiting,
                 };
+                let before = table.reading.take();
+                table.reading = readings.get(&table.table).map(|reading| reading.after(before, now));
                 table.log_epoch = totals.map_or(0, |totals| totals.epoch);
                 table.rejects_open = state.open_quarantine.get(&table.table).copied().unwrap_or(0);
                 table.rejects_expired = state.expired_quarantine.get(&table.table).copied().unwrap_or(0);

@@ -8,6 +8,8 @@ use std::sync::{PoisonError, RwLock};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::reading::TableReading;
+
 /// The shared place where the newest snapshot stands.
 #[derive(Debug)]
 pub struct Status {
@@ -173,6 +175,8 @@ pub struct TableStatus {
     pub state: TableState,
     /// Why it does not run.
     pub why: Option<String>,
+    /// How far its rows have been read beside its changes; `None` when they are not being read.
+    pub reading: Option<TableReading>,
     /// Changes applied since the log began.
     pub changes_total: u64,
     /// Changes applied per second since the load before the last one; sinks while nothing is applied. Set on reading.
