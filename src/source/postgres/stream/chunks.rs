@@ -299,8 +299,10 @@ impl Stream {
         match turn {
             Turn::Read { on_disk, .. } if reading.ended.is_none() && !turn.is_last() => side.not_before = on_disk,
             Turn::Read { seen, .. } => {
-                reading.moved.clear();
-                reading.ended = Some(seen);
+                if reading.ended.replace(seen).is_some() {
+                    // That was what had moved.
+                    reading.moved.clear();
+                }
             }
             Turn::Changed => {
                 let source = &*self.job.name;
