@@ -129,9 +129,9 @@ async fn a_table_is_read_part_by_part_whatever_its_key() {
     let launch = world.launch(&format!("{{ {} }}", tables.join(", ")), &parts(2, 3));
     launch.run_until_caught_up().await;
     let check = async |world: &mut World| {
-        for number in 0..kinds.len() {
+        for (number, (kind, _)) in kinds.iter().enumerate() {
             let count = format!("SELECT CAST(count(*) AS text) FROM t{number}");
-            assert_same(&world.held(&count).await, &world.there(&count).await, kinds[number].0);
+            assert_same(&world.held(&count).await, &world.there(&count).await, kind);
         }
         for (table, columns) in [("pairs", "b, a, n"), ("other", "u, id"), ("parted", "id, n"), ("keyless", "n, t")] {
             let columns: Vec<String> = columns.split(", ").map(|c| format!("CAST({c} AS text)")).collect();
@@ -284,7 +284,7 @@ async fn the_changes_of_others_go_on_while_a_large_table_joins() {
     process.stop().await;
     world.launch(both, "").run_until_caught_up().await;
     let all = "SELECT CAST(id AS text), t FROM big ORDER BY id";
-    assert_same(&world.held(&all).await, &world.there(&all).await, "rows");
+    assert_same(&world.held(all).await, &world.there(all).await, "rows");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,7 +292,7 @@ async fn nobody_sees_less_while_a_table_is_read_again() {
     if !available("postgres") {
         return;
     }
-    let mut world = World::new(
+    let world = World::new(
         "CREATE TABLE items (id int PRIMARY KEY, name text); INSERT INTO items SELECT n, 'n' || n FROM generate_series(1, 2000) n",
     )
     .await;
@@ -339,7 +339,7 @@ async fn columns_that_change_while_a_table_is_read_make_it_begin_again() {
     process.kill();
     launch.run_until_caught_up().await;
     let all = "SELECT CAST(id AS text), name, CAST(more AS text) FROM items ORDER BY id";
-    assert_same(&world.held(&all).await, &world.there(&all).await, "rows");
+    assert_same(&world.held(all).await, &world.there(all).await, "rows");
     assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
 }
 
@@ -380,8 +380,8 @@ async fn a_large_row_takes_the_same_way() {
     let launch = world.launch(ITEMS, ", snapshot: { chunk_bytes: 1MiB }");
     launch.run_until_caught_up().await;
     let sums = "SELECT CAST(id AS text), CAST(length(t) AS text), substr(t, 12799990, 20) FROM items ORDER BY id";
-    assert_same(&world.held(&sums).await, &world.there(&sums).await, "rows");
+    assert_same(&world.held(sums).await, &world.there(sums).await, "rows");
     assert!(launch.other(&["table", "resync"], &["items"]).status.success());
     launch.run_until_caught_up().await;
-    assert_same(&world.held(&sums).await, &world.there(&sums).await, "rows");
+    assert_same(&world.held(sums).await, &world.there(sums).await, "rows");
 }

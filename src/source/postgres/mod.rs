@@ -45,8 +45,8 @@ mod snapshot;
 mod spool;
 mod stream;
 mod tls;
-mod witness;
 mod visible;
+mod witness;
 mod worker;
 
 pub use witness::Tables;

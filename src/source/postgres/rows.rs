@@ -297,6 +297,9 @@ mod tests {
             partitioned: false,
             has_key: true,
             may_select: true,
+            may_use_schema: true,
+            owned: true,
+            generated: Vec::new(),
             estimate: 0,
             filled: 0,
         };

@@ -323,7 +323,8 @@ impl Stream {
     async fn name_today(&mut self, id: u32, announced: String) -> Result<String> {
         let taken = self.place.tables.iter().map(|(known, taken)| (known, taken.id));
         let mut known = taken.chain(self.place.reading.iter().map(|(known, reading)| (known, reading.id)));
-        let Some(known) = known.find(|(known, other)| *other == id && **known != announced).map(|(k, _)| k.clone()) else {
+        let Some(known) = known.find(|(known, other)| *other == id && **known != announced).map(|(k, _)| k.clone())
+        else {
             return Ok(announced);
         };
         let doing = format!("source {}: look up the name of {known}", self.job.name);

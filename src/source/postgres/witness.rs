@@ -49,6 +49,8 @@ struct Reading {
     /// What the decoder must know first.
     first: VecDeque<RelationShape>,
     writer: InsertWriter,
+    /// The value in hand.
+    text: Vec<u8>,
     columns: usize,
     ended: bool,
 }
@@ -105,6 +107,7 @@ impl Tables {
         self.taken = (stream.to_owned(), lsn);
         self.reading = Some(Reading {
             connection,
+            text: Vec::new(),
             writer: InsertWriter::new(table.id),
             columns: columns.len(),
             // Whatever the table's identity is: a row taken away is given as a whole.
@@ -166,9 +169,9 @@ impl Reading {
             if field == b"\\N" {
                 self.writer.null();
             } else {
-                let at = self.writer.begin_text();
-                unescape(field, self.writer.value());
-                self.writer.end_text(at);
+                self.text.clear();
+                unescape(field, &mut self.text);
+                self.writer.text(&self.text);
             }
         }
         let found = self.writer.columns();
