@@ -217,8 +217,8 @@ async fn a_reading_that_is_killed_everywhere_under_load_ends_equal_to_the_source
     let read = table(&half, "items")["reading"]["rows"].as_u64().unwrap_or(0);
     assert!(read > 0, "a part is in the lake: {half}");
     for round in 0..4 {
-        die(&format!("postgres.chunk.before={}*sleep(60)->return(kill)", 2 + round)).await;
-        die(&format!("postgres.chunk.after={}*sleep(60)->return(kill)", 1 + round)).await;
+        die(&format!("postgres.chunk.before={}*sleep(60)->return(kill)", 1 + round % 2)).await;
+        die(&format!("postgres.chunk.after={}*sleep(60)->return(kill)", 1 + round / 4)).await;
     }
     for wait_ms in [350, 600, 450] {
         let mut process = launch.clone().failpoints("postgres.chunk.after=sleep(40)").run();
@@ -247,7 +247,7 @@ async fn a_reading_that_is_killed_everywhere_under_load_ends_equal_to_the_source
     spoil(&world, "INSERT INTO items SELECT 900000, n, t, big, _seq, _synced_at FROM items LIMIT 1").await;
     assert!(launch.other(&["table", "resync"], &["items"]).status.success());
     for round in 0..3 {
-        die(&format!("postgres.chunk.after={}*sleep(60)->return(kill)", 3 + round)).await;
+        die(&format!("postgres.chunk.after={}*sleep(60)->return(kill)", 1 + round)).await;
     }
     stop.cancel();
     writer.await.unwrap();
