@@ -53,6 +53,8 @@ pub const WAREHOUSE_EPOCH: &str = "dataflow_warehouse_epoch";
 pub const INFLIGHT_BYTES: &str = "dataflow_inflight_bytes";
 /// 1 while the table is parked or paused, gauge, labels `table`, `why`.
 pub const TABLE_STOPPED: &str = "dataflow_table_stopped";
+/// 1 while a table should be read again because rows have got values without any event, gauge, labels `table`.
+pub const TABLE_NEEDS_RESYNC: &str = "dataflow_table_needs_resync";
 /// Rows of a table that were read beside its changes so far, 0 when it is not being read; gauge, labels `table`.
 pub const SNAPSHOT_ROWS: &str = "dataflow_snapshot_rows";
 /// About how many rows there are to be read, gauge, labels `table`.
@@ -123,6 +125,7 @@ pub fn describe() {
     describe_gauge!(WAREHOUSE_EPOCH, Unit::Count, "The newest epoch in the warehouse");
     describe_gauge!(INFLIGHT_BYTES, Unit::Bytes, "Bytes read and held but not yet sealed");
     describe_gauge!(TABLE_STOPPED, Unit::Count, "1 while the table is parked or paused");
+    describe_gauge!(TABLE_NEEDS_RESYNC, Unit::Count, "1 while rows have got values without any event");
     describe_gauge!(SNAPSHOT_ROWS, Unit::Count, "Rows read beside the table's changes so far; 0 when it is not read");
     describe_gauge!(SNAPSHOT_ROWS_EXPECTED, Unit::Count, "About how many rows there are to be read");
     describe_gauge!(SLOT_RETAINED_BYTES, Unit::Bytes, "Log that a replication slot makes its server keep");

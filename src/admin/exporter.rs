@@ -94,6 +94,8 @@ fn set_gauges(snapshot: &StatusSnapshot) {
         let reading = table.reading.unwrap_or_default();
         gauge!(telemetry::SNAPSHOT_ROWS, "table" => table.table.clone()).set(reading.rows as f64);
         gauge!(telemetry::SNAPSHOT_ROWS_EXPECTED, "table" => table.table.clone()).set(reading.of as f64);
+        let needs = f64::from(u8::from(table.needs_resync.is_some()));
+        gauge!(telemetry::TABLE_NEEDS_RESYNC, "table" => table.table.clone()).set(needs);
         // Both values are always there, so that a table that runs again does not leave a 1 behind.
         for state in [TableState::Paused, TableState::Parked] {
             let stopped = gauge!(telemetry::TABLE_STOPPED, "table" => table.table.clone(), "why" => state.word());

@@ -44,7 +44,7 @@ pub use quarantine_text::{EntryId, RejectLine, RejectList};
 pub use replay::{ReplayArgs, ReplayReport};
 pub use reprocess::{ReprocessArgs, ReprocessReport};
 pub use run::{Role, RunArgs, Shard};
-pub use status::{AccountReport, StatusArgs, StatusReport, TableReport};
+pub use status::{AccountReport, SlotReport, StatusArgs, StatusReport, TableReport};
 pub use table::{TableAction, TableArgs, TableChange};
 pub use verify::{VerifyArgs, VerifyReport};
 

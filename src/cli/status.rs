@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use futures::future::join_all;
 use serde::Serialize;
 
 use super::live::reading_cell;
@@ -14,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::lake::{Access, Lake, Log, LogState};
 use crate::pipeline;
 use crate::pipeline::readings::Streams;
-use crate::telemetry::{TableReading, TableState};
+use crate::source::probe::slot_of;
+use crate::telemetry::{SlotStatus, TableReading, TableState};
 use crate::warehouse::{self, Freshness, LiveRows};
 
 /// Arguments of `status`.
@@ -43,12 +45,57 @@ pub struct StatusReport {
     pub epoch: u64,
     /// Why the warehouse could not be asked; what it would say is then missing.
     pub warehouse_error: Option<String>,
+    /// The replication slots of sources that read one.
+    pub slots: Vec<SlotReport>,
     /// Tables.
     pub tables: Vec<TableReport>,
     /// Refused records whose table is not known, neither retried nor given up.
     pub undecoded_open: u64,
     /// What became of everything.
     pub account: AccountReport,
+}
+
+/// How a replication slot stands, as its server says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SlotReport {
+    /// The source.
+    pub source: String,
+    /// The slot; `None` where there is none, or the server could not be asked.
+    pub slot: Option<SlotStatus>,
+    /// Why the server could not be asked.
+    pub error: Option<String>,
+}
+
+impl SlotReport {
+    fn text(&self, paint: Paint) -> String {
+        let source = paint.bold(&format!("source {}", self.source));
+        match (&self.slot, &self.error) {
+            (_, Some(error)) => format!("{} {source}: {}", paint.red("!"), why_text(error)),
+            (None, None) => format!("{source}: there is no slot yet"),
+            (Some(slot), None) => {
+                let mib = |bytes: u64| format!("{} MiB", number(bytes >> 20));
+                let kept = slot.retained_bytes.map_or("?".into(), mib);
+                let room = slot.safe_bytes.map_or("no limit".into(), |safe| mib(safe.max(0).unsigned_abs()) + " left");
+                let line = format!("{source}: slot {}, {}, keeps {kept} of log ({room})", slot.name, slot.wal_status);
+                match &slot.alert {
+                    Some(why) => format!("{} {line}: {why}", paint.red("!")),
+                    None => line,
+                }
+            }
+        }
+    }
+}
+
+/// Asks every source that reads a slot for it, all at the same time.
+async fn slots(topology: &Topology) -> Vec<SlotReport> {
+    let asked = topology.sources.iter().map(|(name, source)| async move {
+        let report = SlotReport { source: name.clone(), ..SlotReport::default() };
+        match slot_of(name, source, &topology.name).await? {
+            Ok(slot) => Some(SlotReport { slot, ..report }),
+            Err(error) => Some(SlotReport { error: Some(error.to_string()), ..report }),
+        }
+    });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// How a table stands.
@@ -62,6 +109,8 @@ pub struct TableReport {
     pub state: TableState,
     /// Why it does not run.
     pub why: Option<String>,
+    /// Why it should be read again: rows have got values without any event.
+    pub needs_resync: Option<String>,
     /// How far its rows have been read beside its changes; `None` when they are not being read.
     pub reading: Option<TableReading>,
     /// Rows that the warehouse shows now; `None` where it has no such table, or could not be asked.
@@ -113,6 +162,13 @@ impl StatusReport {
         out.push_str(&columns(paint, &HEADINGS, &rows));
         for (table, why) in self.tables.iter().filter_map(|t| Some((&t.table, t.why.as_deref()?))) {
             out.push_str(&format!("\n{} {}: {}\n", paint.red("!"), paint.bold(table), why_text(why)));
+        }
+        for (table, why) in self.tables.iter().filter_map(|t| Some((&t.table, t.needs_resync.as_deref()?))) {
+            let help = format!("`dataflow table resync TOPOLOGY {table}` reads it again");
+            out.push_str(&format!("\n{} {}: needs a resync: {why}; {help}\n", paint.yellow("!"), paint.bold(table)));
+        }
+        for slot in &self.slots {
+            out.push_str(&format!("\n{}\n", slot.text(paint)));
         }
         if let Some(why) = &self.warehouse_error {
             out.push_str(&format!("\n{} {}: {why}\n", paint.red("!"), paint.bold("warehouse")));
@@ -331,8 +387,14 @@ async fn gather(loaded: &Loaded) -> Result<(StatusReport, Option<Error>)> {
     for (group, tables) in pipeline::build::groups(topology) {
         report.tables.extend(tables.into_iter().map(|table| table_report(&group, table, state.as_deref(), &said)));
     }
-    let readings = state.as_ref().map(|state| Streams::of(topology).readings(&state.progress)).unwrap_or_default();
-    report.tables.iter_mut().for_each(|table| table.reading = readings.get(&table.table).copied());
+    let streams = Streams::of(topology);
+    let readings = state.as_ref().map(|state| streams.readings(&state.progress)).unwrap_or_default();
+    let mut needs = state.as_ref().map(|state| streams.needs(&state.progress)).unwrap_or_default();
+    for table in &mut report.tables {
+        table.reading = readings.get(&table.table).copied();
+        table.needs_resync = needs.remove(&table.table);
+    }
+    report.slots = slots(topology).await;
     report.tables.sort_by(|a, b| a.table.cmp(&b.table));
     if let Some(state) = state {
         report.log = state.log.to_string();
@@ -388,6 +450,7 @@ fn table_report(group: &str, table: String, state: Option<&LogState>, said: &Sai
             (None, None) => TableState::Waiting,
         },
         why: stopped.map(|stopped| stopped.why.clone()),
+        needs_resync: None,
         reading: None,
         rows: rows.map(|live| live.rows),
         rows_estimated: rows.is_some_and(|live| live.estimated),
@@ -422,6 +485,7 @@ mod tests {
             group: "sales".into(),
             state: TableState::Parked,
             why: Some("column `amount` became text".into()),
+            needs_resync: None,
             reading: None,
             rows: Some(890),
             rows_estimated: true,
@@ -440,6 +504,7 @@ mod tests {
             log: "0f".into(),
             epoch: 7,
             warehouse_error: None,
+            slots: Vec::new(),
             tables: vec![table],
             undecoded_open: 3,
             account: AccountReport {

@@ -148,7 +148,8 @@ pub struct PostgresSnapshot {
     pub mode: PostgresSnapshotMode,
     /// What happens when the slot is gone and changes with it.
     pub on_lost_slot: OnLostSlot,
-    /// What happens when a column is added with a default: rows that are there have it then, and no event says so.
+    /// What happens when rows get values and no event says so: a column is added with a default, or DDL writes the table
+    /// anew (`ALTER COLUMN … TYPE`, a volatile default).
     pub on_filled_column: OnFilledColumn,
     /// How many tables are read at once, each over a connection of its own.
     pub parallel: NonZeroU32,
@@ -193,11 +194,11 @@ pub enum OnLostSlot {
     SnapshotAgain,
 }
 
-/// What happens when a column was added that rows already there have a value in.
+/// What happens when rows have got values without any event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFilledColumn {
-    /// The log says so; those rows have null until they change.
+    /// The log says so, and `status` says that the table needs a resync; those rows stay as they were until they change.
     #[default]
     Warn,
     /// The table is read again.

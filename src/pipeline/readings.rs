@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::Topology;
 use crate::progress::Progress;
-use crate::source::under_way;
+use crate::source::{needs_resync, under_way};
 use crate::telemetry::TableReading;
 
 /// The table of each stream.
@@ -19,6 +19,19 @@ impl Streams {
             Some(((source.to_owned(), table.from.clone()), name.clone()))
         };
         Self(topology.tables.iter().filter_map(stream).collect())
+    }
+
+    /// The tables that should be read again, and why.
+    pub fn needs(&self, progress: &Progress) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        for (partition, standing) in progress.iter() {
+            for (stream, why) in needs_resync(&standing.position) {
+                if let Some(table) = self.0.get(&(partition.source.to_string(), stream)) {
+                    found.insert(table.clone(), why);
+                }
+            }
+        }
+        found
     }
 
     /// The tables that are being read.

@@ -81,6 +81,7 @@ impl Report {
     pub fn log(&self, state: &LogState) {
         let loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (readings, now) = (self.streams.readings(&state.progress), Utc::now());
+        let mut needs = self.streams.needs(&state.progress);
         self.status.update(|s| {
             s.log = state.log.to_string();
             s.epoch = state.n;
@@ -94,6 +95,7 @@ impl Report {
                     (None, Some(_)) => TableState::Running,
                     (None, None) => TableState::Waiting,
                 };
+                table.needs_resync = needs.remove(&table.table);
                 let before = table.reading.take();
                 table.reading = readings.get(&table.table).map(|reading| reading.after(before, now));
                 table.log_epoch = totals.map_or(0, |totals| totals.epoch);

@@ -79,6 +79,26 @@ pub fn under_way(position: &Position) -> BTreeMap<String, RowsRead> {
     serde_json::from_str(&position.0).map(|shown: Shown| shown.reading).unwrap_or_default()
 }
 
+/// The streams of which rows have got values without any event, as a position says it, and how.
+pub fn needs_resync(position: &Position) -> BTreeMap<String, String> {
+    #[derive(Deserialize)]
+    struct Rows {
+        #[serde(default)]
+        needs: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Shown {
+        #[serde(default)]
+        tables: BTreeMap<String, Rows>,
+    }
+    let why = |needs: &str| match needs {
+        "filled" => "a column was added with a default: rows that were there have it, and no event said so",
+        _ => "DDL has written the table anew: values may have changed, and no event said so",
+    };
+    let shown = serde_json::from_str(&position.0).map(|shown: Shown| shown.tables).unwrap_or_default();
+    shown.into_iter().filter_map(|(name, rows)| Some((name, why(&rows.needs?).to_owned()))).collect()
+}
+
 /// A source of changes.
 #[async_trait]
 pub trait Source: Send {

@@ -1,9 +1,12 @@
 //! Whether a source has what it takes, without reading from it and without changing anything.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::config::Source;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::SlotStatus;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -71,6 +74,28 @@ impl Findings {
         let text = error.to_string();
         let what = text.split("\n  help: ").next().unwrap_or_default();
         self.add(level, what, error.help_text().map(str::to_owned));
+    }
+}
+
+/// How long `status` waits for a server.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The replication slot that the source reads, as its server sees it now; `None` for sources that read none.
+pub async fn slot_of(name: &str, source: &Source, topology: &str) -> Option<Result<Option<SlotStatus>>> {
+    match source {
+        #[cfg(feature = "postgres")]
+        Source::Postgres(postgres) => {
+            let asked = tokio::time::timeout(ANSWER, super::postgres::slot_now(name, postgres, topology)).await;
+            let late = |_| {
+                let what = format!("source {name}: ask for its slot: no answer in {ANSWER:?}");
+                Err(Error::new(ErrorKind::SourceUnavailable, what))
+            };
+            Some(asked.unwrap_or_else(late))
+        }
+        _ => {
+            let _only_databases = (name, topology, ANSWER);
+            None
+        }
     }
 }
 

@@ -175,6 +175,8 @@ pub struct TableStatus {
     pub state: TableState,
     /// Why it does not run.
     pub why: Option<String>,
+    /// Why it should be read again: rows have got values without any event.
+    pub needs_resync: Option<String>,
     /// How far its rows have been read beside its changes; `None` when they are not being read.
     pub reading: Option<TableReading>,
     /// Changes applied since the log began.

@@ -19,9 +19,13 @@ mod operator;
 #[cfg(feature = "postgres")]
 mod postgres_check;
 #[cfg(feature = "postgres")]
+mod postgres_ddl;
+#[cfg(feature = "postgres")]
 mod postgres_faults;
 #[cfg(feature = "postgres")]
 mod postgres_running;
+#[cfg(feature = "postgres")]
+mod postgres_slot;
 #[cfg(feature = "postgres")]
 mod postgres_snapshot;
 #[cfg(feature = "postgres")]

@@ -126,6 +126,7 @@ impl PgOutput {
             return Ok(Some(known.table));
         }
         let key: Vec<String> = known.shape.columns.iter().filter(|c| c.key).map(|c| c.name.clone()).collect();
+        let key = key_then(known, table, key);
         known.trouble = other_key(table, &key);
         if known.trouble.is_none() {
             match table.learn_block(&known.wires, &key, &[])? {
@@ -198,6 +199,14 @@ impl PgOutput {
 
 fn refused(table: Option<usize>, op: Option<Op>, refusal: Refusal) -> Outcome {
     Outcome::Refused(table, op, refusal)
+}
+
+/// The key of rows that were written with all of their old values: the catalog knows only the key of now. Where that has
+/// other columns, it is the table's.
+fn key_then(known: &Known, table: &Table, now: Vec<String>) -> Vec<String> {
+    let has = |name: &String| known.shape.columns.iter().any(|column| column.name == *name);
+    let lost = now.is_empty() && known.shape.identity == 'f' && table.fixed_key.is_none();
+    if lost && table.contract.is_some() && table.key().iter().all(has) { table.key().to_vec() } else { now }
 }
 
 /// The key column that old tuples do not carry.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::connection::{Connection, Row, Trouble, identifier, literal};
+use super::silent::TableState;
 use crate::wire::pgoutput::{Lsn, Relation};
 use crate::wire::pgtype::{Class, ColumnShape, RelationShape, TypeShape};
 
@@ -28,8 +29,7 @@ pub(super) struct CatalogTable {
     pub generated: Vec<String>,
     /// Rows, as far as the statistics know.
     pub estimate: u64,
-    /// The number of the newest column that was added with a default.
-    pub filled: i32,
+    pub state: TableState,
 }
 
 /// The newest column of `c` that has a value in rows which were there before it. A partitioned table has none of its
@@ -37,10 +37,26 @@ pub(super) struct CatalogTable {
 const FILLED: &str = "SELECT coalesce(max(f.attnum), 0) FROM pg_attribute f WHERE f.atthasmissing AND NOT f.attisdropped \
                       AND (f.attrelid = c.oid OR f.attrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid))";
 
-/// What [`CatalogTable::filled`] is by now.
-pub(super) async fn filled(connection: &mut Connection, id: u32) -> Result<i32, Trouble> {
-    let rows = connection.query(&format!("SELECT ({FILLED}) FROM pg_class c WHERE c.oid = {id}")).await?;
-    Ok(rows.first().and_then(|row| row.text(0).parse().ok()).unwrap_or(0))
+/// The newest file of `c`, with those of its partitions.
+const FILE: &str = "SELECT coalesce(max(f.relfilenode::bigint), 0) FROM pg_class f \
+                    WHERE f.oid = c.oid OR f.oid IN (SELECT relid FROM pg_partition_tree(c.oid))";
+
+/// A hash over the entries of the columns of `c`. An entry's own transaction tells that DDL has touched it.
+const COLUMNS: &str = "SELECT substr(md5(coalesce(string_agg(concat_ws(' ', f.attnum, f.atttypid, f.atttypmod, f.xmin), ',' \
+                       ORDER BY f.attnum), '')), 1, 8) FROM pg_attribute f WHERE f.attrelid = c.oid AND f.attnum > 0";
+
+/// What [`CatalogTable::state`] is by now; `None` when there is no such table any more.
+pub(super) async fn state(connection: &mut Connection, id: u32) -> Result<Option<TableState>, Trouble> {
+    let sql = format!("SELECT ({FILLED}), ({FILE}), ({COLUMNS}) FROM pg_class c WHERE c.oid = {id}");
+    Ok(connection.query(&sql).await?.first().map(|row| state_in(row, 0)))
+}
+
+fn state_in(row: &Row, at: usize) -> TableState {
+    TableState {
+        filled: row.text(at).parse().unwrap_or(0),
+        file: row.text(at + 1).parse().unwrap_or(0),
+        columns: u32::from_str_radix(row.text(at + 2), 16).unwrap_or(0),
+    }
 }
 
 /// The tables of those names that exist.
@@ -54,7 +70,7 @@ pub(super) async fn tables(connection: &mut Connection, names: &[String]) -> Res
          coalesce((SELECT json_agg(g.attname) FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '' \
            AND NOT g.attisdropped), '[]'), \
          (SELECT greatest(sum(p.reltuples), 0)::bigint FROM pg_class p WHERE p.oid = c.oid \
-           OR p.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid)), ({FILLED}) \
+           OR p.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid)), ({FILLED}), ({FILE}), ({COLUMNS}) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || c.relname IN ({}) ORDER BY n.nspname, c.relname",
         if wanted.is_empty() { "''".to_owned() } else { wanted.join(", ") }
@@ -71,7 +87,7 @@ pub(super) async fn tables(connection: &mut Connection, names: &[String]) -> Res
         owned: row.is(8),
         generated: serde_json::from_str(row.text(9)).unwrap_or_default(),
         estimate: row.text(10).parse().unwrap_or(0),
-        filled: row.text(11).parse().unwrap_or(0),
+        state: state_in(row, 11),
     };
     Ok(connection.query(&sql).await?.iter().map(table).collect())
 }
@@ -165,7 +181,12 @@ async fn shape(
         // A type that has been dropped meanwhile: its text is kept as it comes.
         let known = known.unwrap_or_else(|| TypeShape::plain("unknown"));
         let modifier = if known.modifier == -1 { bare.modifier } else { known.modifier };
-        let key = if key.is_empty() { identified && identity != 'f' } else { key.contains(&bare.name) };
+        // The stream says which columns were the key then; the catalog only what they are now.
+        let key = match (identity, bare.identity) {
+            ('d' | 'i', Some(then)) => then,
+            _ if key.is_empty() => identified && identity != 'f',
+            _ => key.contains(&bare.name),
+        };
         ColumnShape { name: bare.name, kind: TypeShape { modifier, ..known }, key, identity: identified }
     };
     Ok(RelationShape { id, name, identity, columns: columns.into_iter().map(column).collect() })

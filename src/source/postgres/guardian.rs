@@ -112,7 +112,7 @@ impl Samples {
 }
 
 /// Why somebody should look after the slot.
-fn alert(slot: &SlotStatus) -> Option<String> {
+pub(super) fn alert(slot: &SlotStatus) -> Option<String> {
     if let Some(reason) = &slot.invalidation_reason {
         return Some(format!("the server has invalidated it ({reason})"));
     }

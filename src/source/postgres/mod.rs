@@ -7,6 +7,7 @@
 //! | `setup.rs` | what must be there: checked, made, or said as SQL |
 //! | `catalog.rs` | tables, columns, types as the server knows them |
 //! | `place.rs` | the position in the lake log |
+//! | `silent.rs` | what tells that rows got values without events |
 //! | `worker.rs` | the task that reads |
 //! | `rows.rs` | the rows of one table, part by part |
 //! | `snapshot.rs` | the rows that are there at first |
@@ -41,6 +42,7 @@ mod quiet;
 mod rows;
 mod settings;
 mod setup;
+mod silent;
 mod snapshot;
 mod spool;
 mod stream;
@@ -62,7 +64,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::catalog::CatalogTable;
-pub use self::probe::probe;
+pub use self::probe::{probe, slot_now};
 
 use self::connection::{Connection, Purpose};
 use self::guardian::Guard;
@@ -113,6 +115,8 @@ pub struct Postgres {
     confirmed: watch::Sender<Lsn>,
     told: watch::Sender<Lsn>,
     worker: Option<Worker>,
+    /// Something went wrong, perhaps because tables are not what they were.
+    stale: bool,
 }
 
 struct Worker {
@@ -140,31 +144,22 @@ fn lost(source: &str, slot: &str, why: &str) -> Error {
     )
 }
 
-/// Says that rows of a table have got values without events; whether the table is to be read again.
-fn filled(source: &str, table: &str, what: OnFilledColumn) -> bool {
-    let again = what == OnFilledColumn::ReadAgain;
-    let rest = if again {
-        "the table is read again"
-    } else {
-        "those rows have null until they change; `snapshot: { on_filled_column: read_again }` reads them again"
-    };
-    tracing::warn!(
-        source,
-        table,
-        "a column was added with a default, which gives rows a value without any event: {rest}"
-    );
-    again
-}
-
 /// Tables that got values without events while nobody read.
 fn refill(source: &str, place: &mut Place, captured: &Captured, what: OnFilledColumn) {
     for (name, known) in captured {
-        let Some(taken) = place.tables.get_mut(name).filter(|taken| known.filled > taken.filled) else { continue };
-        taken.filled = known.filled;
-        if filled(source, name, what) {
+        let Some(before) = place.state(name) else { continue };
+        let (silent, unread) = (known.state.since(&before), place.reading.contains_key(name));
+        if silent.is_some_and(|silent| unread || silent.say(source, name, what)) {
             place.forget(name);
+        } else {
+            place.renew(name, known.state, silent);
         }
     }
+}
+
+/// The tables that are captured, as they are now.
+fn identities(tables: &[CatalogTable]) -> Captured {
+    tables.iter().map(|table| (table.name.clone(), Identity { id: table.id, state: table.state })).collect()
 }
 
 /// A name that PostgreSQL would cut could be another topology's too.
@@ -229,8 +224,7 @@ impl Postgres {
             opening.mind_publication().await?;
         }
         let added = setup::publication(&mut opening.connection, &wanted, &found).await?;
-        let known = |table: &CatalogTable| (table.name.clone(), Identity { id: table.id, filled: table.filled });
-        let captured: Captured = found.iter().map(known).collect();
+        let captured = identities(&found);
         let standing = progress.get(&partition);
         let (mut beginning, generation) = opening.begin(standing, &added, &mut replication).await?;
         beginning.fit(&captured, config.snapshot.mode == PostgresSnapshotMode::Initial);
@@ -249,6 +243,7 @@ impl Postgres {
             behind: 0,
             wanted: watch::Sender::default(),
             worker: None,
+            stale: false,
             settings,
             server,
             asked,
@@ -277,6 +272,7 @@ impl Postgres {
             streaming: AtomicBool::new(self.asked.streaming),
             spool: self.config.spool.as_ref().map_or_else(std::env::temp_dir, PathBuf::from),
             max_spool: self.config.max_spool.0,
+            status: Arc::clone(&self.status),
             confirmed: self.confirmed.subscribe(),
             told: self.told.clone(),
             wanted: self.wanted.subscribe(),
@@ -290,6 +286,24 @@ impl Postgres {
         };
         let task = tokio::spawn(worker::run(job, self.handed.clone(), out));
         Worker { items, task, guardian: tokio::spawn(guardian::watch(guard)) }
+    }
+
+    /// Looks again at what must be there: tables may have been dropped and made again, or left the publication.
+    async fn look_again(&mut self) -> Result<()> {
+        let tables: Vec<String> = self.captured.keys().cloned().collect();
+        let wanted = Wanted { source: &self.name, publication: &self.publication, slot: &self.slot, tables: &tables };
+        let mut connection = Connection::open(&self.settings, Purpose::Query).await?;
+        let found = setup::check(&mut connection, &wanted).await?;
+        let added = setup::publication(&mut connection, &wanted, &found).await?;
+        if added.publication {
+            return Err(lost(&self.name, &self.slot, "its publication had been dropped"));
+        }
+        self.captured = identities(&found);
+        added.tables.iter().for_each(|table| self.handed.forget(table));
+        self.handed.fit(&self.captured, self.config.snapshot.mode == PostgresSnapshotMode::Initial);
+        refill(&self.name, &mut self.handed, &self.captured, self.config.snapshot.on_filled_column);
+        self.stale = false;
+        Ok(())
     }
 
     fn batch(&mut self, records: RawRecords, to: Place, inside: bool) -> Polled {
@@ -368,6 +382,9 @@ impl Opening<'_> {
         let Some(why) = why else {
             if self.server.end < place.lsn {
                 return Err(self.behind(&place));
+            }
+            if self.config.failover && slot.is_some_and(|slot| !slot.failover) {
+                setup::keep_on_standbys(replication, self.wanted).await?;
             }
             return Ok((place, generation));
         };
@@ -451,6 +468,9 @@ impl Source for Postgres {
             return Ok(self.batch(RawRecords::default(), self.handed.clone(), false));
         }
         if self.worker.is_none() {
+            if self.stale {
+                self.look_again().await?;
+            }
             self.worker = Some(self.start());
         }
         let item = match &mut self.worker {
@@ -466,6 +486,7 @@ impl Source for Postgres {
             Some(Err(error)) => {
                 // Tried again, it goes on behind what was handed out last.
                 self.worker = None;
+                self.stale = true;
                 Err(error)
             }
             None => {

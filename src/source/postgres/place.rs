@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::rows::Step;
+use super::silent::{Silent, TableState};
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Position;
@@ -39,9 +40,9 @@ pub(super) struct Reading {
     pub id: u32,
     /// Of the stream, changes count from here on.
     pub from: Lsn,
-    /// The newest column that had been added with a default when it began.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub filled: i32,
+    /// The table in the catalog when it began.
+    #[serde(flatten)]
+    pub state: TableState,
     /// The epoch of the newest order that it fulfils.
     #[serde(default, skip_serializing_if = "is_unordered")]
     pub order: EpochNumber,
@@ -85,17 +86,15 @@ pub(super) struct Taken {
     pub id: u32,
     /// What was committed before is in those rows.
     pub from: Lsn,
-    /// The newest column that had been added with a default by then.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub filled: i32,
+    /// The table in the catalog by then.
+    #[serde(flatten)]
+    pub state: TableState,
+    /// How rows have got values since, without any event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Silent>,
     /// The epoch of the newest order to read it again that this reading has fulfilled.
     #[serde(default, skip_serializing_if = "is_unordered")]
     pub order: EpochNumber,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &i32) -> bool {
-    *number == 0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -107,8 +106,7 @@ fn is_unordered(order: &EpochNumber) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     pub id: u32,
-    /// The newest column that was added with a default.
-    pub filled: i32,
+    pub state: TableState,
 }
 
 /// The tables that are captured, by name (`<schema>.<table>`).
@@ -154,9 +152,9 @@ impl Place {
         for name in gone.chain(broken).collect::<BTreeSet<String>>() {
             self.forget(&name);
         }
-        for (table, Identity { id, filled }) in captured.iter().filter(|_| !snapshot) {
+        for (table, Identity { id, state }) in captured.iter().filter(|_| !snapshot) {
             if !self.reading.contains_key(table) {
-                let taken = Taken { id: *id, from: self.lsn, filled: *filled, order: 0 };
+                let taken = Taken { id: *id, from: self.lsn, state: *state, needs: None, order: 0 };
                 self.tables.entry(table.clone()).or_insert(taken);
             }
         }
@@ -182,10 +180,20 @@ impl Place {
         taken.or_else(|| self.reading.get(name).filter(|reading| reading.id == id).map(|reading| reading.from))
     }
 
-    /// The newest column with a default that was known when the table's rows were read, or begun to be read.
-    pub fn filled(&self, name: &str) -> Option<i32> {
-        let taken = self.tables.get(name).map(|taken| taken.filled);
-        taken.max(self.reading.get(name).map(|reading| reading.filled))
+    /// The table in the catalog when its rows were read, or begun to be read.
+    pub fn state(&self, name: &str) -> Option<TableState> {
+        let reading = self.reading.get(name).map(|reading| reading.state);
+        reading.or_else(|| self.tables.get(name).map(|taken| taken.state))
+    }
+
+    /// Keeps what the catalog says now, and that rows have got values since they were read.
+    pub fn renew(&mut self, name: &str, state: TableState, silent: Option<Silent>) {
+        if let Some(reading) = self.reading.get_mut(name) {
+            reading.state = state;
+        } else if let Some(taken) = self.tables.get_mut(name) {
+            taken.state = state;
+            taken.needs = silent.or(taken.needs);
+        }
     }
 
     /// Tables that an order asks to read again which is newer than the reading of their rows.
@@ -227,7 +235,7 @@ impl Place {
     pub fn finish(&mut self, name: &str) {
         let Some(reading) = self.reading.remove(name) else { return };
         let from = self.tables.get(name).filter(|taken| taken.id == reading.id).map_or(reading.from, |t| t.from);
-        let taken = Taken { id: reading.id, from, filled: reading.filled, order: reading.order };
+        let taken = Taken { id: reading.id, from, state: reading.state, needs: None, order: reading.order };
         self.tables.insert(name.to_owned(), taken);
     }
 }
@@ -240,7 +248,7 @@ mod tests {
     #[test]
     fn a_position_round_trips_and_a_table_that_comes_back_is_read_again() {
         let within = Within { commit: Lsn(0x1_0000_0000), lsn: Lsn(5), ordinal: 2 };
-        let taken = |id, from| Taken { id, from: Lsn(from), filled: 0, order: 0 };
+        let taken = |id, from| Taken { id, from: Lsn(from), state: TableState::default(), needs: None, order: 0 };
         let tables = [("a", taken(1, 7)), ("b", taken(2, 8)), ("c", taken(3, 8))];
         let tables = tables.map(|(name, taken)| (format!("public.{name}"), taken)).into();
         let mut place = Place {
@@ -253,7 +261,8 @@ mod tests {
         };
         assert_eq!(Place::parse(&place.position()).unwrap(), place);
         // The first is not captured any more, the third was dropped and made again.
-        let known = |(name, id): &(&str, u32)| (format!("public.{name}"), Identity { id: *id, filled: 0 });
+        let known =
+            |(name, id): &(&str, u32)| (format!("public.{name}"), Identity { id: *id, state: TableState::default() });
         let captured = |entries: &[(&str, u32)]| entries.iter().map(known).collect();
         place.fit(&captured(&[("b", 2), ("c", 30)]), true);
         assert_eq!(place.tables.keys().collect::<Vec<_>>(), ["public.b"]);

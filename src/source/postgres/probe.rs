@@ -9,7 +9,9 @@ use super::protocol::Asked;
 use super::settings::Settings;
 use super::{default_name, guardian, setup};
 use crate::config::{PostgresSource, PostgresTlsMode};
+use crate::error::Error;
 use crate::source::probe::{Findings, Level};
+use crate::telemetry::SlotStatus;
 
 /// The settings that are looked at.
 const SETTINGS: &str = "'server_version_num', 'wal_level', 'max_replication_slots', 'max_wal_senders', \
@@ -28,7 +30,7 @@ pub async fn probe(name: &str, config: &PostgresSource, topology: &str, streams:
         let publication = config.publication.clone();
         let publication = publication.map_or_else(|| default_name(topology, name, "publication"), Ok)?;
         let connection = Connection::open(&settings, Purpose::Query).await?;
-        Ok::<_, crate::error::Error>((settings, slot, publication, connection))
+        Ok::<_, Error>((settings, slot, publication, connection))
     };
     let (settings, slot, publication, connection) = match look.await {
         Ok(opened) => opened,
@@ -41,6 +43,16 @@ pub async fn probe(name: &str, config: &PostgresSource, topology: &str, streams:
         let doing = format!("look at {}", probe.settings.place());
         probe.found.failure(&trouble.error(doing));
     }
+}
+
+/// The slot of the source `name`, as the server sees it now.
+pub async fn slot_now(name: &str, config: &PostgresSource, topology: &str) -> Result<Option<SlotStatus>, Error> {
+    let settings = Settings::new(name, config)?;
+    let slot = config.slot.clone().map_or_else(|| default_name(topology, name, "slot"), Ok)?;
+    let mut connection = Connection::open(&settings, Purpose::Query).await?;
+    let seen = guardian::look(&mut connection, &slot).await;
+    let seen = seen.map_err(|trouble| trouble.error(format!("source {name}: look at slot {slot}")))?;
+    Ok(seen.map(|(_, seen)| SlotStatus { alert: guardian::alert(&seen), ..seen }))
 }
 
 struct Probe<'a> {

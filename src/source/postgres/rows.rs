@@ -301,7 +301,7 @@ mod tests {
             owned: true,
             generated: Vec::new(),
             estimate: 0,
-            filled: 0,
+            state: crate::source::postgres::silent::TableState::default(),
         };
         let columns = vec![column("a", "int4"), column("b", "text"), column("c", "inet"), column("d", "date")];
         let shape = RelationShape { id: 7, name: "public.t".into(), identity: 'd', columns };

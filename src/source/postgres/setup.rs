@@ -34,6 +34,8 @@ pub(super) struct Slot {
     pub confirmed: Lsn,
     /// Why it no longer has what must come next.
     pub lost: Option<String>,
+    /// Whether it is kept ready on standbys.
+    pub failover: bool,
 }
 
 fn refused(what: impl Into<String>, sql: &str) -> Error {
@@ -288,7 +290,7 @@ async fn look_at_slot(connection: &mut Connection, source: &str, name: &str) -> 
     let failed = |trouble: Trouble| trouble.error(format!("source {source}: look at slot {name}"));
     let sql = format!(
         "SELECT plugin, database = current_database(), confirmed_flush_lsn, wal_status, restart_lsn, database, \
-         to_jsonb(s) ->> 'invalidation_reason' FROM pg_replication_slots s WHERE slot_name = {}",
+         to_jsonb(s) ->> 'invalidation_reason', to_jsonb(s) ->> 'failover' FROM pg_replication_slots s WHERE slot_name = {}",
         literal(name)
     );
     let rows = connection.query(&sql).await.map_err(failed)?;
@@ -313,7 +315,8 @@ async fn look_at_slot(connection: &mut Connection, source: &str, name: &str) -> 
         (.., None) => Some("it has no place in the log any more".to_owned()),
         _ => None,
     };
-    Ok(Looked::There(Slot { confirmed: row.text(2).parse().unwrap_or_default(), lost }))
+    let failover = row.text(7) == "true";
+    Ok(Looked::There(Slot { confirmed: row.text(2).parse().unwrap_or_default(), lost, failover }))
 }
 
 /// What makes the slot; `failover`: so that it is kept ready on standbys.
@@ -341,6 +344,15 @@ pub(super) async fn make_slot(connection: &mut Connection, wanted: &Wanted<'_>, 
         let what = format!("source {}: the server does not say where the slot {} begins", wanted.source, wanted.slot);
         Error::new(ErrorKind::SourceUnavailable, what)
     })
+}
+
+/// Has a slot that is there kept ready on standbys from now on.
+pub(super) async fn keep_on_standbys(replication: &mut Connection, wanted: &Wanted<'_>) -> Result<()> {
+    let command = format!("ALTER_REPLICATION_SLOT {} (FAILOVER)", identifier(wanted.slot));
+    let doing = format!("source {}: have slot {} kept ready on standbys", wanted.source, wanted.slot);
+    replication.query(&command).await.map_err(|trouble| trouble.error(doing))?;
+    tracing::info!(source = wanted.source, "{command}");
+    Ok(())
 }
 
 /// Drops a slot that is of no use any more.

@@ -149,9 +149,8 @@ async fn read_tables(
 
 /// A table that is not what it was when the process began.
 pub(super) fn gone(doing: &str, name: &str) -> Error {
-    Error::new(ErrorKind::SourceRefused, doing)
-        .because(format!("{name} has been dropped or made again since this process began"))
-        .help("start the process again")
+    Error::new(ErrorKind::SourceUnavailable, doing)
+        .because(format!("{name} has been dropped or made again since it was looked at"))
 }
 
 async fn read_table(
@@ -175,7 +174,7 @@ async fn read_table(
     let reading = Reading {
         id: reader.table.id,
         from: at.lsn,
-        filled: reader.table.filled,
+        state: reader.table.state,
         order: job.wanted.borrow().get(name).copied().unwrap_or(0),
         after: Vec::new(),
         key: reader.key(),

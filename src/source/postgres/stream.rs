@@ -14,6 +14,7 @@
 
 mod chunks;
 mod running;
+mod tables;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use self::chunks::Beside;
 use super::catalog;
 use super::connection::{Connection, Purpose, Trouble};
+use super::guardian;
 use super::place::{Place, Within};
 use super::protocol::Asked;
 use super::setup;
@@ -96,6 +98,7 @@ pub(super) struct Stream {
     must_read: bool,
     beside: Beside,
     heartbeat: Instant,
+    looked: Instant,
 }
 
 impl Stream {
@@ -147,6 +150,7 @@ impl Stream {
             must_read: false,
             beside,
             heartbeat: now,
+            looked: now,
         })
     }
 
@@ -259,8 +263,9 @@ impl Stream {
                 self.place.within = None;
             }
             Message::Relation(relation) => {
-                let name = self.name_today(relation.id, format!("{}.{}", relation.schema, relation.name)).await?;
-                self.was_filled(relation.id, &name).await?;
+                let name = format!("{}.{}", relation.schema, relation.name);
+                let name = self.captured_name(relation.id, name).await?;
+                self.look_at(relation.id, &name).await?;
                 let from = self.place.counted_from(&name, relation.id);
                 let mut shape = None;
                 if from.is_some() {
@@ -299,44 +304,6 @@ impl Stream {
     fn malformed(&self, lsn: Lsn, malformed: Malformed) -> Error {
         Error::new(ErrorKind::SourceRefused, format!("source {}: read a message at {lsn}", self.job.name))
             .because(malformed)
-    }
-
-    /// A captured table may have got values without events, and is then to be read again.
-    async fn was_filled(&mut self, id: u32, name: &str) -> Result<()> {
-        let doing = || format!("source {}: look up the columns of {name}", self.job.name);
-        let filled = catalog::filled(&mut self.side, id).await.map_err(|trouble| trouble.error(doing()))?;
-        if self.place.filled(name).is_none_or(|known| filled <= known) {
-            return Ok(());
-        }
-        if super::filled(&self.job.name, name, self.job.snapshot.on_filled_column) {
-            let order = self.wanted.borrow().get(name).copied().unwrap_or(0);
-            return self.begin_reading(name, order).await;
-        }
-        if let Some(taken) = self.place.tables.get_mut(name) {
-            taken.filled = filled;
-        }
-        Ok(())
-    }
-
-    /// The name of an announced table. A captured one under another name would be taken for one that nobody wants, unless
-    /// it had that name only when this was written.
-    async fn name_today(&mut self, id: u32, announced: String) -> Result<String> {
-        let taken = self.place.tables.iter().map(|(known, taken)| (known, taken.id));
-        let mut known = taken.chain(self.place.reading.iter().map(|(known, reading)| (known, reading.id)));
-        let Some(known) = known.find(|(known, other)| *other == id && **known != announced).map(|(k, _)| k.clone())
-        else {
-            return Ok(announced);
-        };
-        let doing = format!("source {}: look up the name of {known}", self.job.name);
-        let today = catalog::name(&mut self.side, id).await.map_err(|trouble| trouble.error(doing))?;
-        if today.as_ref() == Some(&known) {
-            return Ok(known);
-        }
-        Err(Error::new(
-            ErrorKind::SourceRefused,
-            format!("source {}: the table {known} is called {announced} now", self.job.name),
-        )
-        .help("rename it back, or let the topology read it under its new name (`from:`): it is then read anew"))
     }
 
     /// The open transaction's commit record, time and last change.
@@ -438,6 +405,10 @@ impl Stream {
             self.heartbeat = Instant::now();
             let doing = format!("source {}: write a heartbeat", self.job.name);
             catalog::heartbeat(&mut self.side).await.map_err(|trouble| trouble.error(doing))?;
+        }
+        if self.looked.elapsed() >= guardian::every(heartbeat) {
+            self.looked = Instant::now();
+            self.look_at_tables().await?;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use crate::batch::RawRecords;
 use crate::config::PostgresSnapshot;
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::Status;
 use crate::wire::pgoutput::Lsn;
 use crate::wire::pgtype::RelationShape;
 
@@ -37,6 +38,8 @@ pub(super) struct Job {
     /// Where those are kept, and how much of them.
     pub spool: PathBuf,
     pub max_spool: u64,
+    /// Where is told what happens to tables.
+    pub status: Arc<Status>,
     /// What may be acknowledged: the lake log holds everything before it.
     pub confirmed: watch::Receiver<Lsn>,
     /// Tables that must be read again, and the epochs of the orders.

@@ -151,7 +151,7 @@ impl Stream {
         let reading = Reading {
             id: table.id,
             from: place.counted_from(name, table.id).unwrap_or(place.lsn),
-            filled: table.filled,
+            state: table.state,
             order,
             after: Vec::new(),
             key: reader.key(),
@@ -232,7 +232,7 @@ impl Stream {
         if reading.shape != reader.hash() || reading.key != reader.key() {
             reading.restart();
             (reading.shape, reading.key) = (reader.hash(), reader.key());
-            reading.filled = reading.filled.max(reader.table.filled);
+            reading.state = reader.table.state;
         }
         // What is read from now on has a later place than whatever has been handed out.
         catalog::advance_log(&mut connection).await.map_err(failed)?;
