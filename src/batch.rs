@@ -372,6 +372,17 @@ pub struct Reject {
     pub source_time_us: i64,
 }
 
+/// What records of a table say nothing without: kept with those that are refused, so that they can be read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// The table.
+    pub table: String,
+    /// It holds for the records from here on, until the next one.
+    pub from: Seq,
+    /// The key of a record without a value that tells a decoder.
+    pub text: Arc<[u8]>,
+}
+
 /// What a decoder makes of one [`RawBatch`].
 #[derive(Debug, Clone)]
 pub struct ChangeBatch {
@@ -386,6 +397,8 @@ pub struct ChangeBatch {
     pub tables: Vec<TableChanges>,
     /// What was refused.
     pub rejects: Vec<Reject>,
+    /// What the records say nothing without, in order; empty where every record speaks for itself.
+    pub described: Vec<Described>,
     /// What became of the records.
     pub account: RecordAccount,
     /// The decoder's mark for the span's end.
@@ -401,6 +414,7 @@ impl ChangeBatch {
             span,
             tables: Vec::new(),
             rejects: Vec::new(),
+            described: Vec::new(),
             account: RecordAccount::default(),
             mark: None,
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::debezium::table::Table;
 use super::debezium::{Refusal, TableRoute};
-use crate::batch::{ChangeBatch, Op, Reject, Seq};
+use crate::batch::{ChangeBatch, Described, Op, Reject, Seq};
 use crate::contract::Contract;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -14,6 +14,8 @@ pub(super) struct Routed {
     source: String,
     pub tables: Vec<Table>,
     by_stream: HashMap<String, usize>,
+    /// Of each table, what its newest records say nothing without.
+    described: Vec<Option<Arc<[u8]>>>,
 }
 
 /// What a record became.
@@ -50,12 +52,30 @@ impl Routed {
             }
             tables.push(Table::new(route)?);
         }
-        Ok(Self { source: source.to_owned(), tables, by_stream })
+        let described = vec![None; tables.len()];
+        Ok(Self { source: source.to_owned(), tables, by_stream, described })
     }
 
     /// The table that reads the stream.
     pub fn of(&self, stream: &str) -> Option<usize> {
         self.by_stream.get(stream).copied()
+    }
+
+    /// From here on records of the table say nothing without `text`.
+    pub fn describe(&mut self, table: usize, text: &[u8]) {
+        self.described[table] = Some(text.into());
+    }
+
+    /// Hands on what holds from `seq` on.
+    pub fn say_described(&self, batch: &mut ChangeBatch, seq: Seq) {
+        for (table, text) in self.tables.iter().zip(&self.described) {
+            let Some(text) = text else { continue };
+            let said = batch.described.iter().rev().find(|said| said.table == table.route.table);
+            if said.is_none_or(|said| said.text != *text) {
+                let (table, text) = (table.route.table.clone(), Arc::clone(text));
+                batch.described.push(Described { table, from: seq, text });
+            }
+        }
     }
 
     /// Puts a record into the batch's account, and into its rejects when it was refused.

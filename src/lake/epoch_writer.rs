@@ -108,7 +108,17 @@ impl EpochWriter {
 
     /// Adds something refused. `record` is what it was made of: kept, encrypted, when the topology gives a key.
     pub fn reject(&mut self, reject: Reject, record: Option<RawRecord<'_>>) -> Result<()> {
-        self.quarantine.push(&reject, record)
+        self.reject_described(reject, record, None)
+    }
+
+    /// The same for a record that says nothing without what `described` holds.
+    pub fn reject_described(
+        &mut self,
+        reject: Reject,
+        record: Option<RawRecord<'_>>,
+        described: Option<&[u8]>,
+    ) -> Result<()> {
+        self.quarantine.push(&reject, record, described)
     }
 
     /// Adds raw records, when the topology keeps them.

@@ -50,6 +50,9 @@ fn layout() -> SchemaRef {
     ]))
 }
 
+/// The name under which a payload's headers hold what its record says nothing without.
+const DESCRIBED: &[u8] = b"dataflow-described";
+
 /// Where the key of a quarantine file comes from.
 fn salt(attempt: &str) -> String {
     format!("quarantine/{attempt}")
@@ -126,7 +129,7 @@ impl QuarantineWriter {
         self.columns.bytes + self.open.as_ref().map_or(0, OpenFile::buffered_bytes)
     }
 
-    pub fn push(&mut self, reject: &Reject, record: Option<RawRecord<'_>>) -> Result<()> {
+    pub fn push(&mut self, reject: &Reject, record: Option<RawRecord<'_>>, described: Option<&[u8]>) -> Result<()> {
         let columns = &mut self.columns;
         let partition = reject.partition.to_string();
         let seq = reject.seq.to_string();
@@ -147,13 +150,13 @@ impl QuarantineWriter {
         columns.source_time.append_option(Some(reject.source_time_us).filter(|&time| time != NO_TIME));
         columns.rejected_at.append_value(Utc::now().timestamp_micros());
         columns.attempt.append_value(self.attempt.to_string());
-        self.push_payload(&partition, record)?;
+        self.push_payload(&partition, record, described)?;
         *self.by_table.entry(reject.table.clone().unwrap_or_default()).or_default() += 1;
         self.columns.rows += 1;
         if self.columns.rows >= SLICE_ROWS || self.columns.bytes >= SLICE_BYTES { self.flush() } else { Ok(()) }
     }
 
-    fn push_payload(&mut self, partition: &str, record: Option<RawRecord<'_>>) -> Result<()> {
+    fn push_payload(&mut self, partition: &str, record: Option<RawRecord<'_>>, described: Option<&[u8]>) -> Result<()> {
         let columns = &mut self.columns;
         let (Some(record), Some(key)) = (record, &self.key) else {
             columns.has_payload.append_value(false);
@@ -169,7 +172,7 @@ impl QuarantineWriter {
             plain.map(|plain| key.seal(&place(partition, offset, part), plain)).transpose()
         };
         let (sealed_key, sealed_value) = (seal("key", record.key())?, seal("value", record.value())?);
-        let headers = headers_to_json(record);
+        let headers = headers_to_json(record.headers().chain(described.map(|text| (DESCRIBED, Some(text)))));
         let sealed_headers = seal("headers", headers.as_deref().map(str::as_bytes))?;
         columns.has_payload.append_value(true);
         columns.payload_offset.append_value(offset as i64);
@@ -223,6 +226,14 @@ pub enum Payload {
         /// Names and values.
         headers: Vec<(String, Option<Vec<u8>>)>,
     },
+}
+
+impl Payload {
+    /// What the record says nothing without: see [`Described`](crate::batch::Described).
+    pub fn described(&self) -> Option<&[u8]> {
+        let Self::Open { headers, .. } = self else { return None };
+        headers.iter().find(|(name, _)| name.as_bytes() == DESCRIBED).and_then(|(_, text)| text.as_deref())
+    }
 }
 
 /// A quarantined entry as it is kept.

@@ -21,7 +21,7 @@ use super::form::{self, time_type};
 use super::store::place as place_in_store;
 use super::table_writer::{LocalFile, OpenFile};
 use super::{Lake, unreadable};
-use crate::batch::{NO_TIME, RawBatch, RawRecord, RawRecords};
+use crate::batch::{NO_TIME, RawBatch, RawRecords};
 use crate::config::{Compression, RawKeep};
 use crate::epoch::DataFile;
 use crate::error::{Error, ErrorKind, Result};
@@ -69,8 +69,8 @@ struct Header {
     base64: Option<String>,
 }
 
-/// The headers of a record as JSON text; `None` when it has none.
-pub(super) fn headers_to_json(record: RawRecord<'_>) -> Option<String> {
+/// Headers as JSON text; `None` when there are none.
+pub(super) fn headers_to_json<'a>(headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> Option<String> {
     let header = |(name, value): (&[u8], Option<&[u8]>)| {
         let text = value.map(std::str::from_utf8);
         Header {
@@ -79,7 +79,7 @@ pub(super) fn headers_to_json(record: RawRecord<'_>) -> Option<String> {
             base64: value.filter(|_| text.is_some_and(|text| text.is_err())).map(|bytes| BASE64.encode(bytes)),
         }
     };
-    let headers: Vec<Header> = record.headers().map(header).collect();
+    let headers: Vec<Header> = headers.map(header).collect();
     if headers.is_empty() { None } else { serde_json::to_string(&headers).ok() }
 }
 
@@ -143,7 +143,7 @@ impl RawWriter {
             offset.append_value(record.offset() as i64);
             timestamp.append_option(Some(record.timestamp_us()).filter(|&time| time != NO_TIME));
             attempt.append_option(self.key.as_ref().map(|_| own.as_str()));
-            let headers = headers_to_json(record);
+            let headers = headers_to_json(record.headers());
             let parts = [record.key(), record.value(), headers.as_deref().map(str::as_bytes)];
             for ((builder, part), name) in payloads.iter_mut().zip(parts).zip(["key", "value", "headers"]) {
                 match (part, &self.key) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use chrono::Utc;
 
-use crate::batch::{Op, TableChanges};
+use crate::batch::{Described, Op, TableChanges};
 use crate::config::{OnMismatch, Topology};
 use crate::epoch::{Account, Control};
 use crate::error::{Error, ErrorKind, Result};
@@ -105,7 +105,9 @@ impl OpenEpoch {
         for reject in done.rejects {
             self.park_if_asked(&reject, topology, stopped);
             let record = done.raw.records.at(&reject.seq);
-            self.writer.reject(reject, record)?;
+            let of = |known: &&Described| Some(&known.table) == reject.table.as_ref() && known.from <= reject.seq;
+            let described = done.described.iter().rev().find(of).map(|known| &*known.text);
+            self.writer.reject_described(reject, record, described)?;
         }
         Ok(())
     }

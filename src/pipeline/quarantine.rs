@@ -129,7 +129,8 @@ pub async fn retry_rejects(loaded: &Loaded, lake: &Lake, log: &Log, entries: &[O
     let state = log.state();
     let contracts: Vec<_> = state.contracts.values().cloned().collect();
     let mut open = OpenEpoch::begin(lake);
-    for ((origin, generation, stream), records) in by_origin(loaded, entries) {
+    let described = entries.iter().filter_map(|open| described_record(loaded, &open.entry));
+    for ((origin, generation, stream), records) in by_origin(loaded, entries).into_iter().chain(described) {
         let mut decoder = build::decoder(loaded, &origin.source)?;
         decoder.adopt(&contracts)?;
         decoder.revisit(&origin, &state.progress);
@@ -163,19 +164,34 @@ fn refuse_without_payload(entries: &[OpenReject]) -> Result<()> {
     Ok(())
 }
 
-/// A message of a database's own stream says nothing without the description of its relation, which is not kept with it.
+/// A message of a database's own stream says nothing without the description of its relation. Entries from before that
+/// was kept with them cannot be read again.
 fn refuse_without_relation(loaded: &Loaded, entries: &[OpenReject]) -> Result<()> {
     for OpenReject { epoch, entry } in entries {
         let source = &*entry.reject.partition.source;
-        if matches!(loaded.topology.sources.get(source), Some(SourceConfig::Postgres(_) | SourceConfig::Mysql(_))) {
+        let database = matches!(loaded.topology.sources.get(source), Some(SourceConfig::Postgres(_) | SourceConfig::Mysql(_)));
+        if database && entry.payload.described().is_none() {
             return Err(Error::new(
                 ErrorKind::Config,
-                format!("retry entry {} of epoch {epoch}: source {source} reads its database directly", entry.row),
+                format!("retry entry {} of epoch {epoch}: what columns it has was not kept with it", entry.row),
             )
             .help("update the row once at the source, so that it comes again, then drop the entry"));
         }
     }
     Ok(())
+}
+
+/// A record with what describes it before it, at the place that it had.
+fn described_record(loaded: &Loaded, entry: &StoredReject) -> Option<(Origin, RawRecords)> {
+    let described = entry.payload.described()?;
+    let Payload::Open { timestamp_us, key, value, .. } = &entry.payload else { return None };
+    let seq = entry.reject.seq;
+    let mut records = RawRecords::default();
+    let before = (seq.minor, seq.ordinal.saturating_sub(1));
+    records.push_within(seq.major, before, *timestamp_us, Some(described), None);
+    records.push_within(seq.major, (seq.minor, seq.ordinal), *timestamp_us, key.as_deref(), value.as_deref());
+    let origin = (entry.reject.partition.clone(), seq.generation, stream_of(loaded, entry));
+    Some((origin, records))
 }
 
 type Origin = (Partition, u32, Option<String>);
@@ -185,7 +201,7 @@ fn by_origin(loaded: &Loaded, entries: &[OpenReject]) -> BTreeMap<Origin, RawRec
     let mut sorted: Vec<&StoredReject> = entries.iter().map(|open| &open.entry).collect();
     sorted.sort_by(|a, b| (&a.reject.partition, a.reject.seq).cmp(&(&b.reject.partition, b.reject.seq)));
     let mut records: BTreeMap<Origin, RawRecords> = BTreeMap::new();
-    for entry in sorted {
+    for entry in sorted.into_iter().filter(|entry| entry.payload.described().is_none()) {
         let Payload::Open { offset, timestamp_us, key, value, headers } = &entry.payload else { continue };
         let origin = (entry.reject.partition.clone(), entry.reject.seq.generation, stream_of(loaded, entry));
         let into = records.entry(origin).or_default();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{ChangeBatch, Op, RawBatch, RawRecords, Reject, TableChanges};
+use crate::batch::{ChangeBatch, Described, Op, RawBatch, RawRecords, Reject, TableChanges};
 use crate::contract::{Contract, TableSchema};
 use crate::decode::Decoder;
 use crate::epoch::{EpochNumber, TableAccount};
@@ -57,6 +57,8 @@ pub struct Transformed {
     pub tables: Vec<TableChanges>,
     /// What was refused on the way.
     pub rejects: Vec<Reject>,
+    /// What the records say nothing without.
+    pub described: Vec<Described>,
     /// Row accounts by table.
     pub accounts: BTreeMap<String, TableAccount>,
     /// How far behind the source is after this batch.
@@ -118,6 +120,7 @@ impl Transforms {
             records: batch.account,
             tables: Vec::with_capacity(batch.tables.len()),
             rejects: batch.rejects,
+            described: batch.described,
             accounts: BTreeMap::new(),
             lag,
             inside_transaction: false,

@@ -23,6 +23,8 @@ mod postgres_ddl;
 #[cfg(feature = "postgres")]
 mod postgres_faults;
 #[cfg(feature = "postgres")]
+mod postgres_retry;
+#[cfg(feature = "postgres")]
 mod postgres_running;
 #[cfg(feature = "postgres")]
 mod postgres_slot;
@@ -30,6 +32,8 @@ mod postgres_slot;
 mod postgres_snapshot;
 #[cfg(feature = "postgres")]
 mod postgres_source;
+#[cfg(feature = "postgres")]
+mod postgres_tls;
 mod quarantine;
 mod reprocess;
 mod servers;

@@ -92,6 +92,7 @@ async fn a_rewrite_by_ddl_is_noticed_and_other_new_files_are_not() {
     launch.run_until_caught_up().await;
     let query = "SELECT CAST(id AS text), CAST(n AS text) FROM items ORDER BY id";
     world.run("VACUUM FULL items").await;
+    launch.run_until_caught_up().await;
     world.run("ALTER TABLE items ALTER n SET STATISTICS 50; UPDATE items SET n = 3 WHERE id = 1").await;
     launch.run_until_caught_up().await;
     world.run("TRUNCATE items; INSERT INTO items VALUES (1, 3), (2, 2)").await;

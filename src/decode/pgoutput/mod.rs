@@ -24,6 +24,7 @@ mod tests;
 mod text;
 mod types;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -33,6 +34,7 @@ use self::types::reading;
 use super::Decoder;
 use super::debezium::row::Target;
 use super::debezium::schema::WireColumn;
+use super::debezium::table::Table;
 use super::debezium::write::{fill, refusal};
 use super::debezium::{Refusal, TableRoute};
 use super::routed::{NO_KEY, Outcome, Routed, other_key};
@@ -47,6 +49,8 @@ use crate::wire::pgtype::RelationShape;
 pub struct PgOutput {
     routed: Routed,
     relations: HashMap<u32, Known>,
+    /// Relations that were described and that no table reads.
+    unrouted: HashSet<u32>,
     scratch: String,
 }
 
@@ -65,14 +69,16 @@ struct Known {
 impl PgOutput {
     /// A decoder of the source `source` for the tables in `routes`, whose streams are `<schema>.<table>`.
     pub fn new(source: &str, routes: Vec<TableRoute>) -> Result<Self> {
-        Ok(Self { routed: Routed::new(source, routes)?, relations: HashMap::new(), scratch: String::new() })
+        let (routed, relations, unrouted) = (Routed::new(source, routes)?, HashMap::new(), HashSet::new());
+        Ok(Self { routed, relations, unrouted, scratch: String::new() })
     }
 
     fn record(&mut self, partition: &Partition, record: &RawRecord<'_>, seq: Seq) -> Result<Outcome> {
         let time = record.timestamp_us();
         let Some(value) = record.value() else {
-            return Ok(match record.key().map(serde_json::from_slice::<RelationShape>) {
-                Some(Ok(shape)) => self.describe(shape),
+            let key = record.key().unwrap_or_default();
+            return Ok(match serde_json::from_slice::<RelationShape>(key) {
+                Ok(shape) => self.describe(shape, key),
                 _ => refused(None, None, Refusal::decode("it neither describes a relation nor holds a change")),
             });
         };
@@ -103,9 +109,10 @@ impl PgOutput {
         }
     }
 
-    fn describe(&mut self, shape: RelationShape) -> Outcome {
+    fn describe(&mut self, shape: RelationShape, text: &[u8]) -> Outcome {
         let Some(table) = self.routed.of(&shape.name) else {
             self.relations.remove(&shape.id);
+            self.unrouted.insert(shape.id);
             return Outcome::Unrouted;
         };
         let wire = |column: &crate::wire::pgtype::ColumnShape| {
@@ -114,7 +121,9 @@ impl PgOutput {
         };
         let wires = shape.columns.iter().map(wire).collect();
         let known = Known { table, wires, columns: Vec::new(), epoch: None, trouble: None, shape };
+        self.unrouted.remove(&known.shape.id);
         self.relations.insert(known.shape.id, known);
+        self.routed.describe(table, text);
         Outcome::Control
     }
 
@@ -148,7 +157,7 @@ impl PgOutput {
     }
 
     fn change(&mut self, partition: &Partition, relation: u32, change: Change<'_>) -> Result<Outcome> {
-        let Some(at) = self.agree(relation)? else { return Ok(Outcome::Unrouted) };
+        let Some(at) = self.agree(relation)? else { return Ok(self.unknown(relation, change.op)) };
         let Some(known) = self.relations.get(&relation) else { return Ok(Outcome::Unrouted) };
         let table = &mut self.routed.tables[at];
         let op = change.op;
@@ -187,6 +196,15 @@ impl PgOutput {
         }
     }
 
+    /// A row of a relation that no table reads, or of one that nothing is known of.
+    fn unknown(&self, relation: u32, op: Op) -> Outcome {
+        if self.unrouted.contains(&relation) {
+            return Outcome::Unrouted;
+        }
+        let why = format!("nothing that came before it describes its relation ({relation})");
+        refused(None, Some(op), Refusal::decode(why))
+    }
+
     fn truncate(&mut self, partition: &Partition, relation: u32, seq: Seq, time: i64) -> Result<Outcome> {
         let Some(at) = self.agree(relation)? else { return Ok(Outcome::Unrouted) };
         // A table that nothing is known of holds nothing that could be emptied.
@@ -221,10 +239,14 @@ fn uncovered<'k>(known: &Known, key: &'k [String]) -> Option<&'k String> {
 impl Decoder for PgOutput {
     fn decode(&mut self, raw: &RawBatch) -> Result<ChangeBatch> {
         let mut batch = ChangeBatch::begin(raw.partition.clone(), raw.generation, raw.span.clone());
+        self.routed.say_described(&mut batch, Seq::default());
         for record in raw.records.iter() {
             let (minor, ordinal) = record.within();
             let seq = Seq { generation: raw.generation, major: record.offset(), minor, ordinal };
             let outcome = self.record(&raw.partition, &record, seq)?;
+            if record.value().is_none() {
+                self.routed.say_described(&mut batch, seq);
+            }
             let time = if record.timestamp_us() == 0 { NO_TIME } else { record.timestamp_us() };
             self.routed.count(&mut batch, seq, time, outcome);
         }
