@@ -4,7 +4,7 @@
 use crate::postgres_source::{World, held_in};
 use crate::support::process::{Launch, available, table};
 
-const KEY: &str = "0123456789abcdef0123456789abcdef";
+const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const STRICT: &str = "n >= 0";
 const TABLES: &str =
     "{ items: { from: public.items, operators: [{ validate: { name: positive, rule: \"n >= 0\" } }] } }";

@@ -79,11 +79,15 @@ impl Guarded {
     }
 
     /// The topology with another way to the server.
-    fn launch(&self, login: &str, host: &str, more: &str) -> Launch {
+    fn launch(&self, name: &str, login: &str, host: &str, more: &str) -> Launch {
         let text = std::fs::read_to_string(self.world.launch(ITEMS, more).topology()).unwrap();
         let old = format!("{}?sslmode=disable", self.world.url);
         assert!(text.contains(&old));
-        Launch::new(self.world.path(), &text.replace(&old, &format!("postgres://{login}@{host}:{}", self.address)))
+        Launch::named(
+            self.world.path(),
+            name,
+            &text.replace(&old, &format!("postgres://{login}@{host}:{}", self.address)),
+        )
     }
 
     fn ca(&self, name: &str) -> String {
@@ -111,24 +115,24 @@ async fn the_server_proves_who_it_is_and_we_do() {
     }
     let guarded = Guarded::new().await;
     const RIGHT: &str = "reader:pass%2Fword";
-    let right = guarded.launch(RIGHT, "localhost", &guarded.ca("ca.pem"));
+    let right = guarded.launch("right", RIGHT, "localhost", &guarded.ca("ca.pem"));
     assert_eq!(wrong(&right), (String::new(), Some(0)));
     right.run_until_caught_up().await;
     assert_eq!(guarded.world.held("SELECT CAST(id AS text) FROM items").await, ["1"]);
     for (what, launch, why) in [
-        ("another authority", guarded.launch(RIGHT, "localhost", &guarded.ca("stranger.pem")), "speak TLS"),
-        ("the system's authorities", guarded.launch(RIGHT, "localhost", ""), "TLS"),
-        ("another name", guarded.launch(RIGHT, "127.0.0.1", &guarded.ca("ca.pem")), "speak TLS"),
-        ("another password", guarded.launch("reader:guess", "localhost", &guarded.ca("ca.pem")), "28P01"),
-        ("no password", guarded.launch("reader", "localhost", &guarded.ca("ca.pem")), "has none"),
-        ("no TLS", guarded.launch(RIGHT, "localhost", ", tls: { mode: disable }"), "pg_hba.conf"),
+        ("another authority", guarded.launch("case_0", RIGHT, "localhost", &guarded.ca("stranger.pem")), "speak TLS"),
+        ("the system's authorities", guarded.launch("case_1", RIGHT, "localhost", ""), "TLS"),
+        ("another name", guarded.launch("case_2", RIGHT, "127.0.0.1", &guarded.ca("ca.pem")), "speak TLS"),
+        ("another password", guarded.launch("case_3", "reader:guess", "localhost", &guarded.ca("ca.pem")), "28P01"),
+        ("no password", guarded.launch("case_4", "reader", "localhost", &guarded.ca("ca.pem")), "has none"),
+        ("no TLS", guarded.launch("case_5", RIGHT, "localhost", ", tls: { mode: disable }"), "pg_hba.conf"),
     ] {
         let (said, code) = wrong(&launch);
         assert!(said.contains(why), "{what}: {said}");
         assert_eq!(code, Some(2), "{what}: {said}");
     }
     // And it does not begin to read either.
-    let mut process = guarded.launch(RIGHT, "127.0.0.1", &guarded.ca("ca.pem")).run();
+    let mut process = guarded.launch("run", RIGHT, "127.0.0.1", &guarded.ca("ca.pem")).run();
     assert!(!process.exit(crate::support::process::LIMIT).await.success());
     assert!(!process.log().contains("pass/word"), "{}", process.log_tail());
 }

@@ -58,10 +58,9 @@ impl Silent {
         let rest = if again {
             "the table is read again".to_owned()
         } else {
-            format!(
-                "rows stay as they were until they change. `dataflow table resync TOPOLOGY {table}` reads them again, and \
-                 `snapshot: {{ on_filled_column: read_again }}` does so by itself"
-            )
+            "rows stay as they were until they change. `dataflow table resync` reads them again, and \
+             `snapshot: { on_filled_column: read_again }` does so by itself"
+                .to_owned()
         };
         let why = match self {
             Self::Filled => "a column was added with a default, which gives rows a value without any event",

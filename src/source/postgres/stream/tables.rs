@@ -2,9 +2,11 @@
 //! tables that are dropped and made again.
 
 use super::Stream;
+use crate::batch::RawRecords;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::postgres::connection::Trouble;
 use crate::source::postgres::silent::TableState;
+use crate::source::postgres::worker::{Item, Piece};
 use crate::source::postgres::{catalog, setup};
 
 impl Stream {
@@ -69,7 +71,16 @@ impl Stream {
             return self.begin_reading(name, order).await;
         }
         self.place.renew(name, state, Some(silent));
-        Ok(())
+        if self.open.is_none() { self.commit_soon().await } else { Ok(()) }
+    }
+
+    /// What `status` must say does not wait for rows: an empty span is committed with the next epoch.
+    async fn commit_soon(&mut self) -> Result<()> {
+        self.hand_out().await?;
+        let behind = self.end.0.saturating_sub(self.place.lsn.0);
+        let piece = Piece { records: RawRecords::default(), place: self.place.clone(), inside: false, behind };
+        self.send(Item::Piece(Box::new(piece))).await?;
+        self.reached_end().await
     }
 
     /// The name by which the relation that is announced is captured. Its rows are those of the same table, whatever it
