@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::postgres_source::{ITEMS, SUMS, World};
-use crate::support::postgres::{Server, Version};
+use crate::support::postgres::{Server, Version, newest};
 use crate::support::process::{LIMIT, Launch, available, table};
 
 /// A world whose server sends whatever is larger than 64 kB while it runs.
@@ -316,4 +316,46 @@ async fn a_million_rows_in_one_running_transaction_take_bounded_memory() {
     assert!(keeping < 200, "{keeping} MiB while it is kept");
     assert!(peak < 640, "{peak} MiB");
     process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_server_sends_generated_columns_and_leaves_other_origins_out_in_running_transactions_too() {
+    if !available(Version::Newest.component()) {
+        return;
+    }
+    let url = newest().database().await;
+    let database = url.rsplit('/').next().unwrap().to_owned();
+    let setup = "CREATE TABLE items (id int PRIMARY KEY, n int, t text, twice int GENERATED ALWAYS AS (n * 2) STORED); \
+                 INSERT INTO items VALUES (1, 1, ''); CREATE PUBLICATION p FOR TABLE items \
+                 WITH (publish_via_partition_root = true, publish_generated_columns = stored)";
+    let mut world = World::at(url, setup).await;
+    world.run(&format!("ALTER DATABASE {database} SET logical_decoding_work_mem = '64kB'")).await;
+    let launch = world.launch(ITEMS, ", origin: none");
+    launch.run_until_caught_up().await;
+    let mut process = launch.run();
+    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    let mut elsewhere = another(&world).await;
+    run(&mut elsewhere, &format!("SELECT pg_replication_origin_create('{database}')")).await;
+    run(&mut elsewhere, &format!("SELECT pg_replication_origin_session_setup('{database}')")).await;
+    run(&mut elsewhere, "INSERT INTO items SELECT n, 0, repeat('e', 50) FROM generate_series(900001, 905000) n").await;
+    let mut here = another(&world).await;
+    run(
+        &mut here,
+        "BEGIN; INSERT INTO items SELECT n, n, repeat('h', 50) FROM generate_series(2, 5000) n; SAVEPOINT s; \
+         UPDATE items SET n = 0; ROLLBACK TO s; UPDATE items SET n = n + 1 WHERE id < 1000",
+    )
+    .await;
+    until_kept(&process, 100_000.0).await;
+    run(&mut here, "COMMIT").await;
+    let query =
+        "SELECT CAST(count(*) AS text), CAST(sum(n) AS text), CAST(sum(twice) AS text) FROM items WHERE id < 900000";
+    let there = world.there(query).await;
+    let begun = std::time::Instant::now();
+    while world.held(query).await != there {
+        assert!(begun.elapsed() < LIMIT, "{:?} is not {there:?}\n{}", world.held(query).await, process.log_tail());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    process.stop().await;
+    assert_eq!(world.held("SELECT CAST(count(*) AS text) FROM items").await, ["5000"], "other origins are left out");
+    assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
 }
