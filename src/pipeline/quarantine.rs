@@ -169,7 +169,8 @@ fn refuse_without_payload(entries: &[OpenReject]) -> Result<()> {
 fn refuse_without_relation(loaded: &Loaded, entries: &[OpenReject]) -> Result<()> {
     for OpenReject { epoch, entry } in entries {
         let source = &*entry.reject.partition.source;
-        let database = matches!(loaded.topology.sources.get(source), Some(SourceConfig::Postgres(_) | SourceConfig::Mysql(_)));
+        let database =
+            matches!(loaded.topology.sources.get(source), Some(SourceConfig::Postgres(_) | SourceConfig::Mysql(_)));
         if database && entry.payload.described().is_none() {
             return Err(Error::new(
                 ErrorKind::Config,
