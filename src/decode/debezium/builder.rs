@@ -58,9 +58,13 @@ enum Builder {
 /// A value in the form that a column keeps it in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::decode) enum Exact<'a> {
+    Boolean(bool),
     Bytes(&'a [u8]),
     Single(f32),
     Double(f64),
+    /// A number and how many of its digits stand behind the point.
+    Decimal(i128, i32),
+    Uuid([u8; 16]),
 }
 
 /// A column under construction.
@@ -181,10 +185,24 @@ impl ColumnBuilder {
         taken
     }
 
-    /// Appends bytes, or a float of the column's own width, when nothing about it needs to be judged; says whether it did.
+    /// Appends a value that the column keeps as it is, or a decimal that fits; says whether it did.
     #[inline]
     pub fn append_exact(&mut self, exact: Exact<'_>) -> bool {
         match (&mut self.builder, exact) {
+            (Builder::Boolean(b), Exact::Boolean(value)) => b.append_value(value),
+            (Builder::Decimal128(b, precision, scale), Exact::Decimal(unscaled, from)) => {
+                let Ok(value) = value::to_i128(&Unscaled::Small(unscaled), from, *precision, *scale) else {
+                    return false;
+                };
+                b.append_value(value);
+            }
+            (Builder::Numeric(b), Exact::Decimal(unscaled, from)) => {
+                b.append_value(value::to_numeric(&Unscaled::Small(unscaled), from));
+            }
+            (Builder::Uuid(b), Exact::Uuid(bytes)) => {
+                let mut text = [0; 36];
+                b.append_value(uuid::Uuid::from_bytes(bytes).hyphenated().encode_lower(&mut text));
+            }
             (Builder::Binary(b), Exact::Bytes(bytes)) => b.append_value(bytes),
             (Builder::Float32(b), Exact::Single(value)) => b.append_value(value),
             (Builder::Float64(b), Exact::Double(value)) => b.append_value(value),

@@ -62,6 +62,12 @@ fn native(form: BinaryForm, rows: &mut Rows, index: usize, bytes: &[u8]) -> bool
             4 => array(bytes).is_some_and(|b| rows.append_exact(index, Exact::Single(f32::from_be_bytes(b)))),
             _ => array(bytes).is_some_and(|b| rows.append_exact(index, Exact::Double(f64::from_be_bytes(b)))),
         },
+        BinaryForm::Boolean => {
+            array::<1>(bytes).is_some_and(|[byte]| rows.append_exact(index, Exact::Boolean(byte != 0)))
+        }
+        BinaryForm::Numeric => small_numeric(bytes)
+            .is_some_and(|(unscaled, scale)| rows.append_exact(index, Exact::Decimal(unscaled, scale))),
+        BinaryForm::Uuid => array(bytes).is_some_and(|bytes| rows.append_exact(index, Exact::Uuid(bytes))),
         BinaryForm::Bytes => rows.append_exact(index, Exact::Bytes(bytes)),
         BinaryForm::Date => match date(bytes) {
             Some(Moment::At(days)) if days >= FIRST_DAY => rows.append_whole(index, Wire::Days, days),
@@ -215,6 +221,33 @@ fn date_time(days: i64, us: i64, zoned: bool, out: &mut String) {
     out.push_str(era);
 }
 
+/// A finite numeric of up to four digits to the base of 10,000, which nearly all have: its digits and its scale.
+fn small_numeric(bytes: &[u8]) -> Option<(i128, i32)> {
+    let (head, digits) = bytes.split_first_chunk::<8>()?;
+    let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+    let (count, weight, sign, scale) = (word(0), i32::from(word(2) as i16), word(4), i32::from(word(6)));
+    let (digits, []) = digits.as_chunks::<2>() else { return None };
+    if digits.len() != usize::from(count) || count > 4 || !matches!(sign, 0 | 0x4000) {
+        return None;
+    }
+    let mut value = 0;
+    for digit in digits {
+        let digit = i16::from_be_bytes(*digit);
+        if !(0..NUMERIC_BASE).contains(&digit) {
+            return None;
+        }
+        value = value * i128::from(NUMERIC_BASE) + i128::from(digit);
+    }
+    // So many of its decimal digits stand behind the point; its scale may ask for more of them, or for fewer.
+    let behind = 4 * (i32::from(count) - 1 - weight);
+    let value = match scale - behind {
+        more @ 0..=18 => value * 10i128.pow(more as u32),
+        fewer @ -18..=-1 => Some(10i128.pow(fewer.unsigned_abs())).filter(|by| value % by == 0).map(|by| value / by)?,
+        _ => return None,
+    };
+    Some((if sign == 0 { value } else { -value }, scale))
+}
+
 /// `count, weight, sign, scale` and digits to the base of 10,000, the first of which counts `10,000 ^ weight`.
 fn numeric(bytes: &[u8], out: &mut String) -> Option<()> {
     let word = |at: usize| bytes.get(at * 2..at * 2 + 2).and_then(array::<2>);
@@ -316,6 +349,23 @@ mod tests {
             let date = NaiveDate::from_num_days_from_ce_opt(730_120 + days).unwrap();
             let expected = format!("{:04}-{:02}-{:02}", date.year(), date.month(), date.day());
             prop_assert_eq!(text(BinaryForm::Date, &days.to_be_bytes(), false), Some(expected));
+        }
+
+        #[test]
+        fn a_numeric_counts_what_its_text_says(digits in proptest::collection::vec(0u16..10_000, 0..6), weight in -4i16..5,
+                                               negative: bool, scale in 0u16..20) {
+            let sign = if negative && digits.iter().any(|digit| *digit > 0) { 0x4000 } else { 0 };
+            let words = [digits.len() as u16, weight as u16, sign, scale];
+            let bytes: Vec<u8> = words.iter().chain(&digits).flat_map(|word| word.to_be_bytes()).collect();
+            let written = text(BinaryForm::Numeric, &bytes, false).unwrap();
+            match small_numeric(&bytes) {
+                Some((value, digits)) => {
+                    prop_assert_eq!(digits as usize, written.split_once('.').map_or(0, |(_, fraction)| fraction.len()));
+                    prop_assert_eq!(Ok(value), written.replace('.', "").parse());
+                }
+                // The server writes no digits that its scale does not show.
+                None => prop_assert!(digits.len() > 4 || i32::from(scale) != 4 * (digits.len() as i32 - 1 - i32::from(weight))),
+            }
         }
 
         #[test]
