@@ -71,8 +71,11 @@ impl<'a> Expected<'a> {
     ) -> Result<()> {
         let mut batch = self.decoder.decode(raw)?;
         self.passed.read += batch.account.rows + batch.account.rejected;
-        let refused: Reasons = batch.rejects.iter().map(|reject| (reject.seq, reject.rule.clone())).collect();
+        let mut refused: Reasons = batch.rejects.iter().map(|reject| (reject.seq, reject.rule.clone())).collect();
         for changes in &mut batch.tables {
+            // A decoder may leave a mark of its own under the key.
+            let marked = changes.ops.iter().zip(&changes.seqs).filter(|(op, _)| **op == Op::Refused);
+            marked.for_each(|(_, seq)| drop(refused.remove(seq)));
             // As updates they leave a trace whatever becomes of them; a table without a key can only be added to.
             if !changes.contract.input.key.is_empty() {
                 changes.ops.iter_mut().filter(|op| op.has_row()).for_each(|op| *op = Op::Update);
