@@ -121,7 +121,11 @@ pub(super) fn witness(name: &str, source: &SourceConfig, topology: &str) -> Resu
     match source {
         SourceConfig::Kafka(_) => refused("Kafka, a stream of changes"),
         SourceConfig::File(_) => refused("files of changes"),
-        SourceConfig::Mysql(_) => refused("MySQL or MariaDB, whose tables are not compared yet"),
+        #[cfg(feature = "mysql")]
+        SourceConfig::Mysql(mysql) => Ok(Box::new(crate::source::mysql::Tables::new(name, mysql)?)),
+        #[cfg(not(feature = "mysql"))]
+        SourceConfig::Mysql(_) => Err(Error::new(ErrorKind::Config, format!("source {name}: this build has no MySQL"))
+            .help("build with `--features mysql`")),
         #[cfg(feature = "postgres")]
         SourceConfig::Postgres(postgres) => {
             Ok(Box::new(crate::source::postgres::Tables::new(name, postgres, topology)?))

@@ -12,6 +12,7 @@
 //! | `dump.rs` | the binary log as the server sends it |
 //! | `stream.rs`, `tables.rs`, `statement.rs` | transactions: their borders, their rows, their statements |
 //! | `snapshot.rs` | the rows that are there already, chunk by chunk |
+//! | `witness.rs` | the tables as they are now, for `dataflow verify` |
 //!
 //! # Order
 //!
@@ -37,6 +38,7 @@ mod snapshot;
 mod statement;
 mod stream;
 mod tables;
+mod witness;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -48,6 +50,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub use self::probe::probe;
+pub use self::witness::Tables;
 
 use self::begin::Begun;
 use self::connection::Connection;

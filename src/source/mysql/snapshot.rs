@@ -435,7 +435,8 @@ fn key_literal(column: &CatalogColumn, value: &Value) -> String {
     }
 }
 
-fn typed(value: &Value) -> Typed<'_> {
+/// A value as the decoder takes it.
+pub(super) fn typed(value: &Value) -> Typed<'_> {
     match value {
         Value::NULL => Typed::Null,
         Value::Bytes(bytes) => Typed::Bytes(bytes),

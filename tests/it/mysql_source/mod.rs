@@ -6,6 +6,7 @@ mod images;
 mod lost;
 mod snapshot;
 mod types;
+mod verify;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
