@@ -20,7 +20,7 @@
 //! | [`config`] | the topology: types, reading, checking |
 //! | [`wire`] | pgoutput and the binary log: bytes to messages |
 //! | [`source`] | Kafka, PostgreSQL, MySQL and MariaDB, files |
-//! | [`decode`] | Debezium JSON, pgoutput to columns |
+//! | [`decode`] | Debezium JSON, pgoutput, the binary log: to columns |
 //! | [`operator`] | validate, mask, compute, filter, rename, drop |
 //! | [`lake`] | object store, Parquet, the log, quarantine, sweep |
 //! | [`warehouse`] | SQLite, PostgreSQL |

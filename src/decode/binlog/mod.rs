@@ -80,14 +80,16 @@ impl BinlogDecoder {
         Ok(Self { routed, partitions: HashMap::new(), scratch: Scratch::default(), spare: Default::default() })
     }
 
-    fn describe(&self, key: Option<&[u8]>, tables: &mut Tables) -> Outcome {
-        let Some(Ok(shape)) = key.map(serde_json::from_slice::<TableShape>) else {
+    fn describe(&mut self, key: Option<&[u8]>, tables: &mut Tables) -> Outcome {
+        let key = key.unwrap_or_default();
+        let Ok(shape) = serde_json::from_slice::<TableShape>(key) else {
             return Outcome::Refused(None, None, Refusal::decode("it neither describes a table nor holds a row"));
         };
         let Some(table) = self.routed.of(&shape.name) else {
             tables.insert(shape.id, None);
             return Outcome::Unrouted;
         };
+        self.routed.describe(table, key);
         let wire = |column: &ColumnShape| {
             let (natural, wire) = reading(column);
             WireColumn { name: column.name.clone(), wire, natural, narrow: true }
@@ -170,10 +172,14 @@ impl BinlogDecoder {
     }
 
     fn records(&mut self, raw: &RawBatch, tables: &mut Tables, batch: &mut ChangeBatch) -> Result<()> {
+        self.routed.say_described(batch, Seq::default());
         for record in raw.records.iter() {
             let (minor, ordinal) = record.within();
             let seq = Seq { generation: raw.generation, major: record.offset(), minor, ordinal };
             let outcome = self.record(&raw.partition, tables, &record, seq)?;
+            if record.value().is_none() {
+                self.routed.say_described(batch, seq);
+            }
             let time = if record.timestamp_us() == 0 { NO_TIME } else { record.timestamp_us() };
             self.routed.count(batch, seq, time, outcome);
         }

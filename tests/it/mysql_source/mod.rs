@@ -4,6 +4,7 @@ mod changes;
 mod faults;
 mod images;
 mod lost;
+mod retry;
 mod snapshot;
 mod types;
 mod verify;
