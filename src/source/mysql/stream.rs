@@ -305,7 +305,7 @@ impl Stream {
             }
             Body::Query(query) => self.query(&query, begins).await?,
             Body::Xid(_) => self.commit(),
-            Body::TableMap(map) => self.table_map(&map, begins).await?,
+            Body::TableMap(map) => self.table_map(&map).await?,
             Body::Rows(rows) => self.rows(&rows, begins)?,
             Body::Heartbeat(beat) => {
                 if !beat.file.is_empty() {

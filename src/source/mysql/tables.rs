@@ -24,7 +24,7 @@ struct Read {
 
 impl Stream {
     /// A table map: most of them say again what is known.
-    pub(super) async fn table_map(&mut self, map: &TableMapEvent<'_>, begins: u64) -> Result<()> {
+    pub(super) async fn table_map(&mut self, map: &TableMapEvent<'_>) -> Result<()> {
         if let Some(open) = &mut self.open {
             open.begun = true;
         }
@@ -34,7 +34,6 @@ impl Stream {
         let (database, table) = map.name().map_err(|malformed| self.malformed(&malformed))?;
         let name = format!("{database}.{table}");
         let read = if self.job.captured.contains(&name) { Some(self.describe(map, name).await?) } else { None };
-        let _here = begins;
         self.tables.insert(map.table_id, Known { map: map.bytes.to_vec(), read });
         Ok(())
     }
