@@ -200,6 +200,8 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
             tokio::join!(up.run(from_client, to_server), down.run(from_server, to_client));
         };
         tokio::select! {
+            // First of all: after a fault nothing more passes, whichever of the two is ready.
+            biased;
             broken = rules.wait_for(|now| now.cuts > first.cuts || now.resets > first.resets) => {
                 broken.is_ok_and(|now| now.resets > first.resets)
             }
