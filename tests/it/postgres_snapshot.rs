@@ -199,7 +199,6 @@ async fn write_everything(url: String, begin: u32, stop: tokio_util::sync::Cance
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "FAILS: rows whose keys move while a reading is killed again and again stay incomplete (README, Known limits)"]
 async fn a_reading_that_is_killed_everywhere_under_load_ends_equal_to_the_source() {
     if !available("postgres") {
         return;

@@ -243,10 +243,9 @@ impl Stream {
     }
 
     async fn change(&mut self, lsn: Lsn, data: &[u8]) -> Result<()> {
-        // Nearly every message is one of these; the decoder reads the rest of it.
+        // Nearly every message is one of these; the decoder reads the rest of it. An update of a key is not among them.
         if let Some(relation) = relation_of_row(data) {
             if self.counts(relation) {
-                self.note_move(relation, data);
                 self.push(lsn, data);
             }
             return Ok(());
@@ -279,11 +278,14 @@ impl Stream {
                 }
                 self.relations.insert(relation.id, Known { from, shape });
             }
-            Message::Insert { relation, .. } | Message::Update { relation, .. } | Message::Delete { relation, .. } => {
-                if self.counts(relation) {
-                    self.push(lsn, data);
-                }
+            Message::Update { relation, new, .. } if self.counts(relation) => {
+                self.note_move(relation, new);
+                self.push(lsn, data);
             }
+            Message::Insert { relation, .. } | Message::Delete { relation, .. } if self.counts(relation) => {
+                self.push(lsn, data);
+            }
+            Message::Insert { .. } | Message::Update { .. } | Message::Delete { .. } => {}
             Message::Truncate { relations, .. } => {
                 let counted: Vec<u32> = relations.into_iter().filter(|id| self.counts(*id)).collect();
                 if !counted.is_empty() {

@@ -49,7 +49,7 @@ use crate::batch::{NO_TIME, RawRecords};
 use crate::epoch::EpochNumber;
 use crate::error::{Error, Result};
 use crate::source::RowsRead;
-use crate::wire::pgoutput::{Datum, Lsn, Message, Old, parse};
+use crate::wire::pgoutput::{Datum, Lsn, Tuple};
 
 /// Parts between those who read tables and whoever hands them out.
 const PARTS: usize = 2;
@@ -361,13 +361,9 @@ impl Stream {
         self.beside.sides.values().map(|side| side.rest_until).filter(|at| *at > now).min()
     }
 
-    /// A row may have got another key, and not everything of it been sent.
-    pub(super) fn note_move(&mut self, relation: u32, data: &[u8]) {
-        if self.place.reading.is_empty() || data.first() != Some(&b'U') {
-            return;
-        }
-        let Ok(Message::Update { old: Some(Old::Key(_)), new, .. }) = parse(data, false) else { return };
-        if !new.iter().any(|datum| datum == Datum::Unchanged) {
+    /// A row has got another key, and perhaps not everything of it was sent.
+    pub(super) fn note_move(&mut self, relation: u32, new: Tuple<'_>) {
+        if self.place.reading.is_empty() || !new.iter().any(|datum| datum == Datum::Unchanged) {
             return;
         }
         let Some(shape) = self.relations.get(&relation).and_then(|known| known.shape.as_ref()) else { return };
