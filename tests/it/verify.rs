@@ -258,6 +258,51 @@ async fn a_value_that_no_column_holds_is_excused_and_named() {
     assert_eq!(kinds(&report, "items"), ["different 3"], "{report:#}");
 }
 
+/// A row whose newest version waits in quarantine differs from the warehouse's, and so does one that found no base there:
+/// both are known of. What stands beside them and differs is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_in_quarantine_and_rows_without_a_base_are_excused_and_others_are_found() {
+    if !available("postgres") {
+        return;
+    }
+    for into in BOTH {
+        let mut world = World::new(
+            into,
+            "CREATE TABLE items (id int PRIMARY KEY, name text, t text); ALTER TABLE items ALTER t SET STORAGE EXTERNAL; \
+             INSERT INTO items SELECT n, 'n' || n, repeat('x', 5000) FROM generate_series(1, 50) n",
+        )
+        .await;
+        let strict = "
+  items:
+    from: public.items
+    operators: [{ validate: { name: short, rule: \"length(name) < 8\", otherwise: keep_last } }]";
+        let launch = world.launch(strict);
+        launch.run_until_caught_up().await;
+        world.tamper("DELETE FROM items WHERE id = 3").await;
+        world
+            .run("UPDATE items SET name = 'much too long' WHERE id = 10; UPDATE items SET name = 'new' WHERE id = 3")
+            .await;
+        launch.run_until_caught_up().await;
+        let status = launch.status();
+        let open = ["rejects_open", "incomplete_open"].map(|count| table(&status, "items")[count].as_u64());
+        assert_eq!(open, [Some(1), Some(1)], "{into:?} {status:#}");
+        // Without the rule the row would be there as it is at the source, if it did not wait.
+        let launch = world.launch("{ items: { from: public.items } }");
+        let (code, report) = launch.verify(&[]);
+        let items = table(&report, "items");
+        assert_eq!((code, &items["outcome"]), (0, &Value::from("equal")), "{into:?} {report:#}");
+        let excused = serde_json::json!({ "in quarantine (short)": 1, "partial row without a base": 1 });
+        assert_eq!(items["excused"], excused, "{into:?} {report:#}");
+        world.tamper("DELETE FROM items WHERE id = 4").await;
+        world.tamper("UPDATE items SET name = 'x' WHERE id IN (10, 11)").await;
+        world.tamper("INSERT INTO items (id, name) VALUES (1000, 'x')").await;
+        let (code, report) = launch.verify(&[]);
+        let expected = ["different 11", "extra 1000", "missing 4"];
+        assert_eq!((code, kinds(&report, "items")), (1, expected.map(str::to_owned).to_vec()), "{into:?} {report:#}");
+        assert_eq!(table(&report, "items")["excused"], excused, "{into:?} {report:#}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_server_is_read_as_well() {
     if !available(Version::Newest.component()) {

@@ -2,7 +2,9 @@
 //!
 //! | file | what it owns |
 //! |---|---|
-//! | `mod.rs` | the [`Source`]: opening, positions, release, rewind |
+//! | `mod.rs` | the [`Source`]: positions, release, rewind |
+//! | `opening.rs` | where it begins, and what is made for that |
+//! | `lineage.rs` | whether the server is the one that was read |
 //! | `settings.rs`, `tls.rs`, `connection.rs` | one connection: who, where, TLS, login, queries, COPY |
 //! | `setup.rs` | what must be there: checked, made, or said as SQL |
 //! | `catalog.rs` | tables, columns, types as the server knows them |
@@ -35,6 +37,8 @@
 mod catalog;
 mod connection;
 mod guardian;
+mod lineage;
+mod opening;
 mod place;
 mod probe;
 mod protocol;
@@ -53,7 +57,7 @@ mod worker;
 
 pub use witness::Tables;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -63,22 +67,20 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use self::catalog::CatalogTable;
 pub use self::probe::{probe, slot_now};
 
-use self::connection::{Connection, Purpose};
 use self::guardian::Guard;
-use self::place::{Captured, Identity, Place};
+use self::place::{Captured, Place};
 use self::protocol::Asked;
 use self::settings::Settings;
-use self::setup::{Added, Server, Wanted};
+use self::setup::Server;
 use self::worker::{Item, Job};
 use super::{Lag, Polled, Source};
 use crate::batch::{RawBatch, RawRecords};
-use crate::config::{OnFilledColumn, OnLostSlot, PostgresSnapshotMode, PostgresSource};
+use crate::config::{PostgresSnapshotMode, PostgresSource};
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
-use crate::progress::{Generation, Partition, Position, Progress, Span, Standing, Standings};
+use crate::progress::{Generation, Partition, Position, Progress, Span};
 use crate::telemetry::Status;
 use crate::wire::pgoutput::Lsn;
 
@@ -144,119 +146,7 @@ fn lost(source: &str, slot: &str, why: &str) -> Error {
     )
 }
 
-/// Tables that got values without events while nobody read.
-fn refill(source: &str, place: &mut Place, captured: &Captured, what: OnFilledColumn) {
-    for (name, known) in captured {
-        let Some(before) = place.state(name) else { continue };
-        let (silent, unread) = (known.state.since(&before), place.reading.contains_key(name));
-        if silent.is_some_and(|silent| unread || silent.say(source, name, what)) {
-            place.forget(name);
-        } else {
-            place.renew(name, known.state, silent);
-        }
-    }
-}
-
-/// The tables that are captured, as they are now.
-fn identities(tables: &[CatalogTable]) -> Captured {
-    tables.iter().map(|table| (table.name.clone(), Identity { id: table.id, state: table.state })).collect()
-}
-
-/// A name that PostgreSQL would cut could be another topology's too.
-const NAME_BYTES: usize = 63;
-
-/// The default name of slot and publication; `what` is the setting that says another one.
-fn default_name(topology: &str, source: &str, what: &str) -> Result<String> {
-    let sound = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '_' };
-    let name: String = format!("dataflow_{topology}_{source}").to_lowercase().chars().map(sound).collect();
-    if name.len() <= NAME_BYTES {
-        return Ok(name);
-    }
-    Err(Error::new(
-        ErrorKind::Config,
-        format!("source {source}: its {what} would be called {name}, and PostgreSQL's names have {NAME_BYTES} bytes"),
-    )
-    .help(format!("write `{what}:` with a shorter name into the source")))
-}
-
 impl Postgres {
-    /// Connects, checks what must be there, makes publication and slot, and finds out where the log says that the
-    /// source stands. `streams` are the tables to read, as `<schema>.<table>`.
-    ///
-    /// # Errors
-    /// `Config` and `SourceRefused` with the SQL to run for what is missing, `PositionLost` when the server no longer has
-    /// what must come next, `SourceUnavailable` while it cannot be reached.
-    pub async fn open(
-        name: &str,
-        config: &PostgresSource,
-        topology: &str,
-        streams: &[String],
-        standings: Arc<dyn Standings>,
-        status: Arc<Status>,
-    ) -> Result<Self> {
-        if streams.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("source {name}: no table of the topology reads from it"),
-            )
-            .help("write `from: <schema>.<table>` into a table, or leave the source out"));
-        }
-        let settings = Settings::new(name, config)?;
-        let slot = config.slot.clone().map_or_else(|| default_name(topology, name, "slot"), Ok)?;
-        let named = config.publication.clone();
-        let publication = named.map_or_else(|| default_name(topology, name, "publication"), Ok)?;
-        let mut tables = streams.to_vec();
-        tables.sort();
-        let (server, mut replication) = setup::identify(&settings).await?;
-        let asked = Asked::new(name, config, server.version)?;
-        let progress = standings.latest().await?;
-        let partition = Partition::new(name, format!("{slot}@{}", server.system));
-        refuse_another(name, &partition, &progress)?;
-        let wanted = Wanted { source: name, publication: &publication, slot: &slot, tables: &tables };
-        let mut opening = Opening {
-            config,
-            wanted: &wanted,
-            server: &server,
-            connection: Connection::open(&settings, Purpose::Query).await?,
-        };
-        let found = setup::check(&mut opening.connection, &wanted).await?;
-        if progress.get(&partition).is_some() {
-            opening.mind_publication().await?;
-        }
-        let added = setup::publication(&mut opening.connection, &wanted, &found).await?;
-        let captured = identities(&found);
-        let standing = progress.get(&partition);
-        let (mut beginning, generation) = opening.begin(standing, &added, &mut replication).await?;
-        beginning.fit(&captured, config.snapshot.mode == PostgresSnapshotMode::Initial);
-        refill(name, &mut beginning, &captured, config.snapshot.on_filled_column);
-        let confirmed = standing.map(|standing| Place::parse(&standing.position)).transpose()?;
-        let opened = standing.map(|standing| standing.position.clone());
-        Ok(Self {
-            name: name.into(),
-            config: config.clone(),
-            claim: standing.is_none(),
-            handed: beginning.clone(),
-            confirmed: watch::Sender::new(confirmed.map_or(Lsn(0), |place| place.lsn)),
-            at: opened.clone().unwrap_or_else(|| beginning.position()),
-            opened,
-            told: watch::Sender::new(Lsn(0)),
-            behind: 0,
-            wanted: watch::Sender::default(),
-            worker: None,
-            stale: false,
-            settings,
-            server,
-            asked,
-            slot,
-            publication,
-            status,
-            captured,
-            partition,
-            generation,
-            beginning,
-        })
-    }
-
     fn start(&self) -> Worker {
         let (out, items) = mpsc::channel(PIECES);
         let job = Job {
@@ -288,24 +178,6 @@ impl Postgres {
         Worker { items, task, guardian: tokio::spawn(guardian::watch(guard)) }
     }
 
-    /// Looks again at what must be there: tables may have been dropped and made again, or left the publication.
-    async fn look_again(&mut self) -> Result<()> {
-        let tables: Vec<String> = self.captured.keys().cloned().collect();
-        let wanted = Wanted { source: &self.name, publication: &self.publication, slot: &self.slot, tables: &tables };
-        let mut connection = Connection::open(&self.settings, Purpose::Query).await?;
-        let found = setup::check(&mut connection, &wanted).await?;
-        let added = setup::publication(&mut connection, &wanted, &found).await?;
-        if added.publication {
-            return Err(lost(&self.name, &self.slot, "its publication had been dropped"));
-        }
-        self.captured = identities(&found);
-        added.tables.iter().for_each(|table| self.handed.forget(table));
-        self.handed.fit(&self.captured, self.config.snapshot.mode == PostgresSnapshotMode::Initial);
-        refill(&self.name, &mut self.handed, &self.captured, self.config.snapshot.on_filled_column);
-        self.stale = false;
-        Ok(())
-    }
-
     fn batch(&mut self, records: RawRecords, to: Place, inside: bool) -> Polled {
         let position = to.position();
         let span = Span { from: std::mem::replace(&mut self.at, position.clone()), to: position };
@@ -318,146 +190,6 @@ impl Postgres {
             records,
             inside_transaction: inside,
         })
-    }
-}
-
-/// The log must not know this source as another slot or another database.
-fn refuse_another(name: &str, partition: &Partition, progress: &Progress) -> Result<()> {
-    let Some((other, _)) = progress.of_source(name).find(|(known, _)| *known != partition) else { return Ok(()) };
-    Err(Error::new(
-        ErrorKind::PositionLost,
-        format!("source {name}: the log knows it as {} and now it is {}", other.name, partition.name),
-    )
-    .help(
-        "the name is `<slot>@<system identifier>`: another one is another database, or a restored or upgraded copy of it, \
-         whose log cannot be compared. Connect to the old one, or give the source another name in the topology: its \
-         tables are then read anew",
-    ))
-}
-
-/// What decides where a source begins.
-struct Opening<'a> {
-    config: &'a PostgresSource,
-    wanted: &'a Wanted<'a>,
-    server: &'a Server,
-    connection: Connection,
-}
-
-impl Opening<'_> {
-    async fn begin(
-        &mut self,
-        standing: Option<&Standing>,
-        added: &Added,
-        replication: &mut Connection,
-    ) -> Result<(Place, Generation)> {
-        let slot = setup::slot(&mut self.connection, self.wanted.source, self.wanted.slot).await?;
-        let Some(standing) = standing else {
-            // A slot that is there already was made by a person, or by us just before we died.
-            let lsn = match slot {
-                Some(slot) if slot.lost.is_none() => slot.confirmed,
-                Some(_) => self.new_slot(true).await?,
-                None => self.new_slot(false).await?,
-            };
-            return Ok((self.place(lsn, BTreeSet::new()), 0));
-        };
-        let mut place = Place::parse(&standing.position)?;
-        let mut generation = standing.generation;
-        if self.server.timeline != place.timeline {
-            self.follow(&mut place, replication).await?;
-            place.begin_readings_again();
-            generation += 1;
-        }
-        let (there, why) = match &slot {
-            None => (false, Some("it is not there any more".to_owned())),
-            Some(slot) if slot.lost.is_some() => (true, slot.lost.clone()),
-            Some(slot) if slot.confirmed > place.lsn => {
-                (true, Some(format!("it begins at {} and the log stands at {}", slot.confirmed, place.lsn)))
-            }
-            // What was written without it can never be decoded.
-            Some(_) if added.publication => (true, Some("its publication had been dropped".to_owned())),
-            Some(_) => (true, None),
-        };
-        // Without its place in the publication a table's changes were not for us.
-        added.tables.iter().for_each(|table| place.forget(table));
-        let Some(why) = why else {
-            if self.server.end < place.lsn {
-                return Err(self.behind(&place));
-            }
-            if self.config.failover && slot.is_some_and(|slot| !slot.failover) {
-                setup::keep_on_standbys(replication, self.wanted).await?;
-            }
-            return Ok((place, generation));
-        };
-        if self.config.snapshot.on_lost_slot == OnLostSlot::Halt {
-            return Err(lost(self.wanted.source, self.wanted.slot, &why));
-        }
-        tracing::warn!(
-            source = self.wanted.source,
-            "slot {} was lost ({why}); all tables are read again",
-            self.wanted.slot
-        );
-        let lsn = self.new_slot(there).await?;
-        place.begin_readings_again();
-        let mut again = place.again;
-        again.extend(place.tables.into_keys());
-        Ok((self.place(lsn, again), generation + 1))
-    }
-
-    /// What was written without a publication can never be decoded. Once it is there again nothing tells that it was gone,
-    /// so that the slot goes first.
-    async fn mind_publication(&mut self) -> Result<()> {
-        if setup::has_publication(&mut self.connection, self.wanted).await? {
-            return Ok(());
-        }
-        if self.config.snapshot.on_lost_slot == OnLostSlot::Halt {
-            return Err(lost(self.wanted.source, self.wanted.slot, "its publication had been dropped"));
-        }
-        match setup::slot(&mut self.connection, self.wanted.source, self.wanted.slot).await? {
-            Some(_) => setup::drop_slot(&mut self.connection, self.wanted).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn new_slot(&mut self, replace: bool) -> Result<Lsn> {
-        if replace {
-            setup::drop_slot(&mut self.connection, self.wanted).await?;
-        }
-        setup::make_slot(&mut self.connection, self.wanted, self.config.failover).await
-    }
-
-    /// A place whose tables are not read yet.
-    fn place(&self, lsn: Lsn, again: BTreeSet<String>) -> Place {
-        Place {
-            lsn,
-            timeline: self.server.timeline,
-            within: None,
-            tables: BTreeMap::new(),
-            again,
-            reading: BTreeMap::new(),
-        }
-    }
-
-    fn behind(&self, place: &Place) -> Error {
-        setup::put_back(self.wanted.source, self.server, place.lsn)
-    }
-
-    /// The server is on another timeline: the place must be one that both have.
-    async fn follow(&self, place: &mut Place, replication: &mut Connection) -> Result<()> {
-        let left = setup::left_timeline(replication, self.server.timeline, place.timeline).await?;
-        match left {
-            Some(left) if place.lsn <= left => {
-                tracing::warn!(
-                    source = self.wanted.source,
-                    "the server went from timeline {} to {}; going on at {}",
-                    place.timeline,
-                    self.server.timeline,
-                    place.lsn
-                );
-                place.timeline = self.server.timeline;
-                Ok(())
-            }
-            _ => Err(self.behind(place)),
-        }
     }
 }
 
@@ -541,19 +273,5 @@ impl Source for Postgres {
     async fn read_again(&mut self, wanted: &BTreeMap<String, EpochNumber>) -> Result<()> {
         self.wanted.send_if_modified(|known| (known != wanted).then(|| known.clone_from(wanted)).is_some());
         Ok(())
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_that_would_be_cut_is_refused() {
-        assert_eq!(default_name("Sales-EU", "shop", "slot").unwrap(), "dataflow_sales_eu_shop");
-        let error = default_name(&"long".repeat(15), "shop", "slot").expect_err("refused");
-        assert_eq!(*error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains("`slot:`"), "{error}");
     }
 }

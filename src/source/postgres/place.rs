@@ -19,6 +19,9 @@ pub(super) struct Place {
     pub lsn: Lsn,
     /// The server's timeline at that place.
     pub timeline: u32,
+    /// From where on the server kept its log for the slot: that never goes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot_begins: Option<Lsn>,
     /// The transaction behind `lsn` has been handed out up to here: it is larger than an epoch may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Within>,
@@ -254,6 +257,7 @@ mod tests {
         let mut place = Place {
             lsn: Lsn(9),
             timeline: 1,
+            slot_begins: None,
             within: Some(within),
             tables,
             again: BTreeSet::new(),

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use super::catalog::{self, CatalogTable};
 use super::connection::{Connection, Purpose, Trouble, identifier, literal};
+use super::opening::names;
 use super::protocol::Asked;
 use super::settings::Settings;
-use super::{default_name, guardian, setup};
+use super::{guardian, setup};
 use crate::config::{PostgresSource, PostgresTlsMode};
 use crate::error::Error;
 use crate::source::probe::{Findings, Level};
@@ -26,9 +27,7 @@ const SHORT_TIMEOUT_MS: u64 = 10_000;
 pub async fn probe(name: &str, config: &PostgresSource, topology: &str, streams: &[String], found: &mut Findings) {
     let look = async {
         let settings = Settings::new(name, config)?;
-        let slot = config.slot.clone().map_or_else(|| default_name(topology, name, "slot"), Ok)?;
-        let publication = config.publication.clone();
-        let publication = publication.map_or_else(|| default_name(topology, name, "publication"), Ok)?;
+        let (slot, publication) = names(topology, name, config)?;
         let connection = Connection::open(&settings, Purpose::Query).await?;
         Ok::<_, Error>((settings, slot, publication, connection))
     };
@@ -48,7 +47,7 @@ pub async fn probe(name: &str, config: &PostgresSource, topology: &str, streams:
 /// The slot of the source `name`, as the server sees it now.
 pub async fn slot_now(name: &str, config: &PostgresSource, topology: &str) -> Result<Option<SlotStatus>, Error> {
     let settings = Settings::new(name, config)?;
-    let slot = config.slot.clone().map_or_else(|| default_name(topology, name, "slot"), Ok)?;
+    let (slot, _) = names(topology, name, config)?;
     let mut connection = Connection::open(&settings, Purpose::Query).await?;
     let seen = guardian::look(&mut connection, &slot).await;
     let seen = seen.map_err(|trouble| trouble.error(format!("source {name}: look at slot {slot}")))?;

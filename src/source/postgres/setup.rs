@@ -32,6 +32,8 @@ pub(super) struct Server {
 #[derive(Debug, Clone)]
 pub(super) struct Slot {
     pub confirmed: Lsn,
+    /// From where on the server keeps its log for it.
+    pub begins: Lsn,
     /// Why it no longer has what must come next.
     pub lost: Option<String>,
     /// Whether it is kept ready on standbys.
@@ -52,33 +54,8 @@ pub(super) struct Wanted<'a> {
     pub tables: &'a [String],
 }
 
-/// The server's log ends before what was read of it.
-pub(super) fn put_back(source: &str, server: &Server, read: Lsn) -> Error {
-    Error::new(
-        ErrorKind::PositionLost,
-        format!("source {source}: the server's log ends at {} and ours already stands at {read}", server.end),
-    )
-    .help(
-        "the database was put back to an earlier state. Give the source another name in the topology: its tables are then \
-         read anew",
-    )
-}
-
-/// A connection that replicates, when the server is still the one that it was.
-pub(super) async fn same_server(settings: &Settings, source: &str, known: &Server) -> Result<(Server, Connection)> {
-    let (server, connection) = identify(settings).await?;
-    if server.system == known.system && server.timeline == known.timeline {
-        return Ok((server, connection));
-    }
-    let what = if server.system == known.system { "was promoted" } else { "is another one" };
-    Err(Error::new(
-        ErrorKind::SourceRefused,
-        format!("source {source}: the server at {} {what} since this process began", settings.place()),
-    )
-    .help("start the process again: it compares the server's log with its own"))
-}
-
-/// The server's identity, by a connection of the replication protocol: only a role that may replicate gets one.
+/// The server's identity, by a connection of the replication protocol: only a role that may replicate gets one. A server
+/// that is still being recovered cannot be judged yet: its log grows until it is what it will be.
 pub(super) async fn identify(settings: &Settings) -> Result<(Server, Connection)> {
     let mut connection = Connection::open(settings, Purpose::Replication).await.map_err(|error| {
         let role = identifier(&settings.user);
@@ -100,11 +77,31 @@ pub(super) async fn identify(settings: &Settings) -> Result<(Server, Connection)
         return Err(Error::new(ErrorKind::SourceRefused, format!("{} is older than PostgreSQL 13", settings.place()))
             .help("upgrade the server"));
     }
+    let failed = |trouble: Trouble| trouble.error(format!("ask {} whether it takes writes", settings.place()));
+    if connection.query("SELECT pg_is_in_recovery()").await.map_err(failed)?.first().is_some_and(|row| row.is(0)) {
+        let what = format!("{} is in recovery: it is a standby, or is being restored", settings.place());
+        return Err(Error::new(ErrorKind::SourceUnavailable, what).help(
+            "it is read once it is promoted; if it is to stay a standby, name the primary in the source's `url:`",
+        ));
+    }
     Ok((Server { version, system, timeline, end }, connection))
 }
 
-/// Checks settings and tables; the tables as the catalog has them.
+/// Checks settings and tables, all of which must be there; the tables as the catalog has them.
 pub(super) async fn check(connection: &mut Connection, wanted: &Wanted<'_>) -> Result<Vec<CatalogTable>> {
+    let found = check_those_there(connection, wanted).await?;
+    match wanted.tables.iter().find(|name| found.iter().all(|table| table.name != **name)) {
+        None => Ok(found),
+        Some(name) => Err(Error::new(
+            ErrorKind::SourceRefused,
+            format!("source {}: there is no table {name} that the role can see", wanted.source),
+        )
+        .help("correct `from:` in the topology, make the table, or grant USAGE on its schema")),
+    }
+}
+
+/// Checks settings, and the tables that are there.
+pub(super) async fn check_those_there(connection: &mut Connection, wanted: &Wanted<'_>) -> Result<Vec<CatalogTable>> {
     let failed = |trouble: Trouble| trouble.error(format!("source {}: check the server", wanted.source));
     let rows = connection.query("SHOW wal_level").await.map_err(failed)?;
     let level = rows.first().map(|row| row.text(0).to_owned()).unwrap_or_default();
@@ -118,16 +115,7 @@ pub(super) async fn check(connection: &mut Connection, wanted: &Wanted<'_>) -> R
         ));
     }
     let tables = catalog::tables(connection, wanted.tables).await.map_err(failed)?;
-    for name in wanted.tables {
-        let Some(table) = tables.iter().find(|table| table.name == *name) else {
-            return Err(Error::new(
-                ErrorKind::SourceRefused,
-                format!("source {}: there is no table {name} that the role can see", wanted.source),
-            )
-            .help("correct `from:` in the topology, make the table, or grant USAGE on its schema"));
-        };
-        check_table(table, wanted)?;
-    }
+    tables.iter().try_for_each(|table| check_table(table, wanted))?;
     Ok(tables)
 }
 
@@ -316,7 +304,8 @@ async fn look_at_slot(connection: &mut Connection, source: &str, name: &str) -> 
         _ => None,
     };
     let failover = row.text(7) == "true";
-    Ok(Looked::There(Slot { confirmed: row.text(2).parse().unwrap_or_default(), lost, failover }))
+    let lsn = |column| row.text(column).parse().unwrap_or_default();
+    Ok(Looked::There(Slot { confirmed: lsn(2), begins: lsn(4), lost, failover }))
 }
 
 /// What makes the slot; `failover`: so that it is kept ready on standbys.

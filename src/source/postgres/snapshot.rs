@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 
 use super::catalog;
 use super::connection::{Connection, Purpose, Trouble, identifier, literal};
+use super::lineage;
 use super::place::{Place, Reading};
 use super::rows::{At, Cursor, Part, Step, TableReader};
-use super::setup;
 use super::worker::{Item, Job, Piece, unwanted};
 use crate::batch::{NO_TIME, RawRecords};
 use crate::error::{Error, ErrorKind, Result};
@@ -42,7 +42,7 @@ pub(super) async fn read(job: &Arc<Job>, place: &mut Place, out: &mpsc::Sender<R
     if names.is_empty() {
         return Ok(());
     }
-    let exported = export(job).await?;
+    let exported = export(job, place).await?;
     let workers = names.len().min(job.snapshot.parallel.get() as usize);
     let queue = Mutex::new(VecDeque::from(names));
     let (give, mut parts) = mpsc::channel(PARTS);
@@ -94,9 +94,9 @@ async fn wanted(job: &Job, place: &Place) -> Result<Vec<String>> {
     Ok(whole)
 }
 
-async fn export(job: &Job) -> Result<Exported> {
+async fn export(job: &Job, place: &Place) -> Result<Exported> {
     let doing = format!("source {}: export a snapshot", job.name);
-    let (_, mut connection) = setup::same_server(&job.settings, &job.name, &job.server).await?;
+    let mut connection = lineage::same_server(&job.settings, &job.name, &job.server, place).await?;
     let name = identifier(&format!("dataflow_snapshot_{}", uuid::Uuid::new_v4().simple()));
     let sql = format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
     let rows = connection.long_query(&sql).await.map_err(|trouble| match trouble.code() {

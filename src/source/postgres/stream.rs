@@ -29,6 +29,7 @@ use self::chunks::Beside;
 use super::catalog;
 use super::connection::{Connection, Purpose, Trouble};
 use super::guardian;
+use super::lineage;
 use super::place::{Place, Within};
 use super::protocol::Asked;
 use super::setup;
@@ -99,23 +100,23 @@ pub(super) struct Stream {
     beside: Beside,
     heartbeat: Instant,
     looked: Instant,
+    /// From where on the server kept its log for the slot at the last look.
+    slot_begins: Option<Lsn>,
 }
 
 impl Stream {
     /// Begins to stream from `place` on.
     pub async fn open(job: Arc<Job>, place: Place, out: mpsc::Sender<Result<Item>>) -> Result<Self> {
         let doing = format!("source {}: read slot {}", job.name, job.slot);
+        // A heartbeat writes: only what was read before gets one.
+        let mut connection = lineage::same_server(&job.settings, &job.name, &job.server, &place).await?;
         let mut side = Connection::open(&job.settings, Purpose::Query).await?;
+        lineage::must_have(&mut side, &job.name, &job.slot, &place).await?;
         let target = match job.heartbeat.is_zero() {
             true => catalog::log_end(&mut side).await,
             false => catalog::heartbeat(&mut side).await,
         };
         let target = target.map_err(|trouble| trouble.error(&doing))?;
-        let (server, mut connection) = setup::same_server(&job.settings, &job.name, &job.server).await?;
-        if server.end < place.lsn {
-            return Err(setup::put_back(&job.name, &server, place.lsn));
-        }
-        check_slot(&job, &place, &mut side).await?;
         let asked = Asked { streaming: job.streaming.load(Ordering::Relaxed), ..job.asked };
         let sql = asked.start(&job.slot, &job.publication, place.lsn);
         connection.copy_both(&sql).await.map_err(|trouble| match trouble.code() {
@@ -151,6 +152,7 @@ impl Stream {
             beside,
             heartbeat: now,
             looked: now,
+            slot_begins: None,
         })
     }
 
@@ -411,7 +413,17 @@ impl Stream {
         if self.looked.elapsed() >= guardian::every(heartbeat) {
             self.looked = Instant::now();
             self.look_at_tables().await?;
+            self.look_at_slot().await?;
         }
+        Ok(())
+    }
+
+    /// Keeps in the log from where on the server keeps its own, by which a server that was put back is recognised. A
+    /// look later: by then it is on the server's disk.
+    async fn look_at_slot(&mut self) -> Result<()> {
+        let slot = setup::slot(&mut self.side, &self.job.name, &self.job.slot).await?;
+        let before = std::mem::replace(&mut self.slot_begins, slot.map(|slot| slot.begins));
+        self.place.slot_begins = self.place.slot_begins.max(before);
         Ok(())
     }
 
@@ -429,17 +441,4 @@ impl Stream {
         self.job.told.send_replace(confirmed);
         Ok(())
     }
-}
-
-/// The server begins where its slot stands, silently, when that is behind the place that is asked for.
-async fn check_slot(job: &Job, place: &Place, side: &mut Connection) -> Result<()> {
-    let why = match setup::slot(side, &job.name, &job.slot).await? {
-        None => "it is not there any more".to_owned(),
-        Some(setup::Slot { lost: Some(why), .. }) => why,
-        Some(slot) if slot.confirmed > place.lsn => {
-            format!("it begins at {} and the log stands at {}", slot.confirmed, place.lsn)
-        }
-        Some(_) => return Ok(()),
-    };
-    Err(super::lost(&job.name, &job.slot, &why))
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::catalog;
 use super::connection::{Connection, Purpose, Trouble, identifier, literal};
-use super::default_name;
+use super::opening::names;
 use super::place::Place;
 use super::quiet::{self, Stretch};
 use super::settings::Settings;
@@ -58,12 +58,12 @@ struct Reading {
 impl Tables {
     /// Reads the tables of the source `name` of `topology`. Connects to nothing yet.
     pub fn new(name: &str, config: &PostgresSource, topology: &str) -> Result<Self> {
-        let named = |given: &Option<String>, what| given.clone().map_or_else(|| default_name(topology, name, what), Ok);
+        let (slot, publication) = names(topology, name, config)?;
         Ok(Self {
             name: name.into(),
             settings: Settings::new(name, config)?,
-            slot: named(&config.slot, "slot")?,
-            publication: named(&config.publication, "publication")?,
+            slot,
+            publication,
             reading: None,
             taken: (String::new(), Lsn(0)),
             looked: None,

@@ -18,6 +18,30 @@ impl World {
         self.port = port;
         self.source = connect(&format!("postgres://postgres@127.0.0.1:{port}/{}", self.database)).await;
     }
+
+    /// A server that is not the one that was read is left as it is.
+    async fn nothing_was_made(&mut self) {
+        assert!(self.there("SELECT pubname::text FROM pg_publication").await.is_empty());
+        assert!(self.there("SELECT slot_name::text FROM pg_replication_slots").await.is_empty());
+    }
+
+    /// From where on the server kept its log for the slot, as the lake's log has it.
+    fn slot_begins(&self) -> Option<u64> {
+        let log = self.path().join("lake/_log");
+        let number = |path: &Path| path.file_stem()?.to_str()?.parse::<u64>().ok();
+        let manifests = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
+        let newest = manifests.filter_map(|path| Some((number(&path)?, path))).max()?.1;
+        let text = std::fs::read_to_string(newest).unwrap().replace('\\', "");
+        let (high, low) = text.split("\"slot_begins\":\"").last()?.split('"').next()?.split_once('/')?;
+        Some(u64::from_str_radix(high, 16).ok()? << 32 | u64::from_str_radix(low, 16).ok()?)
+    }
+
+    /// A place of the server's log, as a number.
+    async fn place(&mut self, of: &str) -> u64 {
+        self.there(&format!("SELECT CAST(CAST(pg_wal_lsn_diff({of}, '0/0') AS bigint) AS text)")).await[0]
+            .parse()
+            .unwrap()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,13 +51,7 @@ async fn put_back_to_an_earlier_state_while_nobody_reads() {
         let mut world = World::of(stage, &server, &filled(100, 64)).await;
         let launch = world.launch("").await;
         launch.run_until_caught_up().await;
-        blocking(|| {
-            server.stop("fast");
-            server.save("earlier");
-            server.start_again(&[]);
-        })
-        .await;
-        world.reconnect(server.port()).await;
+        save(&server, &mut world).await;
         world
             .run("UPDATE items SET n = 0; INSERT INTO items SELECT n, n, 'later', 0 FROM generate_series(1000, 5000) n")
             .await;
@@ -50,20 +68,14 @@ async fn put_back_to_an_earlier_state_while_nobody_reads() {
     .await;
 }
 
+/// The copy has neither the publication nor the slot: they were made after it.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "FAILS: it halts, but names the publication that is missing instead of the database that was put back"]
 async fn put_back_to_an_earlier_state_under_the_running_process() {
     on_stages(async |stage| {
         let server = own_server(stage.version, &[]).await;
         let mut world = World::of(stage, &server, &filled(100, 64)).await;
         let launch = world.launch("").await;
-        blocking(|| {
-            server.stop("fast");
-            server.save("earlier");
-            server.start_again(&[]);
-        })
-        .await;
-        world.reconnect(server.port()).await;
+        save(&server, &mut world).await;
         let mut process = launch.run();
         world.run("INSERT INTO items SELECT n, n, 'later', 0 FROM generate_series(1000, 5000) n").await;
         world.until_agreed(&mut process, ALL).await;
@@ -73,10 +85,95 @@ async fn put_back_to_an_earlier_state_under_the_running_process() {
             server.start_again(&[]);
         })
         .await;
-        // The slot was made after the copy was: it is gone, or the log ends too early, whichever is seen first.
-        let ended = process.exit(LIMIT).await;
-        let log = process.log();
-        assert!(!ended.success() && log.contains("put back to an earlier state"), "{}", process.log_tail());
+        must_end(&mut process, &["put back to an earlier state", "the server's log ends at", "another name"]).await;
+        world.reconnect(server.port()).await;
+        world.nothing_was_made().await;
+        world.must_halt(&launch, &["put back to an earlier state", "the server's log ends at"]).await;
+        world.nothing_was_made().await;
+        // Nor when it has written more than was read since.
+        world.run("CREATE TABLE other AS SELECT n, repeat('x', 500) AS t FROM generate_series(1, 20000) n").await;
+        world.must_halt(&launch, &["put back to an earlier state", "neither it nor publication p is there"]).await;
+        world.nothing_was_made().await;
+    })
+    .await;
+}
+
+/// A copy of the server's files, for later.
+async fn save(server: &Server, world: &mut World) {
+    blocking(|| {
+        server.stop("fast");
+        server.save("earlier");
+        server.start_again(&[]);
+    })
+    .await;
+    world.reconnect(server.port()).await;
+}
+
+/// The copy has publication and slot, and writes beyond what was read before anybody looks: the slot stands where it
+/// stood when the copy was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn put_back_and_written_on_beyond_what_was_read() {
+    on_stages(async |stage| {
+        let server = own_server(stage.version, &[]).await;
+        let mut world = World::of(stage, &server, &filled(100, 64)).await;
+        let launch = world.launch(", heartbeat: 1s").await;
+        launch.run_until_caught_up().await;
+        save(&server, &mut world).await;
+        let begins = format!("(SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = '{}')", world.slot());
+        let copied = world.place(&begins).await;
+        let mut process = launch.run();
+        let begun = Instant::now();
+        while world.slot_begins().is_none_or(|begins| begins <= copied) {
+            assert!(begun.elapsed() < LIMIT && !process.has_ended(), "the slot never moves\n{}", process.log_tail());
+            // The server notes at a checkpoint from where on its log suffices.
+            world.run("UPDATE items SET n = n + 1; CHECKPOINT").await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        world.until_agreed(&mut process, ALL).await;
+        process.stop().await;
+        let end = world.place("pg_current_wal_lsn()").await;
+        blocking(|| {
+            server.stop("fast");
+            server.put_back("earlier");
+            server.start_again(&[]);
+        })
+        .await;
+        world.reconnect(server.port()).await;
+        while world.place("pg_current_wal_lsn()").await <= end {
+            world.run("UPDATE items SET t = repeat('other', 100)").await;
+        }
+        let words = ["needs the server's log from", "put back to an earlier state", "another name"];
+        world.must_halt(&launch, &words).await;
+        world.must_halt(&world.launch(", snapshot: { on_lost_slot: snapshot_again }").await, &words).await;
+        assert_eq!(world.place(&begins).await, copied, "the slot was read or made anew");
+    })
+    .await;
+}
+
+/// The copy is being recovered when it is met first: nothing can be said of it yet, and then that it is another history.
+#[tokio::test(flavor = "multi_thread")]
+async fn put_back_and_met_while_it_is_recovered() {
+    on_stages(async |stage| {
+        let server = own_server(stage.version, &[]).await;
+        let mut world = World::of(stage, &server, &filled(100, 64)).await;
+        let launch = world.launch("").await;
+        save(&server, &mut world).await;
+        let mut process = launch.run();
+        world.run("INSERT INTO items SELECT n, n, 'later', 0 FROM generate_series(1000, 5000) n").await;
+        world.until_agreed(&mut process, ALL).await;
+        blocking(|| {
+            server.stop("immediate");
+            server.put_back("earlier");
+            server.recover();
+            server.start_again(&[]);
+        })
+        .await;
+        process.wait_for_log("is in recovery: it is a standby, or is being restored", LIMIT).await;
+        blocking(|| server.promote()).await;
+        must_end(&mut process, &["was promoted since this process began", "start the process again"]).await;
+        world.must_halt(&launch, &["which left timeline 1 at", "ours already stands at", "another name"]).await;
+        world.reconnect(server.port()).await;
+        world.nothing_was_made().await;
     })
     .await;
 }
@@ -170,6 +267,10 @@ async fn failed_over_to_a_standby_that_has_everything() {
     launch.run_until_caught_up().await;
     assert!(launch.whole_log().contains("the server went from timeline 1 to 2"));
     world.must_agree(&launch, ALL).await;
+    // Back at the old one, what was read since is not there.
+    blocking(|| server.start_again(&[])).await;
+    world.proxy.aim(server.port());
+    world.must_halt(&launch, &["is on timeline 1, and what was read is on timeline 2", "another name"]).await;
 }
 
 /// The standby lacks what was read from the primary: going on would mix two histories.
@@ -193,7 +294,7 @@ async fn failed_over_to_a_standby_that_lacks_what_was_read() {
         })
         .await;
         world.proxy.aim(standby.port());
-        world.must_halt(&launch, &["the server's log ends at", "ours already stands at", "another name"]).await;
+        world.must_halt(&launch, &["which left timeline 1 at", "ours already stands at", "another name"]).await;
         // Even when the new primary has written more than the old one had.
         world.reconnect(standby.port()).await;
         world.run("CREATE TABLE other AS SELECT n, repeat('x', 500) AS t FROM generate_series(1, 20000) n").await;

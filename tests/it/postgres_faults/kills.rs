@@ -65,6 +65,7 @@ async fn dies_and_comes_back(stage: Stage, place: &str, action: &str) -> Result<
         let differs = held.iter().zip(&there).find(|(held, there)| held != there);
         return Err(format!("{} rows held, {} there: {differs:?}\n{}", held.len(), there.len(), launch.whole_log()));
     }
+    launch.compare().await?;
     // A place of the source may belong to what this scenario does not do.
     if passed || place.starts_with("postgres.") { Ok(()) } else { Err("the place was never passed".to_owned()) }
 }

@@ -68,6 +68,7 @@ async fn before_anything_was_said() {
         world.proxy.heal();
         world.until_agreed(&mut process, ALL).await;
         process.stop().await;
+        world.must_agree(&launch, ALL).await;
     })
     .await;
 }

@@ -228,6 +228,11 @@ impl Server {
         run(Command::new("cp").arg("-a").arg(self.folder.join(name)).arg(self.data()));
     }
 
+    /// Has it recover for ever when it is started: it takes no writes until it is promoted. It must not run.
+    pub fn recover(&self) {
+        std::fs::write(self.data().join("standby.signal"), "").unwrap();
+    }
+
     /// A standby that follows this server, with a physical slot if one is named in its settings (`primary_slot_name=…`).
     pub fn standby(&self, settings: &[&str]) -> Self {
         let standby = Self::without_data(self.version);

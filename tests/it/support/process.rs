@@ -216,10 +216,23 @@ impl Launch {
     /// Fails the test unless `dataflow verify` says that every table is equal, and nothing is excused or still moves.
     #[track_caller]
     pub fn assert_equal(&self) {
+        if let Err(why) = self.equal() {
+            panic!("{why}");
+        }
+    }
+
+    fn equal(&self) -> Result<(), String> {
         let (code, report) = self.verify(&[]);
         let tables = report["tables"].as_array().map(Vec::as_slice).unwrap_or_default();
         let clean = |table: &Value| table["moving"] == 0 && table["excused"].as_object().is_some_and(|e| e.is_empty());
-        assert!(code == 0 && !tables.is_empty() && tables.iter().all(clean), "verify: {code}: {report:#}");
+        let equal = code == 0 && !tables.is_empty() && tables.iter().all(clean);
+        if equal { Ok(()) } else { Err(format!("verify: {code}: {report:#}")) }
+    }
+
+    /// What `dataflow verify` says against it, beside whatever else the test does meanwhile.
+    pub async fn compare(&self) -> Result<(), String> {
+        let launch = self.clone();
+        tokio::task::spawn_blocking(move || launch.equal()).await.unwrap()
     }
 
     /// Runs with `failpoints` until the process dies of them or `done` holds, then without until `done` holds, then stops
