@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, IoError, Row, Value};
+use tokio::time::Instant;
 
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,6 +13,14 @@ use crate::error::{Error, ErrorKind, Result};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a short query may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the server lets us wait for a lock: shorter, so that it says so itself and leaves nobody waiting behind.
+const LOCK_SECONDS: u64 = 10;
+/// How long the server keeps a session that asks nothing: what a process that died without a word has left goes then.
+const IDLE_SECONDS: u64 = 3600;
+/// How often it is said that a long answer has not come yet.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+/// A lock was not had in time.
+const LOCK_WAIT: u16 = 1205;
 
 /// What goes wrong on a connection.
 #[derive(Debug)]
@@ -44,10 +53,16 @@ impl Trouble {
     pub fn error(self, doing: impl Into<String>) -> Error {
         match self {
             Self::Broken(cause) => Error::new(ErrorKind::SourceUnavailable, doing).because(cause),
-            Self::Refused { code, message } => Error::new(kind(code), doing).because(format!("{message} ({code})")),
+            Self::Refused { code, message } => {
+                let error = Error::new(kind(code), doing).because(format!("{message} ({code})"));
+                if code == LOCK_WAIT { error.help(LOCKED) } else { error }
+            }
         }
     }
 }
+
+const LOCKED: &str = "another session keeps the table or its rows locked (LOCK TABLES, a change of its columns, a transaction \
+    left open that such a change waits for): `SHOW FULL PROCESSLIST` shows which; end it, or wait for it";
 
 /// What an error's number means for what happens next.
 fn kind(code: u16) -> ErrorKind {
@@ -108,8 +123,11 @@ impl Connection {
         };
         let mut connection = Self { conn };
         // Times come in UTC; text does in UTF-8, which the library asks for.
-        let sql = "SET SESSION time_zone = '+00:00', sql_mode = '', net_write_timeout = 600, net_read_timeout = 600";
-        connection.run(sql).await.map_err(|trouble| trouble.error(doing()))?;
+        let sql = format!(
+            "SET SESSION time_zone = '+00:00', sql_mode = '', net_write_timeout = 600, net_read_timeout = 600, \
+             wait_timeout = {IDLE_SECONDS}, lock_wait_timeout = {LOCK_SECONDS}, innodb_lock_wait_timeout = {LOCK_SECONDS}"
+        );
+        connection.run(&sql).await.map_err(|trouble| trouble.error(doing()))?;
         Ok(connection)
     }
 
@@ -133,6 +151,26 @@ pub(super) async fn within<T>(
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(Trouble::Broken(format!("no answer within {limit:?}").into())),
+    }
+}
+
+/// The same where an answer may take minutes: the log says meanwhile what is waited for.
+pub(super) async fn patiently<T>(
+    limit: Duration,
+    waits_for: impl Fn() -> String,
+    answer: impl Future<Output = mysql_async::Result<T>>,
+) -> Result<T, Trouble> {
+    tokio::pin!(answer);
+    let begun = Instant::now();
+    loop {
+        if let Ok(answer) = tokio::time::timeout(SAY_EVERY.min(limit), &mut answer).await {
+            return Ok(answer?);
+        }
+        let waited = begun.elapsed();
+        if waited >= limit {
+            return Err(Trouble::Broken(format!("no answer within {limit:?}").into()));
+        }
+        tracing::warn!(seconds = waited.as_secs(), "waiting for the server: {}", waits_for());
     }
 }
 

@@ -20,6 +20,8 @@ use crate::wire::binlog::{Checksum, EventReader, Payload};
 
 /// How long the server may take to begin.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may look for the place in its files before it sends anything.
+const FIRST_EVENT_TIMEOUT: Duration = Duration::from_secs(300);
 /// The shortest silence that is taken for a dead connection.
 const SHORTEST_SILENCE: Duration = Duration::from_secs(30);
 /// The largest place that can be asked for by file and position.
@@ -41,7 +43,9 @@ pub(super) struct Registered {
 /// The server's log from some place on.
 pub(super) struct Dump {
     stream: BinlogStream,
+    /// The silence that is taken for a dead connection, once the server has begun.
     silence: Duration,
+    begun: bool,
     heard: Instant,
     /// Bytes of a compressed transaction that the library will hand out once more, one event after the other.
     repeated: u64,
@@ -91,14 +95,15 @@ impl Dump {
         let stream = within(BEGIN_TIMEOUT, opening).await;
         let stream = stream.map_err(|trouble| setup::explain(trouble, Some(server), doing()))?;
         let silence = (us.heartbeat * 3).max(SHORTEST_SILENCE);
-        Ok(Self { stream, silence, heard: Instant::now(), repeated: 0, spare: Vec::new() })
+        Ok(Self { stream, silence, begun: false, heard: Instant::now(), repeated: 0, spare: Vec::new() })
     }
 
     /// The bytes of the next event. Cancel-safe.
     pub async fn next(&mut self) -> Result<Vec<u8>, Trouble> {
         loop {
-            let next = tokio::time::timeout_at(self.heard + self.silence, self.stream.next()).await;
-            let silent = || Trouble::Broken(format!("the server has said nothing for {:?}", self.silence).into());
+            let limit = if self.begun { self.silence } else { self.silence.max(FIRST_EVENT_TIMEOUT) };
+            let next = tokio::time::timeout_at(self.heard + limit, self.stream.next()).await;
+            let silent = || Trouble::Broken(format!("the server has said nothing for {limit:?}").into());
             let event = next.map_err(|_| silent())?;
             if let Some(bytes) = self.event(event)? {
                 return Ok(bytes);
@@ -120,6 +125,7 @@ impl Dump {
     fn event(&mut self, event: Option<mysql_async::Result<Event>>) -> Result<Option<Vec<u8>>, Trouble> {
         let event = event.ok_or_else(|| Trouble::Broken("the server ended the stream".into()))??;
         self.heard = Instant::now();
+        self.begun = true;
         let header = event.header();
         // Inside a compressed transaction nothing has a place of its own.
         if self.repeated > 0 && header.log_pos() == 0 && header.timestamp() != 0 {

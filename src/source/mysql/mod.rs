@@ -11,6 +11,7 @@
 //! | `worker.rs` | the task that reads |
 //! | `dump.rs` | the binary log as the server sends it |
 //! | `stream.rs`, `tables.rs`, `statement.rs` | transactions: their borders, their rows, their statements |
+//! | `tick.rs` | how far it has come, and whether the server still sends |
 //! | `snapshot.rs` | the rows that are there already, chunk by chunk |
 //! | `witness.rs` | the tables as they are now, for `dataflow verify` |
 //!
@@ -38,6 +39,7 @@ mod snapshot;
 mod statement;
 mod stream;
 mod tables;
+mod tick;
 mod witness;
 mod worker;
 

@@ -42,7 +42,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::catalog::{self, CatalogTable};
-use super::connection::{Connection, Trouble, identifier, literal, table_identifier, within};
+use super::connection::{Connection, Trouble, identifier, literal, patiently, table_identifier, within};
 use super::place::{Taken, file_number};
 use super::setup::{self, Flavour};
 use super::stream::{PIECE_BYTES, Stream};
@@ -145,7 +145,7 @@ impl Stream {
             Ok::<_, Error>(())
         };
         let (idle, ()) = futures::future::try_join(reading, merging).await?;
-        self.rounds.idle = idle;
+        self.rounds.idle = if self.must_read() { idle } else { Vec::new() };
         let _hit = crate::failpoint::hit("mysql.snapshot.chunk");
         let end = setup::end(&mut self.side, &self.job.server).await?;
         self.settled = end.order();
@@ -215,13 +215,17 @@ impl Stream {
         };
         let doing = || format!("source {}: wait until what was read can be seen", self.job.name);
         let sql = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{gtids}', {VISIBLE_SECONDS})");
-        let rows = within(Duration::from_secs(2 * VISIBLE_SECONDS), self.side.conn.query::<u64, _>(sql)).await;
+        let limit = Duration::from_secs(2 * VISIBLE_SECONDS);
+        let rows = patiently(limit, doing, self.side.conn.query::<u64, _>(sql)).await;
         let rows = rows.map_err(|trouble| trouble.error(doing()))?;
         if rows.first() == Some(&0) {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::SourceUnavailable, doing())
-            .because("a transaction that is in the log is not committed"))
+        let why = format!("a transaction that is in the log is not committed after {VISIBLE_SECONDS} s");
+        Err(Error::new(ErrorKind::SourceUnavailable, doing()).because(why).help(
+            "`SHOW FULL PROCESSLIST` shows sessions that commit: a replica that must acknowledge (semi-synchronous \
+             replication), a full disk or a backup may hold them up",
+        ))
     }
 
     fn chunk(&self, reading: Arc<Reading>, out: mpsc::Sender<Part>) -> Chunk {
@@ -304,6 +308,8 @@ impl Chunk {
     /// A snapshot that stands at the stream's place or behind it.
     async fn begin_snapshot(&self, connection: &mut Connection) -> Result<(), Trouble> {
         connection.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+        // It keeps changes of columns waiting: one that is left by a process that died without a word goes soon.
+        connection.run(&format!("SET SESSION idle_transaction_timeout = {VISIBLE_SECONDS}")).await?;
         let begun = Instant::now();
         loop {
             connection.run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
@@ -354,10 +360,11 @@ impl Chunk {
     async fn rows(&self, connection: &mut Connection) -> Result<(), Trouble> {
         let width = self.reading.table.columns.len();
         let mut writer = SnapshotWriter::new(self.reading.id);
-        let mut result = within(ROW_TIMEOUT, connection.conn.exec_iter(self.sql(), ())).await?;
+        let waits_for = || format!("source {}: the next row of {}", self.source, self.reading.name);
+        let mut result = patiently(ROW_TIMEOUT, waits_for, connection.conn.exec_iter(self.sql(), ())).await?;
         let (mut part, mut count) = (self.empty(), 0);
         let mut last: Option<Row> = None;
-        while let Some(row) = within(ROW_TIMEOUT, result.next()).await? {
+        while let Some(row) = patiently(ROW_TIMEOUT, waits_for, result.next()).await? {
             count += 1;
             writer.clear();
             for column in 0..width {

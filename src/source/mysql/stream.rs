@@ -23,11 +23,11 @@ use super::place::{Last, Place, Within, file_number};
 use super::setup::{self, Flavour};
 use super::snapshot::Rounds;
 use super::tables::Known;
+use super::tick::Waiting;
 use super::worker::{Item, Job, Piece, unwanted};
 use crate::batch::RawRecords;
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
-use crate::telemetry;
 use crate::wire::binlog::{Body, Event, EventReader, Malformed, Payload};
 
 /// Payload bytes in one piece.
@@ -35,10 +35,6 @@ pub(super) const PIECE_BYTES: usize = 1 << 20;
 /// How long records wait for more before they are handed out.
 const LINGER: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_secs(1);
-/// How often a place that moved without records is handed out.
-const QUIET_EVERY: Duration = Duration::from_secs(1);
-/// How often the server is asked where its log ends.
-const LOOK_AT_END: Duration = Duration::from_secs(10);
 
 /// The transaction that is being read.
 #[derive(Default)]
@@ -71,8 +67,8 @@ pub(super) struct Stream {
     pub side: Connection,
     pub place: Place,
     /// The place that was handed out last.
-    handed: Place,
-    handed_at: Instant,
+    pub handed: Place,
+    pub handed_at: Instant,
     pub out: mpsc::Sender<Result<Item>>,
     pub tables: HashMap<u64, Known>,
     pub catalog: BTreeMap<String, CatalogTable>,
@@ -80,7 +76,7 @@ pub(super) struct Stream {
     pub open: Option<Open>,
     pub gtids: Gtids,
     /// The transaction that must come first, when one must.
-    verify: Option<Last>,
+    pub verify: Option<Last>,
     /// Whether the log has shown that transactions begin where ours ended.
     fits: bool,
     /// Where the event that was read last ends.
@@ -89,14 +85,15 @@ pub(super) struct Stream {
     /// Everything before this has been read, in the order of [`Place::order`].
     pub seen: (u64, u64),
     /// Everything before this was there when we began to look.
-    target: (u64, u64),
+    pub target: (u64, u64),
     /// Rows that were read by query may show what was committed before this.
     pub settled: (u64, u64),
     /// Where the server's log ends, as far as it was said.
     pub end: (u64, u64),
     tick: Interval,
     said_end: bool,
-    looked: Instant,
+    pub looked: Instant,
+    pub waiting: Waiting,
     wanted: watch::Receiver<BTreeMap<String, EpochNumber>>,
     pub rounds: Rounds,
 }
@@ -117,6 +114,7 @@ impl Stream {
             None => None,
         };
         let dump = Dump::open(&job.settings, &job.server, &job.us, &Begin { place: &place, at }).await?;
+        tracing::info!(source = &*job.name, behind = place.shown(), "reading the binary log");
         let (file, pos) = at.map_or_else(Default::default, |(file, pos)| (file.to_owned(), pos));
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -148,6 +146,7 @@ impl Stream {
             tick,
             said_end: false,
             looked: now,
+            waiting: Waiting::default(),
             wanted,
             place,
             job,
@@ -199,7 +198,7 @@ impl Stream {
     }
 
     /// Whether rows of a table are still to be read.
-    fn must_read(&self) -> bool {
+    pub fn must_read(&self) -> bool {
         self.job.captured.iter().any(|table| self.is_unread(table))
     }
 
@@ -473,31 +472,7 @@ impl Stream {
         self.out.send(Ok(item)).await.map_err(|_| unwanted())?;
         // The server may have waited for us all that time.
         self.dump.listen();
-        Ok(())
-    }
-
-    async fn on_tick(&mut self) -> Result<()> {
-        let moved = self.open.is_none() && self.records.is_empty() && self.handed.order() != self.place.order();
-        if moved && self.handed_at.elapsed() >= QUIET_EVERY {
-            self.hand_out().await?;
-        }
-        if self.looked.elapsed() >= LOOK_AT_END {
-            self.looked = Instant::now();
-            self.look_at_log().await?;
-        }
-        Ok(())
-    }
-
-    /// How far behind we are and how much the server keeps, as metrics.
-    async fn look_at_log(&mut self) -> Result<()> {
-        let files = setup::files(&mut self.side, &self.job.server).await?;
-        if let Some((file, size)) = files.last() {
-            self.end = self.end.max((file_number(file), *size));
-        }
-        let retained: u64 = files.iter().map(|(_, size)| size).sum();
-        let source = self.job.name.to_string();
-        metrics::gauge!(telemetry::BINLOG_RETAINED_BYTES, "source" => source.clone()).set(retained as f64);
-        metrics::gauge!(telemetry::BINLOG_BEHIND_BYTES, "source" => source).set(behind(&files, self.seen) as f64);
+        self.waiting = Waiting::default();
         Ok(())
     }
 
@@ -528,13 +503,6 @@ impl Stream {
 
 fn micros(seconds: u32) -> i64 {
     i64::from(seconds) * 1_000_000
-}
-
-/// Bytes of log between a place and the end.
-fn behind(files: &[(String, u64)], (file, pos): (u64, u64)) -> u64 {
-    let later = files.iter().filter(|(name, _)| file_number(name) >= file);
-    let total: u64 = later.map(|(_, size)| size).sum();
-    total.saturating_sub(pos)
 }
 
 /// Why the server does not send its log.

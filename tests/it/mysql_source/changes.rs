@@ -158,7 +158,7 @@ async fn a_transaction_becomes_visible_at_once_or_says_that_it_does_not() {
         }
         process.stop().await;
         assert!(!launch.whole_log().contains("larger than max_transaction"));
-        let small = world.launch(ITEMS, ", max_transaction: 1MiB");
+        let small = world.launch_small(ITEMS, "");
         world.run("UPDATE items SET n = n + 1").await;
         // Its second epoch ends inside the transaction, and it goes on there.
         let mut broken = small.clone().failpoints("log.put.after=1*off->return(kill)").run();

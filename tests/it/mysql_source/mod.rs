@@ -74,14 +74,33 @@ impl World {
     }
 
     pub fn launch_url(&self, url: &str, tables: &str, more: &str) -> Launch {
+        self.launch_epochs(url, tables, more, "every: 200ms")
+    }
+
+    /// The same where an epoch ends with every MiB, also inside of a transaction: however quick or slow the machine is,
+    /// what is larger takes several.
+    pub fn launch_small(&self, tables: &str, more: &str) -> Launch {
+        let url = format!("mysql://root@127.0.0.1:{}?ssl-mode=disabled", self.port);
+        let more = format!(", max_transaction: 1MiB{more}");
+        self.launch_epochs(&url, tables, &more, "every: 200ms, max_bytes: 1MiB")
+    }
+
+    fn launch_epochs(&self, url: &str, tables: &str, more: &str, epoch: &str) -> Launch {
         let (database, tables) = (&self.database, tables.replace('$', &self.database));
         // Names of topologies tell readers of one server apart.
         let topology = format!(
             "version: 1\nname: my_{database}\nsources:\n  shop: {{ kind: mysql, url: \"{url}\", heartbeat: 1s, \
              tables: [\"{database}.*\"]{more} }}\ntables: {tables}\nlake: {{ url: ./lake }}\nwarehouse: {{ kind: sqlite, path: w.db }}\n\
-             epoch: {{ every: 200ms }}\n"
+             epoch: {{ {epoch} }}\n"
         );
         Launch::new(self.path(), &topology)
+    }
+
+    /// A second process of the same topology.
+    pub fn beside(&self, launch: &Launch) -> Launch {
+        let text = std::fs::read_to_string(launch.topology()).unwrap();
+        let own: Vec<&str> = text.lines().filter(|line| !line.starts_with("admin:")).collect();
+        Launch::named(self.path(), "beside", &own.join("\n"))
     }
 
     pub async fn run(&mut self, sql: &str) {

@@ -324,7 +324,11 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(started.elapsed() < limit, "still running after {limit:?}\n{}", self.log_tail());
+            if started.elapsed() >= limit {
+                // One that waits for work in good health has not done what the test thought that it would.
+                let status = self.status().await;
+                panic!("still running after {limit:?}; its status: {status:?}\n{}", self.log_tail());
+            }
             tokio::time::sleep(LOOK).await;
         }
     }
