@@ -38,16 +38,8 @@ const BATCHES: u64 = 100;
 const ROUNDS: usize = 9;
 
 fn lake(folder: &Path) -> Lake {
-    let config = config::Lake {
-        url: folder.display().to_string(),
-        region: None,
-        endpoint: None,
-        access_key_id: None,
-        secret_access_key: None,
-        raw: None,
-        quarantine: config::Quarantine::default(),
-        compression: Compression::Zstd,
-    };
+    let config =
+        config::Lake { url: folder.display().to_string(), compression: Compression::Zstd, ..config::Lake::default() };
     Lake::open(&config).unwrap()
 }
 

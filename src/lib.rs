@@ -18,6 +18,7 @@
 //! | [`batch`] | raw records, columnar changes, rejects |
 //! | [`epoch`] | manifest, account, load unit |
 //! | [`config`] | the topology: types, reading, checking |
+//! | [`net`] | Amazon's credentials |
 //! | [`wire`] | pgoutput and the binary log: bytes to messages |
 //! | [`source`] | Kafka, PostgreSQL, MySQL and MariaDB, files |
 //! | [`decode`] | Debezium JSON, pgoutput, the binary log: to columns |
@@ -53,6 +54,7 @@ pub mod epoch;
 pub mod error;
 pub mod failpoint;
 pub mod lake;
+pub mod net;
 pub mod operator;
 pub mod pipeline;
 pub mod progress;

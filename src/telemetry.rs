@@ -45,6 +45,11 @@ pub const RETRIES_TOTAL: &str = "dataflow_retries_total";
 pub const EPOCH_DURATION_SECONDS: &str = "dataflow_epoch_duration_seconds";
 /// Time of each step (`seal`, `upload`, `manifest`, `fold`, `apply`, `release`), histogram, labels `step`.
 pub const STEP_DURATION_SECONDS: &str = "dataflow_step_duration_seconds";
+/// Requests to the lake's store, counter, labels `operation` (`get`, `put`, `list`, …), `answer` (`ok`, `exists`, `absent`,
+/// `slow_down`, …).
+pub const STORE_REQUESTS_TOTAL: &str = "dataflow_store_requests_total";
+/// Bytes sent to the lake's store, counter, labels `operation`.
+pub const STORE_SENT_BYTES_TOTAL: &str = "dataflow_store_sent_bytes_total";
 /// The newest epoch in the log, gauge.
 pub const LOG_EPOCH: &str = "dataflow_log_epoch";
 /// The newest epoch in the warehouse, gauge, labels `group`.
@@ -119,6 +124,8 @@ pub fn describe() {
     describe_counter!(ROWS_TOTAL, Unit::Count, "Rows by table, operation and result");
     describe_counter!(REJECTS_TOTAL, Unit::Count, "Rejects by table and rule");
     describe_counter!(RETRIES_TOTAL, Unit::Count, "Retries by part and reason");
+    describe_counter!(STORE_REQUESTS_TOTAL, Unit::Count, "Requests to the lake's store by operation and answer");
+    describe_counter!(STORE_SENT_BYTES_TOTAL, Unit::Bytes, "Bytes sent to the lake's store");
     describe_histogram!(EPOCH_DURATION_SECONDS, Unit::Seconds, "From an epoch's first record to its commit");
     describe_histogram!(STEP_DURATION_SECONDS, Unit::Seconds, "Time of each step of an epoch");
     describe_gauge!(LOG_EPOCH, Unit::Count, "The newest epoch in the log");

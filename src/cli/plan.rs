@@ -10,8 +10,8 @@ use super::table_text::Paint;
 use super::{Output, TopologyArgs, check};
 use crate::config::Loaded;
 use crate::contract::{Contract, TableSchema};
-use crate::error::Result;
-use crate::lake::{Access, Lake, Log};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::{self, Access, Lake, Log};
 use crate::{pipeline, warehouse};
 
 /// Arguments of `plan`.
@@ -92,6 +92,11 @@ async fn report(loaded: &Loaded) -> Result<PlanReport> {
         what: "folders of objects".into(),
         text: format!("{0}/_log\n{0}/processed\n{0}/quarantine", topology.lake.url.trim_end_matches('/')),
     });
+    if let Some(policy) = lake::policy(&topology.lake) {
+        let text = serde_json::to_string_pretty(&policy)
+            .map_err(|error| Error::new(ErrorKind::Internal, "write the policy").because(error))?;
+        report.steps.push(PlanStep { place: "lake".into(), table: None, what: "policy of its role".into(), text });
+    }
     let learned = match Log::open(Lake::open(&topology.lake)?, &topology.name, Access::Read).await {
         Ok(log) => log.state().contracts.clone(),
         // Nothing has run yet: there is nothing to learn from.

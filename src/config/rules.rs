@@ -433,8 +433,14 @@ fn lake_url(found: &mut Findings<'_>, lake: &Lake) {
         found.value("lake.url", message, "`s3://bucket/prefix`, or a folder without any scheme");
     }
     if bucket.is_none() {
-        let fields = [("region", &lake.region), ("endpoint", &lake.endpoint), ("access_key_id", &lake.access_key_id)];
-        for (name, _) in fields.iter().filter(|(_, value)| value.is_some()) {
+        let fields = [
+            ("region", lake.region.is_some()),
+            ("endpoint", lake.endpoint.is_some()),
+            ("access_key_id", lake.access_key_id.is_some()),
+            ("profile", lake.profile.is_some()),
+            ("sse", lake.sse.is_some()),
+        ];
+        for (name, _) in fields.iter().filter(|(_, given)| *given) {
             let message = format!("`{name}` means nothing for a folder");
             found.key(&format!("lake.{name}"), message, "leave it out, or write `url: s3://…`");
         }
@@ -442,6 +448,12 @@ fn lake_url(found: &mut Findings<'_>, lake: &Lake) {
     if lake.access_key_id.is_some() != lake.secret_access_key.is_some() {
         let help = "give both, or none to use the environment's credentials";
         found.key("lake", "`access_key_id` and `secret_access_key` belong together", help);
+    }
+    if lake.profile.is_some() && lake.access_key_id.is_some() {
+        found.key("lake.profile", "both a profile and keys are given", "leave one of them out");
+    }
+    if lake.sse.as_ref().is_some_and(|sse| sse.kms_key.trim().is_empty()) {
+        found.value("lake.sse.kms_key", "the key is not named", "write the key's ARN, `arn:aws:kms:…`");
     }
     if lake.endpoint.as_ref().is_some_and(|e| !e.starts_with("http://") && !e.starts_with("https://")) {
         found.value("lake.endpoint", "the endpoint is not a URL", "write `http://host:port` or `https://host`");

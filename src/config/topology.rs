@@ -363,7 +363,7 @@ pub enum DatePart {
 }
 
 /// The lake.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lake {
     /// `s3://bucket/prefix`, or a folder.
@@ -374,12 +374,19 @@ pub struct Lake {
     /// Another endpoint than Amazon's, e.g. `http://127.0.0.1:9000`.
     #[serde(default)]
     pub endpoint: Option<String>,
-    /// Access key; the environment's credentials when absent.
+    /// Access key. When absent: the environment's keys, the profile, a web identity, the container's or the instance's
+    /// role, whatever is found first.
     #[serde(default, serialize_with = "hidden::optional")]
     pub access_key_id: Option<String>,
     /// Secret key.
     #[serde(default, serialize_with = "hidden::optional")]
     pub secret_access_key: Option<String>,
+    /// A profile of `~/.aws/config` and `~/.aws/credentials`, instead of what the environment says.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// How the store encrypts objects; as the bucket says when absent.
+    #[serde(default)]
+    pub sse: Option<Sse>,
     /// Whether payloads are kept as they were read. Must be said when a column is masked.
     #[serde(default)]
     pub raw: Option<Raw>,
@@ -389,6 +396,21 @@ pub struct Lake {
     /// How Parquet files are compressed.
     #[serde(default)]
     pub compression: Compression,
+}
+
+/// Encryption by the store, with a key of Amazon's Key Management Service (SSE-KMS).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sse {
+    /// The key's ARN, or its id in the same account.
+    pub kms_key: String,
+    /// One request for a key per bucket and hour instead of one per object.
+    #[serde(default = "yes")]
+    pub bucket_key: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The raw zone.

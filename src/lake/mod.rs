@@ -3,6 +3,8 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `store.rs` | objects on a local folder or S3: create-if-absent with three answers |
+//! | `s3.rs` | the S3 client: encryption, checksums, retries, the count of requests |
+//! | `policy.rs` | the least that the lake's role must be allowed |
 //! | `form.rs` | the Parquet form of a `processed` file: columns, settings, encoding |
 //! | `read.rs` | a `processed` file back to changes, mapped onto the newest contract |
 //! | `table_writer.rs` | one table's open files in an epoch; whether the epoch must be folded |
@@ -29,9 +31,12 @@ mod epoch_writer;
 mod expiry;
 mod form;
 mod log;
+mod policy;
 mod quarantine;
 mod raw;
 mod read;
+#[cfg(feature = "s3")]
+mod s3;
 mod store;
 mod sweep;
 mod table_writer;
@@ -39,6 +44,7 @@ mod table_writer;
 pub use epoch_writer::{EpochWriter, SealedFiles};
 pub use expiry::Closings;
 pub use log::{Access, Derive, Draft, DraftTable, Log, LogState, Stopped, TableTotals};
+pub use policy::policy;
 pub use quarantine::{Payload, StoredReject};
 pub use raw::{RawFile, RawFiles};
 pub use sweep::{SweepReport, sweep, sweep_as_of, sweep_everything};

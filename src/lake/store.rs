@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use ulid::Ulid;
 
+#[cfg(feature = "s3")]
+use super::s3;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::{self, Fault};
@@ -24,6 +26,12 @@ use crate::failpoint::{self, Fault};
 const ATTEMPTS: u32 = 5;
 /// The first pause between attempts; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// Larger objects go to S3 in parts: a part that fails is sent again, not the whole.
+const IN_PARTS_BYTES: usize = 64 << 20;
+/// One part.
+const PART_BYTES: usize = 16 << 20;
+/// Parts of one object that are on their way at the same time.
+const PARTS_AT_ONCE: usize = 4;
 /// Where the local store prepares files before they get their name.
 pub(super) const STAGING: &str = "_tmp";
 
@@ -52,7 +60,7 @@ impl Store {
         let url: Arc<str> = config.url.trim_end_matches('/').into();
         if let Some(rest) = config.url.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            let objects = PrefixStore::new(s3(config, bucket)?, prefix.trim_matches('/'));
+            let objects = PrefixStore::new(s3::open(config, bucket)?, prefix.trim_matches('/'));
             return Ok(Self { objects: Arc::new(objects), local: None, url });
         }
         if let Some((scheme, _)) = config.url.split_once("://").filter(|(scheme, _)| *scheme != "file") {
@@ -96,11 +104,39 @@ impl Store {
                 Err(error) => Created::Unknown(self.failure("create", path, error)),
             };
         }
+        if body.len() > IN_PARTS_BYTES {
+            return self.create_in_parts(path, body).await;
+        }
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.objects.put_opts(&place(path), body.into(), options).await {
             Ok(_) => Created::Yes,
             Err(object_store::Error::AlreadyExists { .. }) => Created::Exists,
             Err(error) => Created::Unknown(self.failure("create", path, error)),
+        }
+    }
+
+    /// Makes a large object. The library cannot end an upload in parts under a condition, so this looks before: between
+    /// the two only a request of this very attempt may make an object of that name, because its name is the attempt's
+    /// own, and such a request brings the same bytes. Manifests are never that large.
+    async fn create_in_parts(&self, path: &str, body: Bytes) -> Created {
+        match self.exists(path).await {
+            Ok(true) => return Created::Exists,
+            Ok(false) => {}
+            Err(error) => return Created::Unknown(error),
+        }
+        let mut upload = match self.objects.put_multipart(&place(path)).await {
+            Ok(upload) => upload,
+            Err(error) => return Created::Unknown(self.failure("begin to upload", path, error)),
+        };
+        match send_parts(&mut *upload, &body).await {
+            Ok(()) => Created::Yes,
+            Err(error) => {
+                // Parts that stay behind cost money; the bucket's lifecycle rule is there for the case that this fails.
+                if let Err(error) = upload.abort().await {
+                    tracing::warn!(path, %error, "an upload that failed could not be given up");
+                }
+                Created::Unknown(self.failure("upload", path, error))
+            }
         }
     }
 
@@ -192,6 +228,14 @@ impl Store {
     }
 }
 
+async fn send_parts(upload: &mut dyn MultipartUpload, body: &Bytes) -> object_store::Result<()> {
+    let starts = (0..body.len()).step_by(PART_BYTES);
+    let parts: Vec<_> =
+        starts.map(|at| upload.put_part(body.slice(at..body.len().min(at + PART_BYTES)).into())).collect();
+    futures::stream::iter(parts).buffer_unordered(PARTS_AT_ONCE).try_collect::<Vec<()>>().await?;
+    upload.complete().await.map(drop)
+}
+
 /// A path as the store takes it. One that a listing gave is encoded already, and stays as it is.
 pub(super) fn place(path: &str) -> Path {
     Path::parse(path).unwrap_or_else(|_| Path::from(path))
@@ -211,7 +255,9 @@ impl Pause {
             return Err(error);
         }
         tracing::warn!(%error, attempt = self.attempts, "trying again");
-        tokio::time::sleep(FIRST_PAUSE * 2u32.pow(self.attempts - 1)).await;
+        // Between a half and the whole of the pause: many pods must not come back at once.
+        let share = f64::from(Ulid::new().random() as u32) / f64::from(u32::MAX);
+        tokio::time::sleep((FIRST_PAUSE * 2u32.pow(self.attempts - 1)).mul_f64(0.5 + 0.5 * share)).await;
         Ok(())
     }
 }
@@ -229,50 +275,12 @@ fn lacks_bucket(error: &object_store::Error) -> bool {
     error.to_string().contains("NoSuchBucket")
 }
 
-#[cfg(feature = "s3")]
-fn s3(config: &config::Lake, bucket: &str) -> Result<object_store::aws::AmazonS3> {
-    use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
-    use object_store::{BackoffConfig, ClientOptions, RetryConfig};
-
-    if bucket.is_empty() {
-        return Err(Error::new(ErrorKind::Config, "lake.url names no bucket").help("write s3://bucket/prefix"));
-    }
-    let mut client = ClientOptions::new()
-        .with_connect_timeout(Duration::from_secs(5))
-        // A whole data file in one request over a slow link.
-        .with_timeout(Duration::from_secs(180));
-    let mut builder = AmazonS3Builder::from_env()
-        .with_bucket_name(bucket)
-        .with_conditional_put(S3ConditionalPut::ETagMatch)
-        .with_retry(RetryConfig {
-            backoff: BackoffConfig { max_backoff: Duration::from_secs(5), ..BackoffConfig::default() },
-            max_retries: 3,
-            retry_timeout: Duration::from_secs(60),
-        });
-    if let Some(endpoint) = &config.endpoint {
-        client = client.with_allow_http(endpoint.starts_with("http://"));
-        builder = builder.with_endpoint(endpoint.trim_end_matches('/')).with_virtual_hosted_style_request(false);
-    }
-    if let Some(region) = &config.region {
-        builder = builder.with_region(region);
-    }
-    match (&config.access_key_id, &config.secret_access_key) {
-        (Some(id), Some(secret)) => builder = builder.with_access_key_id(id).with_secret_access_key(secret),
-        (None, None) => {}
-        _ => {
-            return Err(Error::new(ErrorKind::Config, "lake: access_key_id and secret_access_key belong together")
-                .help("give both, or neither to use the environment's credentials"));
-        }
-    }
-    builder
-        .with_client_options(client)
-        .build()
-        .map_err(|error| Error::new(ErrorKind::Config, format!("lake.url: open bucket {bucket}")).because(error))
-}
-
 #[cfg(not(feature = "s3"))]
-fn s3(_config: &config::Lake, _bucket: &str) -> Result<LocalFileSystem> {
-    Err(Error::new(ErrorKind::Config, "lake.url: this build has no S3").help("build with the feature `s3`"))
+mod s3 {
+    pub fn open(_: &super::config::Lake, _: &str) -> super::Result<super::LocalFileSystem> {
+        use super::{Error, ErrorKind};
+        Err(Error::new(ErrorKind::Config, "lake.url: this build has no S3").help("build with the feature `s3`"))
+    }
 }
 
 /// The local put-if-absent: the content is durable before its name appears, and the name before this returns. The

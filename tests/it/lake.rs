@@ -20,16 +20,7 @@ use ulid::Ulid;
 use crate::support::s3::{Fault, S3Server};
 
 fn local(folder: &std::path::Path) -> config::Lake {
-    config::Lake {
-        url: folder.join("lake").display().to_string(),
-        region: None,
-        endpoint: None,
-        access_key_id: None,
-        secret_access_key: None,
-        raw: None,
-        quarantine: config::Quarantine::default(),
-        compression: config::Compression::Snappy,
-    }
+    config::Lake { url: folder.join("lake").display().to_string(), ..config::Lake::default() }
 }
 
 fn same(_: &str, input: &TableSchema) -> Result<TableSchema> {
@@ -766,6 +757,8 @@ fn the_golden_manifest_of_format_1_is_read_and_written_as_it_stands() {
 
 #[path = "lake_files.rs"]
 mod files;
+#[path = "lake_s3.rs"]
+mod s3;
 
 /// Four writers that each own a partition, while answers are lost: every epoch lands once, in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,8 @@
 
 mod support;
 
+#[cfg(feature = "s3")]
+mod aws;
 mod binlog;
 mod commands;
 mod config;

@@ -18,17 +18,8 @@ const RETENTION: TimeDelta = TimeDelta::days(3);
 fn lake(folder: &Path) -> Lake {
     let seconds = RETENTION.num_seconds() as u64;
     let quarantine = config::Quarantine { key: None, retention: Some(config::Span::seconds(seconds)) };
-    Lake::open(&config::Lake {
-        url: folder.join("lake").display().to_string(),
-        region: None,
-        endpoint: None,
-        access_key_id: None,
-        secret_access_key: None,
-        raw: None,
-        quarantine,
-        compression: config::Compression::Snappy,
-    })
-    .unwrap()
+    Lake::open(&config::Lake { url: folder.join("lake").display().to_string(), quarantine, ..config::Lake::default() })
+        .unwrap()
 }
 
 fn same(_: &str, input: &TableSchema) -> Result<TableSchema> {

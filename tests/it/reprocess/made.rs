@@ -65,13 +65,8 @@ impl Made {
         let raw = config::Raw { keep: config::RawKeep::Plain, retention: None, key: None };
         let settings = config::Lake {
             url: case.path("lake-old").to_str().unwrap().to_owned(),
-            region: None,
-            endpoint: None,
-            access_key_id: None,
-            secret_access_key: None,
             raw: Some(raw),
-            quarantine: config::Quarantine::default(),
-            compression: config::Compression::default(),
+            ..config::Lake::default()
         };
         let lake = Lake::open(&settings).unwrap();
         let log = Log::open(lake.clone(), "another-name", Access::Write).await.unwrap();

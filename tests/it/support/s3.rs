@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dataflow::config;
 use s3s::auth::SimpleAuth;
@@ -15,6 +15,10 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 pub const ACCESS_KEY: &str = "AKIATESTTESTTESTTEST";
 /// Their secret.
 pub const SECRET_KEY: &str = "secret-of-the-tests";
+/// What a role's session gives; the server takes it too.
+pub const ROLE_ACCESS_KEY: &str = "ASIAROLEROLEROLEROLE";
+/// Its secret.
+pub const ROLE_SECRET_KEY: &str = "secret-of-the-role";
 /// The bucket that is there from the start.
 pub const BUCKET: &str = "lake";
 
@@ -29,12 +33,26 @@ pub enum Fault {
     AnswerLost,
     /// Nothing is done; the answer is 403.
     Denied,
+    /// Nothing is done; the answer is 503 with the code `SlowDown`.
+    SlowDown,
+}
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub method: Method,
+    pub path: String,
+    pub query: String,
+    pub headers: HeaderMap,
+    pub bytes: usize,
 }
 
 struct Rule {
     fault: Fault,
     method: Method,
     path: String,
+    /// Requests whose query contains this are spared.
+    unless: Option<String>,
     times: usize,
 }
 
@@ -44,6 +62,7 @@ struct Proxy {
     /// Without signatures: for requests that a fault has changed.
     open: S3Service,
     rules: Arc<Mutex<Vec<Rule>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
     /// The file server looks and then writes; S3 does both at once.
     creates: Arc<tokio::sync::Mutex<()>>,
     folder: Arc<std::path::PathBuf>,
@@ -64,11 +83,14 @@ impl S3Server {
         std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
         let files = || s3s_fs::FileSystem::new(folder.path()).unwrap();
         let mut checked = S3ServiceBuilder::new(files());
-        checked.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let mut auth = SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY);
+        auth.register(ROLE_ACCESS_KEY.into(), ROLE_SECRET_KEY.into());
+        checked.set_auth(auth);
         let proxy = Proxy {
             checked: checked.build(),
             open: S3ServiceBuilder::new(files()).build(),
             rules: Arc::default(),
+            asked: Arc::default(),
             creates: Arc::default(),
             folder: Arc::new(folder.path().to_owned()),
         };
@@ -87,21 +109,32 @@ impl S3Server {
             endpoint: Some(self.endpoint.clone()),
             access_key_id: Some(ACCESS_KEY.into()),
             secret_access_key: Some(SECRET_KEY.into()),
-            raw: None,
-            quarantine: config::Quarantine::default(),
-            compression: config::Compression::Snappy,
+            ..config::Lake::default()
         }
     }
 
     /// The next `times` requests of `method` whose path contains `path` go wrong.
     pub fn fault(&self, fault: Fault, method: &str, path: &str, times: usize) {
-        let rule = Rule { fault, method: method.parse().unwrap(), path: path.to_owned(), times };
+        let rule = Rule { fault, method: method.parse().unwrap(), path: path.to_owned(), unless: None, times };
         self.proxy.rules.lock().unwrap().push(rule);
+    }
+
+    /// All requests of `method` whose path contains `path` go wrong, but for those whose query contains `unless`.
+    pub fn fault_unless(&self, fault: Fault, method: &str, path: &str, unless: &str) {
+        self.fault(fault, method, path, usize::MAX);
+        if let Some(rule) = self.proxy.rules.lock().unwrap().last_mut() {
+            rule.unless = Some(unless.to_owned());
+        }
     }
 
     /// Nothing goes wrong any more. Returns how many faults were still to come.
     pub fn heal(&self) -> usize {
         self.proxy.rules.lock().unwrap().drain(..).fold(0, |left, rule| left.saturating_add(rule.times))
+    }
+
+    /// What was asked since the last look, refused requests included.
+    pub fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut *self.proxy.asked.lock().unwrap())
     }
 
     /// Where the bucket's objects are, as files.
@@ -117,9 +150,12 @@ impl Drop for S3Server {
 }
 
 impl Proxy {
-    fn fault(&self, method: &Method, path: &str) -> Option<Fault> {
+    fn fault(&self, method: &Method, path: &str, query: &str) -> Option<Fault> {
+        let spared = |rule: &Rule| rule.unless.as_ref().is_some_and(|unless| query.contains(unless));
+        let meant =
+            |rule: &Rule| rule.times > 0 && rule.method == *method && path.contains(&rule.path) && !spared(rule);
         let mut rules = self.rules.lock().unwrap();
-        let rule = rules.iter_mut().find(|r| r.times > 0 && r.method == *method && path.contains(&r.path))?;
+        let rule = rules.iter_mut().find(|rule| meant(rule))?;
         rule.times -= 1;
         Some(rule.fault)
     }
@@ -128,14 +164,25 @@ impl Proxy {
 async fn serve(State(proxy): State<Proxy>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    proxy.asked.lock().unwrap().push(Asked {
+        method: parts.method.clone(),
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: parts.headers.clone(),
+        bytes: body.len(),
+    });
     // The file server makes a bucket with its first object; S3 does not.
     let bucket = parts.uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
     if !proxy.folder.join(bucket).is_dir() {
         return (StatusCode::NOT_FOUND, "<Error><Code>NoSuchBucket</Code></Error>").into_response();
     }
-    let fault = proxy.fault(&parts.method, parts.uri.path());
+    let fault = proxy.fault(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or_default());
     match fault {
         Some(Fault::Unavailable) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Some(Fault::SlowDown) => {
+            let body = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+            return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
+        }
         Some(Fault::Denied) => return StatusCode::FORBIDDEN.into_response(),
         Some(Fault::Overwrite) => {
             parts.headers.remove(header::IF_NONE_MATCH);
