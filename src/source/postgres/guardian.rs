@@ -42,7 +42,7 @@ pub(super) async fn watch(guard: Guard) {
         }
         if let Some(open) = &mut connection {
             match look(open, &guard.slot).await {
-                Ok(Some((end, seen))) => guard.tell(samples.judge(Instant::now(), end, seen)),
+                Ok(Some((end, seen))) => guard.tell(&samples.judge(Instant::now(), end, seen)),
                 // It is being made, or gone: that is for whoever reads it.
                 Ok(None) => {}
                 Err(_) => connection = None,
@@ -140,9 +140,14 @@ const HELP: &str = "what was read is acknowledged once it is in the lake: find o
                     SELECT pg_reload_conf();";
 
 impl Guard {
-    fn tell(&self, slot: SlotStatus) {
-        self.export(&slot);
+    fn tell(&self, slot: &SlotStatus) {
+        self.export(slot);
         let what = format!("slot {} of source {}", self.slot, self.source);
+        self.status.update(|s| {
+            if let Some(entry) = s.sources.iter_mut().find(|entry| entry.name == *self.source) {
+                entry.slot = Some(slot.clone());
+            }
+        });
         match &slot.alert {
             Some(why) => {
                 let known = self.status.snapshot().problems.iter().any(|problem| problem.what == what);
@@ -153,11 +158,6 @@ impl Guard {
             }
             None => self.status.solved(&what),
         }
-        self.status.update(|s| {
-            if let Some(entry) = s.sources.iter_mut().find(|entry| entry.name == *self.source) {
-                entry.slot = Some(slot);
-            }
-        });
     }
 
     fn export(&self, slot: &SlotStatus) {
