@@ -217,14 +217,9 @@ async fn failed_over_to_a_standby_that_has_everything() {
     let server = own_server(stage.version, &[]).await;
     let mut world = World::of(stage, &server, &filled(200, 64)).await;
     let slot = world.slot();
-    let slots = [
-        "SELECT pg_create_physical_replication_slot('standby')".to_owned(),
-        format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput', false, false, true)"),
-        "CREATE PUBLICATION p FOR TABLE items".to_owned(),
-    ];
-    for sql in slots {
-        world.run(&sql).await;
-    }
+    world.run("SELECT pg_create_physical_replication_slot('standby')").await;
+    let launch = world.launch(", failover: true").await;
+    launch.run_until_caught_up().await;
     let following = [
         "primary_slot_name=standby",
         "hot_standby_feedback=on",
@@ -234,7 +229,6 @@ async fn failed_over_to_a_standby_that_has_everything() {
     let standby = blocking(|| server.standby(&following)).await;
     world.run("ALTER SYSTEM SET synchronized_standby_slots = 'standby'").await;
     world.run("SELECT pg_reload_conf()").await;
-    let launch = world.launch("").await;
     let mut process = launch.run();
     world.run("UPDATE items SET n = 1; INSERT INTO items VALUES (1001, 1, 'before', 1)").await;
     world.until_agreed(&mut process, ALL).await;
