@@ -79,7 +79,7 @@ pub fn under_way(position: &Position) -> BTreeMap<String, RowsRead> {
     serde_json::from_str(&position.0).map(|shown: Shown| shown.reading).unwrap_or_default()
 }
 
-/// The streams of which rows have got values without any event, as a position says it, and how.
+/// The streams of which rows have changed without any event, as a position says it, and how.
 pub fn needs_resync(position: &Position) -> BTreeMap<String, String> {
     #[derive(Deserialize)]
     struct Rows {
@@ -93,6 +93,9 @@ pub fn needs_resync(position: &Position) -> BTreeMap<String, String> {
     }
     let why = |needs: &str| match needs {
         "filled" => "a column was added with a default: rows that were there have it, and no event said so",
+        "unpublished" => {
+            "the publication did not show it, or not all of it, for a while: changes in between did not come"
+        }
         _ => "DDL has written the table anew: values may have changed, and no event said so",
     };
     let shown = serde_json::from_str(&position.0).map(|shown: Shown| shown.tables).unwrap_or_default();

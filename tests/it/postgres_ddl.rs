@@ -100,7 +100,9 @@ async fn a_rewrite_by_ddl_is_noticed_and_other_new_files_are_not() {
     assert_eq!((needs(&launch), world.held(query).await), (Value::Null, vec!["1|3".into(), "2|2".into()]));
     // The same type: no message of the stream would ever tell. Noticed while it runs, without any change.
     let mut process = launch.run();
-    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    // It is ready before it has met the server.
+    let reads = |status: &Value| status["sources"][0]["slot"]["wal_status"].is_string();
+    process.wait_for("the slot to be looked after", LIMIT, reads).await;
     world.run("ALTER TABLE items ALTER n TYPE int USING n * 100").await;
     let status = process
         .wait_for("a resync to be asked for", LIMIT, |status| table(status, "items")["needs_resync"].is_string());
@@ -155,4 +157,30 @@ async fn a_table_that_is_dropped_and_made_again_while_it_runs_is_read_anew() {
     launch.run_until_caught_up().await;
     assert_eq!(world.held("SELECT CAST(id AS text), CAST(n AS text) FROM items ORDER BY id").await, ["7|7", "8|8"]);
     assert_eq!(world.held("SELECT CAST(id AS text) FROM more").await, ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_reading_a_table_that_was_not_published_needs_a_resync() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new("CREATE TABLE items (id int PRIMARY KEY, n int)").await;
+    let launch = world.launch(ITEMS, ", snapshot: { mode: never }");
+    launch.run_until_caught_up().await;
+    world.run("INSERT INTO items VALUES (1, 1)").await;
+    launch.run_until_caught_up().await;
+    assert_eq!(needs(&launch), Value::Null);
+    for sql in ["DROP TABLE items", "ADD TABLE items"] {
+        world.run(&format!("ALTER PUBLICATION p {sql}; INSERT INTO items SELECT max(id) + 1, 2 FROM items")).await;
+    }
+    launch.run_until_caught_up().await;
+    assert!(
+        needs(&launch).as_str().is_some_and(|why| why.contains("publication did not show it")),
+        "{}",
+        launch.status()
+    );
+    assert!(launch.other(&["table", "resync"], &["items"]).status.success());
+    launch.run_until_caught_up().await;
+    assert_eq!(needs(&launch), Value::Null);
+    assert_eq!(world.held("SELECT CAST(id AS text) FROM items ORDER BY id").await, ["1", "2", "3"]);
 }

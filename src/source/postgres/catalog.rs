@@ -45,9 +45,44 @@ const FILE: &str = "SELECT coalesce(max(f.relfilenode::bigint), 0) FROM pg_class
 const COLUMNS: &str = "SELECT substr(md5(coalesce(string_agg(concat_ws(' ', f.attnum, f.atttypid, f.atttypmod, f.xmin), ',' \
                        ORDER BY f.attnum), '')), 1, 8) FROM pg_attribute f WHERE f.attrelid = c.oid AND f.attnum > 0";
 
+/// A publication, on a server of that version (as `server_version_num`).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Publication<'a> {
+    pub name: &'a str,
+    pub version: u32,
+}
+
+impl Publication<'_> {
+    /// A hash over what shows `c` here, by itself, by its schema or by the table that it is a partition of. Of several
+    /// entries the oldest tells that there was one all the time. The publication's own transaction tells that somebody
+    /// has altered it: what it publishes, or its name.
+    fn shows(self) -> String {
+        const IT: &str = "c.oid UNION SELECT relid FROM pg_partition_ancestors(c.oid) WHERE NOT p.pubviaroot";
+        let mut entries =
+            format!("SELECT e.oid FROM pg_publication_rel e WHERE e.prpubid = p.oid AND e.prrelid IN (SELECT {IT})");
+        if self.version >= 150_000 {
+            entries += &format!(
+                " UNION ALL SELECT e.oid FROM pg_publication_namespace e JOIN pg_class t ON t.relnamespace = e.pnnspid \
+                 WHERE e.pnpubid = p.oid AND t.oid IN (SELECT {IT})"
+            );
+        }
+        format!(
+            "SELECT substr(md5(concat_ws(' ', p.oid, p.xmin, shown.by)), 1, 8) FROM pg_publication p \
+             CROSS JOIN LATERAL (SELECT min(oid) AS by FROM ({entries}) AS every) AS shown \
+             WHERE p.pubname = {} AND (p.puballtables OR shown.by IS NOT NULL)",
+            literal(self.name)
+        )
+    }
+}
+
 /// What [`CatalogTable::state`] is by now; `None` when there is no such table any more.
-pub(super) async fn state(connection: &mut Connection, id: u32) -> Result<Option<TableState>, Trouble> {
-    let sql = format!("SELECT ({FILLED}), ({FILE}), ({COLUMNS}) FROM pg_class c WHERE c.oid = {id}");
+pub(super) async fn state(
+    connection: &mut Connection,
+    id: u32,
+    shown_by: Publication<'_>,
+) -> Result<Option<TableState>, Trouble> {
+    let shown = shown_by.shows();
+    let sql = format!("SELECT ({FILLED}), ({FILE}), ({COLUMNS}), ({shown}) FROM pg_class c WHERE c.oid = {id}");
     Ok(connection.query(&sql).await?.first().map(|row| state_in(row, 0)))
 }
 
@@ -56,11 +91,17 @@ fn state_in(row: &Row, at: usize) -> TableState {
         filled: row.text(at).parse().unwrap_or(0),
         file: row.text(at + 1).parse().unwrap_or(0),
         columns: u32::from_str_radix(row.text(at + 2), 16).unwrap_or(0),
+        shown: u32::from_str_radix(row.text(at + 3), 16).unwrap_or(0),
     }
 }
 
 /// The tables of those names that exist.
-pub(super) async fn tables(connection: &mut Connection, names: &[String]) -> Result<Vec<CatalogTable>, Trouble> {
+pub(super) async fn tables(
+    connection: &mut Connection,
+    names: &[String],
+    shown_by: Publication<'_>,
+) -> Result<Vec<CatalogTable>, Trouble> {
+    let shown = shown_by.shows();
     let wanted: Vec<String> = names.iter().map(|name| literal(name)).collect();
     let sql = format!(
         "SELECT c.oid, n.nspname, c.relname, c.relreplident, c.relkind, \
@@ -70,7 +111,7 @@ pub(super) async fn tables(connection: &mut Connection, names: &[String]) -> Res
          coalesce((SELECT json_agg(g.attname) FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '' \
            AND NOT g.attisdropped), '[]'), \
          (SELECT greatest(sum(p.reltuples), 0)::bigint FROM pg_class p WHERE p.oid = c.oid \
-           OR p.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid)), ({FILLED}), ({FILE}), ({COLUMNS}) \
+           OR p.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid)), ({FILLED}), ({FILE}), ({COLUMNS}), ({shown}) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || c.relname IN ({}) ORDER BY n.nspname, c.relname",
         if wanted.is_empty() { "''".to_owned() } else { wanted.join(", ") }
@@ -127,14 +168,13 @@ pub(super) async fn name(connection: &mut Connection, id: u32) -> Result<Option<
 pub(super) async fn published(
     connection: &mut Connection,
     table: &CatalogTable,
-    publication: &str,
-    version: u32,
+    shown_by: Publication<'_>,
 ) -> Result<RelationShape, Trouble> {
-    let listed = if version >= 150_000 {
+    let listed = if shown_by.version >= 150_000 {
         format!(
             "AND a.attname IN (SELECT unnest(p.attnames) FROM pg_publication_tables p WHERE p.pubname = {} \
              AND p.schemaname || '.' || p.tablename = {})",
-            literal(publication),
+            literal(shown_by.name),
             literal(&table.name)
         )
     } else {

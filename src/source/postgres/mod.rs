@@ -109,7 +109,8 @@ pub struct Postgres {
     at: Position,
     /// The place behind what was handed out last.
     handed: Place,
-    /// Whether `handed` must be handed out first as the claim of a partition that the log does not know.
+    /// Whether `handed` must be handed out first: the log does not know the partition, or what was found since (tables
+    /// that need a resync, or are read again). An empty span says that it does not wait for records.
     claim: bool,
     behind: u64,
     /// Streams to read again, and the epochs of the orders.
@@ -196,13 +197,15 @@ impl Postgres {
 #[async_trait]
 impl Source for Postgres {
     async fn next(&mut self) -> Result<Polled> {
-        if std::mem::take(&mut self.claim) {
-            return Ok(self.batch(RawRecords::default(), self.handed.clone(), false));
+        if self.worker.is_none() && self.stale {
+            self.look_again().await?;
+        }
+        if self.claim {
+            self.claim = self.at != self.handed.position();
+            let inside = self.handed.within.is_some();
+            return Ok(self.batch(RawRecords::default(), self.handed.clone(), inside));
         }
         if self.worker.is_none() {
-            if self.stale {
-                self.look_again().await?;
-            }
             self.worker = Some(self.start());
         }
         let item = match &mut self.worker {
@@ -248,7 +251,7 @@ impl Source for Postgres {
             Some(standing) if self.opened.as_ref() == Some(&standing.position) => {
                 self.handed = self.beginning.clone();
                 self.at = standing.position.clone();
-                self.claim = false;
+                self.claim = self.at != self.handed.position();
             }
             Some(standing) => {
                 self.at = standing.position.clone();

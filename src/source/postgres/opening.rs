@@ -14,7 +14,7 @@ use super::protocol::Asked;
 use super::settings::Settings;
 use super::setup::{self, Added, Server, Wanted};
 use super::{Postgres, lost};
-use crate::config::{OnFilledColumn, OnLostSlot, PostgresSnapshot, PostgresSnapshotMode, PostgresSource};
+use crate::config::{OnLostSlot, PostgresSnapshot, PostgresSnapshotMode, PostgresSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Generation, Partition, Standing, Standings};
 use crate::telemetry::Status;
@@ -53,15 +53,15 @@ fn identities(tables: &[CatalogTable]) -> Captured {
 /// Makes a place fit the tables as they are now, and what happened to them while nobody read.
 fn fit(source: &str, place: &mut Place, captured: &Captured, snapshot: &PostgresSnapshot) {
     place.fit(captured, snapshot.mode == PostgresSnapshotMode::Initial);
-    refill(source, place, captured, snapshot.on_filled_column);
+    refill(source, place, captured, snapshot);
 }
 
-/// Tables that got values without events while nobody read.
-fn refill(source: &str, place: &mut Place, captured: &Captured, what: OnFilledColumn) {
+/// Tables that changed without events while nobody read.
+fn refill(source: &str, place: &mut Place, captured: &Captured, snapshot: &PostgresSnapshot) {
     for (name, known) in captured {
         let Some(before) = place.state(name) else { continue };
         let (silent, unread) = (known.state.since(&before), place.reading.contains_key(name));
-        if silent.is_some_and(|silent| unread || silent.say(source, name, what)) {
+        if silent.is_some_and(|silent| unread || silent.say(source, name, snapshot)) {
             place.forget(name);
         } else {
             place.renew(name, known.state, silent);
@@ -101,7 +101,8 @@ impl Postgres {
         let partition = Partition::new(name, format!("{slot}@{}", server.system));
         lineage::refuse_another(name, &partition, &progress)?;
         let standing = progress.get(&partition);
-        let wanted = Wanted { source: name, publication: &publication, slot: &slot, tables: &tables };
+        let version = server.version;
+        let wanted = Wanted { source: name, publication: &publication, version, slot: &slot, tables: &tables };
         let connection = Connection::open(&settings, Purpose::Query).await?;
         let mut opening = Opening { config, wanted: &wanted, server: &server, connection };
         let beginning = opening.begin(standing, &mut replication).await?;
@@ -110,7 +111,7 @@ impl Postgres {
         Ok(Self {
             name: name.into(),
             config: config.clone(),
-            claim: standing.is_none(),
+            claim: opened.as_ref() != Some(&beginning.place.position()),
             handed: beginning.place.clone(),
             confirmed: watch::Sender::new(confirmed.map_or(Lsn(0), |place| place.lsn)),
             at: opened.clone().unwrap_or_else(|| beginning.place.position()),
@@ -137,7 +138,13 @@ impl Postgres {
     /// again, or left the publication.
     pub(super) async fn look_again(&mut self) -> Result<()> {
         let tables: Vec<String> = self.captured.keys().cloned().collect();
-        let wanted = Wanted { source: &self.name, publication: &self.publication, slot: &self.slot, tables: &tables };
+        let wanted = Wanted {
+            source: &self.name,
+            publication: &self.publication,
+            version: self.server.version,
+            slot: &self.slot,
+            tables: &tables,
+        };
         let _replicates = lineage::same_server(&self.settings, &self.name, &self.server, &self.handed).await?;
         let mut connection = Connection::open(&self.settings, Purpose::Query).await?;
         lineage::must_have(&mut connection, &self.name, &self.slot, &self.handed).await?;
@@ -150,6 +157,7 @@ impl Postgres {
         self.captured.extend(identities(&found));
         added.tables.iter().for_each(|table| self.handed.forget(table));
         fit(&self.name, &mut self.handed, &self.captured, &self.config.snapshot);
+        self.claim |= self.at != self.handed.position();
         self.stale = false;
         Ok(())
     }

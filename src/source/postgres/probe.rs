@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::catalog::{self, CatalogTable};
+use super::catalog::{self, CatalogTable, Publication};
 use super::connection::{Connection, Purpose, Trouble, identifier, literal};
 use super::opening::names;
 use super::protocol::Asked;
@@ -87,7 +87,8 @@ impl Probe<'_> {
         self.replicates().await;
         self.room(&server).await?;
         self.limits(&server);
-        let tables = catalog::tables(&mut self.connection, streams).await?;
+        let shown_by = Publication { name: &self.publication, version };
+        let tables = catalog::tables(&mut self.connection, streams, shown_by).await?;
         self.tables(streams, &tables);
         self.publication(&tables, version).await?;
         self.slot().await

@@ -122,11 +122,10 @@ impl TableReader {
     /// Looks the table up; `None` when it is not there any more.
     pub async fn find(connection: &mut Connection, job: &Job, name: &str) -> Result<Option<Self>> {
         let failed = |trouble: Trouble| trouble.error(format!("source {}: look up {name}", job.name));
-        let mut found = catalog::tables(connection, &[name.to_owned()]).await.map_err(failed)?;
+        let mut found = catalog::tables(connection, &[name.to_owned()], job.shown_by()).await.map_err(failed)?;
         let Some(table) = found.pop() else { return Ok(None) };
         let order = catalog::order(connection, table.id, table.identity).await.map_err(failed)?;
-        let version = job.server.version;
-        let shape = catalog::published(connection, &table, &job.publication, version).await.map_err(failed)?;
+        let shape = catalog::published(connection, &table, job.shown_by()).await.map_err(failed)?;
         Ok(Some(Self::new(table, shape, order)))
     }
 

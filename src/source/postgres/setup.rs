@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::catalog::{self, CatalogTable};
+use super::catalog::{self, CatalogTable, Publication};
 use super::connection::{Connection, Purpose, Trouble, identifier, literal};
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
@@ -49,6 +49,8 @@ pub(super) struct Wanted<'a> {
     /// The source's name in the topology.
     pub source: &'a str,
     pub publication: &'a str,
+    /// The server's, as `server_version_num`.
+    pub version: u32,
     pub slot: &'a str,
     /// `<schema>.<table>`
     pub tables: &'a [String],
@@ -114,7 +116,8 @@ pub(super) async fn check_those_there(connection: &mut Connection, wanted: &Want
             "ALTER SYSTEM SET wal_level = logical; -- then restart the server",
         ));
     }
-    let tables = catalog::tables(connection, wanted.tables).await.map_err(failed)?;
+    let shown_by = Publication { name: wanted.publication, version: wanted.version };
+    let tables = catalog::tables(connection, wanted.tables, shown_by).await.map_err(failed)?;
     tables.iter().try_for_each(|table| check_table(table, wanted))?;
     Ok(tables)
 }

@@ -76,7 +76,7 @@ async fn wanted(job: &Job, place: &Place) -> Result<Vec<String>> {
     }
     let failed = |trouble: Trouble| trouble.error(format!("source {}: look tables up", job.name));
     let mut connection = Connection::open(&job.settings, Purpose::Query).await?;
-    let mut tables = catalog::tables(&mut connection, &names).await.map_err(failed)?;
+    let mut tables = catalog::tables(&mut connection, &names, job.shown_by()).await.map_err(failed)?;
     if place.tables.is_empty() && place.reading.is_empty() {
         tables.sort_by_key(|table| std::cmp::Reverse(table.estimate));
         // One that is not there any more is said where it is looked for.

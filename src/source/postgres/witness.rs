@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::catalog;
+use super::catalog::{self, Publication};
 use super::connection::{Connection, Purpose, Trouble, identifier, literal};
 use super::opening::names;
 use super::place::Place;
@@ -83,7 +83,8 @@ impl Tables {
         let version = version.first().and_then(|row| row.text(0).parse().ok()).unwrap_or(0);
         connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(failed)?;
         let lsn = catalog::written(&mut connection).await.map_err(failed)?;
-        let tables = catalog::tables(&mut connection, &[stream.to_owned()]).await.map_err(failed)?;
+        let shown_by = Publication { name: &self.publication, version };
+        let tables = catalog::tables(&mut connection, &[stream.to_owned()], shown_by).await.map_err(failed)?;
         let Some(table) = tables.first() else {
             return Err(Some(
                 Error::new(ErrorKind::SourceRefused, doing)
@@ -91,7 +92,7 @@ impl Tables {
                     .help("correct `from:` in the topology, make the table, or grant USAGE on its schema"),
             ));
         };
-        let shape = catalog::published(&mut connection, table, &self.publication, version).await.map_err(failed)?;
+        let shape = catalog::published(&mut connection, table, shown_by).await.map_err(failed)?;
         if shape.columns.is_empty() {
             let what = format!("the publication {} shows no column of it", self.publication);
             let error = Error::new(ErrorKind::SourceRefused, doing).because(what);

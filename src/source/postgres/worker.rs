@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::catalog::Publication;
 use super::place::{Captured, Place};
 use super::protocol::Asked;
 use super::settings::Settings;
@@ -46,6 +47,13 @@ pub(super) struct Job {
     pub wanted: watch::Receiver<BTreeMap<String, EpochNumber>>,
     /// What the server has been told of it.
     pub told: watch::Sender<Lsn>,
+}
+
+impl Job {
+    /// What shows the tables.
+    pub fn shown_by(&self) -> Publication<'_> {
+        Publication { name: &self.publication, version: self.server.version }
+    }
 }
 
 /// What the task found.

@@ -76,6 +76,52 @@ async fn a_table_is_dropped_and_made_again_under_the_running_process() {
     .await;
 }
 
+/// Changes that the publication does not show between `out` and `back`.
+async fn miss(world: &mut World, turn: usize, out: &str, back: &str) {
+    world.run(out).await;
+    world.run(&format!("UPDATE items SET n = -{turn} WHERE id > 50; DELETE FROM items WHERE id = {turn} + 1")).await;
+    world.run(&format!("INSERT INTO items VALUES ({turn} + 2001, 1, 'missed', 1)")).await;
+    world.run(back).await;
+}
+
+/// No message of the stream says that changes did not come because the publication did not show them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_leaves_the_publication_and_comes_back() {
+    on_stages(async |stage| {
+        let mut world = World::new(stage, &filled(100, 64)).await;
+        let launch = world.launch(", heartbeat: 1s").await;
+        launch.run_until_caught_up().await;
+        let whole = "ALTER PUBLICATION p SET (publish = 'insert, update, delete, truncate')";
+        let schema = "ALTER PUBLICATION p ADD TABLES IN SCHEMA public";
+        let ways = [
+            ("ALTER PUBLICATION p DROP TABLE items", "ALTER PUBLICATION p ADD TABLE items"),
+            ("ALTER PUBLICATION p SET (publish = 'insert')", whole),
+            ("ALTER PUBLICATION p DROP TABLE items", schema),
+            ("ALTER PUBLICATION p DROP TABLES IN SCHEMA public", schema),
+        ];
+        for (turn, (out, back)) in ways.into_iter().enumerate() {
+            miss(&mut world, turn, out, back).await;
+            launch.run_until_caught_up().await;
+            world.must_agree(&launch, ALL).await;
+        }
+        world.run("ALTER PUBLICATION p SET TABLE items").await;
+        let mut process = launch.run();
+        for (turn, (out, back)) in ways.into_iter().enumerate() {
+            process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+            world.until_agreed(&mut process, ALL).await;
+            miss(&mut world, turn + 10, out, back).await;
+            world.until_agreed(&mut process, ALL).await;
+        }
+        process.stop().await;
+        // Left alone, nothing is read again: nor by a schema beside the table's own entry.
+        world.run("ALTER PUBLICATION p ADD TABLE items").await;
+        let mut process = launch.clone().arg("--until-caught-up").run();
+        assert!(process.exit(LIMIT).await.success(), "{}", process.log_tail());
+        assert!(!process.log().contains("reading the rows"), "{}", process.log_tail());
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_is_renamed_and_another_takes_its_name() {
     on_stages(async |stage| {

@@ -4,10 +4,10 @@
 use super::Stream;
 use crate::batch::RawRecords;
 use crate::error::{Error, ErrorKind, Result};
+use crate::source::postgres::catalog;
 use crate::source::postgres::connection::Trouble;
 use crate::source::postgres::silent::TableState;
 use crate::source::postgres::worker::{Item, Piece};
-use crate::source::postgres::{catalog, setup};
 
 impl Stream {
     /// Looks at every captured table in the catalog: most of what happens there is announced by no message, or only
@@ -16,8 +16,7 @@ impl Stream {
         let doing = || format!("source {}: look at its tables", self.job.name);
         let failed = |trouble: Trouble| trouble.error(doing());
         let names: Vec<String> = self.job.captured.keys().cloned().collect();
-        let tables = catalog::tables(&mut self.side, &names).await.map_err(failed)?;
-        let shown = setup::published_tables(&mut self.side, &self.job.publication).await.map_err(failed)?;
+        let tables = catalog::tables(&mut self.side, &names, self.job.shown_by()).await.map_err(failed)?;
         for name in names {
             let problem = format!("table {name} of source {}", self.job.name);
             let known = self.job.captured.get(&name).map(|known| known.id);
@@ -29,7 +28,7 @@ impl Stream {
                 Some(table) if Some(table.id) != known => {
                     return Err(self.look_anew(&name, "was dropped and made again"));
                 }
-                Some(_) if !shown.contains(&name) => {
+                Some(table) if table.state.shown == 0 => {
                     return Err(self.look_anew(&name, "is not shown by the publication any more"));
                 }
                 Some(table) => {
@@ -50,14 +49,15 @@ impl Stream {
     /// Looks at one relation when the stream announces it.
     pub(super) async fn look_at(&mut self, id: u32, name: &str) -> Result<()> {
         let doing = format!("source {}: look up the columns of {name}", self.job.name);
-        let state = catalog::state(&mut self.side, id).await.map_err(|trouble| trouble.error(doing))?;
+        let state =
+            catalog::state(&mut self.side, id, self.job.shown_by()).await.map_err(|trouble| trouble.error(doing))?;
         match state {
             Some(state) if self.place.counted_from(name, id).is_some() => self.notice(name, state).await,
             _ => Ok(()),
         }
     }
 
-    /// Does what the topology says when rows have got values without any event.
+    /// Does what the topology says when rows have changed without any event.
     async fn notice(&mut self, name: &str, state: TableState) -> Result<()> {
         let Some(before) = self.place.state(name) else { return Ok(()) };
         let Some(silent) = state.since(&before) else {
@@ -66,7 +66,7 @@ impl Stream {
             return Ok(());
         };
         let unread = self.place.reading.contains_key(name);
-        if unread || silent.say(&self.job.name, name, self.job.snapshot.on_filled_column) {
+        if unread || silent.say(&self.job.name, name, &self.job.snapshot) {
             let order = self.wanted.borrow().get(name).copied().unwrap_or(0);
             return self.begin_reading(name, order).await;
         }
