@@ -3,6 +3,7 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `topology.rs` | the types that people write, and their documentation |
+//! | `database_source.rs` | what sources that are databases have in common |
 //! | `postgres_source.rs` | the part of them that a PostgreSQL source is |
 //! | `mysql_source.rs` | the part of them that a MySQL or MariaDB source is |
 //! | `contract_file.rs` | a table's contract as people write it |
@@ -16,6 +17,7 @@
 //! | `sheet.rs`, `mistake.rs` | where a mistake is, and how it is printed |
 
 mod contract_file;
+mod database_source;
 mod document;
 mod hidden;
 mod load;
@@ -32,6 +34,7 @@ mod topology;
 mod units;
 
 pub use contract_file::*;
+pub use database_source::*;
 pub use load::{Loaded, contract_schema, load, load_with, topology_schema};
 pub use mistake::{Mistake, Mistakes, nearest};
 pub use mysql_source::*;

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::database_source::{DatabaseTls, OnFilledColumn, gibibyte};
+pub use super::database_source::{SnapshotMode as MysqlSnapshotMode, TlsMode as MysqlTlsMode};
 use super::hidden;
-use super::postgres_source::OnFilledColumn;
 use super::units::{Bytes, Span};
 
 /// MySQL 8 or newer, or MariaDB 10.6 or newer, read by its row-based binary log.
@@ -29,7 +30,7 @@ pub struct MysqlSource {
     pub password: Option<String>,
     /// TLS towards the server.
     #[serde(default)]
-    pub tls: MysqlTls,
+    pub tls: DatabaseTls,
     /// Which tables may be read, as `database.table`; `*` stands for any characters, and a leading `^` makes the entry a
     /// regular expression. Those that a table of the topology reads (`from: shop.orders`) are captured.
     pub tables: Vec<String>,
@@ -51,34 +52,6 @@ pub struct MysqlSource {
 
 fn ten_seconds() -> Span {
     Span::seconds(10)
-}
-
-fn gibibyte() -> Bytes {
-    Bytes(1 << 30)
-}
-
-/// TLS towards a MySQL or MariaDB server.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct MysqlTls {
-    /// How much is asked of the connection; `verify-full` unless this or the URL's `ssl-mode` says otherwise.
-    pub mode: Option<MysqlTlsMode>,
-    /// A file with the authority's certificates (PEM); the system's when absent.
-    pub ca: Option<String>,
-    /// Our certificate (PEM file).
-    pub certificate: Option<String>,
-    /// Our key (PEM file).
-    pub key: Option<String>,
-}
-
-/// How much is asked of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum MysqlTlsMode {
-    /// Everything in clear text, for a server on this machine or behind a tunnel.
-    Disable,
-    /// The server's certificate must come from the authority and bear the server's name.
-    VerifyFull,
 }
 
 /// The rows that are there before the stream begins.
@@ -107,17 +80,6 @@ impl Default for MysqlSnapshot {
             chunk_rows: 20_000,
         }
     }
-}
-
-/// Whether the rows are read that are there already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum MysqlSnapshotMode {
-    /// Every captured table is read once, chunk by chunk, while the stream goes on.
-    #[default]
-    Initial,
-    /// Only what changes from now on.
-    Never,
 }
 
 /// What happens when the server no longer has what must come next.

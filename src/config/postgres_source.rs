@@ -5,6 +5,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::database_source::{DatabaseTls, OnFilledColumn, SnapshotMode, gibibyte};
 use super::hidden;
 use super::units::{Bytes, Span};
 
@@ -32,7 +33,7 @@ pub struct PostgresSource {
     pub database: Option<String>,
     /// TLS towards the server.
     #[serde(default)]
-    pub tls: PostgresTls,
+    pub tls: DatabaseTls,
     /// The publication; made when it is missing and the role may. `dataflow_<topology>_<source>` when absent.
     #[serde(default)]
     pub publication: Option<String>,
@@ -90,10 +91,6 @@ fn minute_and_a_half() -> Span {
     Span::seconds(90)
 }
 
-fn gibibyte() -> Bytes {
-    Bytes(1 << 30)
-}
-
 /// Whether large transactions are sent while they run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -116,36 +113,12 @@ pub enum PostgresOrigin {
     None,
 }
 
-/// TLS towards a PostgreSQL server.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PostgresTls {
-    /// How much is asked of the connection; `verify-full` unless this or the URL's `sslmode` says otherwise.
-    pub mode: Option<PostgresTlsMode>,
-    /// A file with the authority's certificates (PEM); the system's when absent.
-    pub ca: Option<String>,
-    /// Our certificate (PEM file).
-    pub certificate: Option<String>,
-    /// Our key (PEM file).
-    pub key: Option<String>,
-}
-
-/// How much is asked of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum PostgresTlsMode {
-    /// Everything in clear text, for a server on this machine or behind a tunnel.
-    Disable,
-    /// The server's certificate must come from the authority and bear the server's name.
-    VerifyFull,
-}
-
 /// The rows that are there before the stream begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresSnapshot {
     /// Whether they are read.
-    pub mode: PostgresSnapshotMode,
+    pub mode: SnapshotMode,
     /// What happens when the slot is gone and changes with it.
     pub on_lost_slot: OnLostSlot,
     /// What happens when rows get values and no event says so: a column is added with a default, or DDL writes the table
@@ -162,7 +135,7 @@ pub struct PostgresSnapshot {
 impl Default for PostgresSnapshot {
     fn default() -> Self {
         Self {
-            mode: PostgresSnapshotMode::default(),
+            mode: SnapshotMode::default(),
             on_lost_slot: OnLostSlot::default(),
             on_filled_column: OnFilledColumn::default(),
             parallel: NonZeroU32::MIN.saturating_add(1),
@@ -170,17 +143,6 @@ impl Default for PostgresSnapshot {
             chunk_bytes: Bytes(64 << 20),
         }
     }
-}
-
-/// Whether the rows are read that are there already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PostgresSnapshotMode {
-    /// Every captured table is read once, the stream then goes on exactly there.
-    #[default]
-    Initial,
-    /// Only what changes from now on.
-    Never,
 }
 
 /// What happens when the slot no longer has what must come next.
@@ -192,15 +154,4 @@ pub enum OnLostSlot {
     Halt,
     /// A new slot is made, and every table is read again. Changes in between are never seen one by one.
     SnapshotAgain,
-}
-
-/// What happens when rows have got values without any event.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFilledColumn {
-    /// The log says so, and `status` says that the table needs a resync; those rows stay as they were until they change.
-    #[default]
-    Warn,
-    /// The table is read again.
-    ReadAgain,
 }

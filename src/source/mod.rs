@@ -8,6 +8,8 @@ pub mod file;
 pub mod kafka;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod piece;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod probe;

@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::postgres_source::{ITEMS, SUMS, World};
 use crate::support::postgres::{Server, Version, newest};
-use crate::support::process::{LIMIT, Launch, available, table};
+use crate::support::process::{LIMIT, Launch, Running, available, table};
 
 /// A world whose server sends whatever is larger than 64 kB while it runs.
 async fn world(setup: &str) -> World {
@@ -27,17 +27,35 @@ async fn run(connection: &mut PgConnection, sql: &str) {
 }
 
 /// How many bytes of running transactions the process keeps.
-async fn kept(process: &crate::support::process::Running) -> f64 {
+async fn kept(process: &Running) -> f64 {
     let page = process.page("/metrics").await.unwrap_or_default();
     let line = page.lines().find(|line| line.starts_with("dataflow_spool_bytes{"));
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
 }
 
-async fn until_kept(process: &crate::support::process::Running, at_least: f64) {
+async fn until_kept(process: &Running, at_least: f64) {
     let begun = std::time::Instant::now();
     while kept(process).await < at_least {
         assert!(begun.elapsed() < LIMIT, "nothing is kept of the running transaction\n{}", process.log_tail());
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// A process that has the rows that were there and goes on.
+async fn goes_on(launch: &Launch) -> Running {
+    launch.run_until_caught_up().await;
+    let mut process = launch.run();
+    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    process
+}
+
+/// Waits until the warehouse of a running process is equal to the source.
+async fn ends_equal_while(process: &mut Running, world: &mut World, query: &str) {
+    let there = world.there(query).await;
+    let begun = std::time::Instant::now();
+    while world.held(query).await != there {
+        assert!(begun.elapsed() < LIMIT, "{:?} is not {there:?}\n{}", world.held(query).await, process.log_tail());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 
@@ -55,9 +73,7 @@ async fn rolled_back_sub_transactions_of_a_running_transaction_leave_nothing() {
     }
     let mut world = world(TABLE).await;
     let launch = world.launch(ITEMS, "");
-    launch.run_until_caught_up().await;
-    let mut process = launch.run();
-    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    let mut process = goes_on(&launch).await;
     let fill = |from: u32, letter: &str| {
         format!(
             "INSERT INTO items SELECT n, n, repeat('{letter}', 50) FROM generate_series({from}, {}) n;",
@@ -78,20 +94,10 @@ async fn rolled_back_sub_transactions_of_a_running_transaction_leave_nothing() {
     until_kept(&process, 100_000.0).await;
     assert_eq!(world.held("SELECT CAST(count(*) AS text) FROM items").await, ["1"], "it is not committed");
     run(&mut other, "COMMIT").await;
-    ends_equal_while(&mut process, &mut world).await;
+    ends_equal_while(&mut process, &mut world, SUMS).await;
     process.stop().await;
     ends_equal(&launch, &mut world).await;
     assert_eq!(world.held("SELECT CAST(count(*) AS text) FROM items").await, ["4501"]);
-}
-
-/// Waits until the warehouse of a running process is equal to the source.
-async fn ends_equal_while(process: &mut crate::support::process::Running, world: &mut World) {
-    let there = world.there(SUMS).await;
-    let begun = std::time::Instant::now();
-    while world.held(SUMS).await != there {
-        assert!(begun.elapsed() < LIMIT, "{:?} is not {there:?}\n{}", world.held(SUMS).await, process.log_tail());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,9 +107,7 @@ async fn running_transactions_that_interleave_are_kept_apart() {
     }
     let mut world = world(TABLE).await;
     let launch = world.launch(ITEMS, "");
-    launch.run_until_caught_up().await;
-    let mut process = launch.run();
-    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    let mut process = goes_on(&launch).await;
     let (mut first, mut second, mut third) = (another(&world).await, another(&world).await, another(&world).await);
     for connection in [&mut first, &mut second, &mut third] {
         run(connection, "BEGIN").await;
@@ -128,7 +132,7 @@ async fn running_transactions_that_interleave_are_kept_apart() {
     run(&mut second, "ROLLBACK").await;
     run(&mut third, "COMMIT").await;
     run(&mut first, "COMMIT").await;
-    ends_equal_while(&mut process, &mut world).await;
+    ends_equal_while(&mut process, &mut world, SUMS).await;
     assert_eq!(world.held("SELECT CAST(count(*) AS text) FROM items").await, ["10006"]);
     let begun = std::time::Instant::now();
     while kept(&process).await > 0.0 {
@@ -238,16 +242,14 @@ async fn what_does_not_fit_into_the_spool_the_server_keeps() {
     }
     let mut world = world(TABLE).await;
     let launch = world.launch(ITEMS, ", max_spool: 1MiB");
-    launch.run_until_caught_up().await;
-    let mut process = launch.run();
-    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    let mut process = goes_on(&launch).await;
     let (mut small, mut large) = (another(&world).await, another(&world).await);
     run(&mut small, "BEGIN; INSERT INTO items SELECT n, 1, 'small' FROM generate_series(500001, 503000) n").await;
     run(&mut large, "BEGIN; INSERT INTO items SELECT n, 2, repeat('l', 100) FROM generate_series(1, 30000) n").await;
     process.wait_for_log("cannot be kept", LIMIT).await;
     run(&mut large, "UPDATE items SET n = 3; COMMIT").await;
     run(&mut small, "COMMIT").await;
-    ends_equal_while(&mut process, &mut world).await;
+    ends_equal_while(&mut process, &mut world, SUMS).await;
     process.stop().await;
     ends_equal(&launch, &mut world).await;
 }
@@ -260,9 +262,7 @@ async fn a_prepared_transaction_arrives_when_it_is_committed() {
     let server = Server::start(Version::Debian, &["max_prepared_transactions=5", "logical_decoding_work_mem=64kB"]);
     let mut world = World::at(server.database().await, TABLE).await;
     let launch = world.launch(ITEMS, "");
-    launch.run_until_caught_up().await;
-    let mut process = launch.run();
-    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    let mut process = goes_on(&launch).await;
     for (name, from, count) in [("small", 1, 5), ("large", 1000, 5000), ("gone", 100_000, 5000)] {
         let to = from + count - 1;
         world
@@ -277,17 +277,10 @@ async fn a_prepared_transaction_arrives_when_it_is_committed() {
     world.run("COMMIT PREPARED 'large'").await;
     world.run("ROLLBACK PREPARED 'gone'").await;
     world.run("COMMIT PREPARED 'small'").await;
-    ends_equal_while(&mut process, &mut world).await;
+    ends_equal_while(&mut process, &mut world, SUMS).await;
     assert_eq!(world.held("SELECT CAST(count(*) AS text) FROM items").await, ["5006"]);
     process.stop().await;
     ends_equal(&launch, &mut world).await;
-}
-
-/// The most memory that the process has had, in MiB.
-fn peak_mib(process: &crate::support::process::Running) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,9 +290,7 @@ async fn a_million_rows_in_one_running_transaction_take_bounded_memory() {
     }
     let mut world = world(TABLE).await;
     let launch = world.launch(ITEMS, "");
-    launch.run_until_caught_up().await;
-    let mut process = launch.run();
-    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    let mut process = goes_on(&launch).await;
     let mut large = another(&world).await;
     run(
         &mut large,
@@ -308,10 +299,10 @@ async fn a_million_rows_in_one_running_transaction_take_bounded_memory() {
     )
     .await;
     until_kept(&process, 60e6).await;
-    let keeping = peak_mib(&process);
+    let keeping = process.peak_mib();
     run(&mut large, "COMMIT").await;
-    ends_equal_while(&mut process, &mut world).await;
-    let peak = peak_mib(&process);
+    ends_equal_while(&mut process, &mut world, SUMS).await;
+    let peak = process.peak_mib();
     // What came of it are 90 MB; the rest is the lake's and the warehouse's, whose limits are the process's own.
     assert!(keeping < 200, "{keeping} MiB while it is kept");
     assert!(peak < 640, "{peak} MiB");
@@ -331,9 +322,7 @@ async fn the_newest_server_sends_generated_columns_and_leaves_other_origins_out_
     let mut world = World::at(url, setup).await;
     world.run(&format!("ALTER DATABASE {database} SET logical_decoding_work_mem = '64kB'")).await;
     let launch = world.launch(ITEMS, ", origin: none");
-    launch.run_until_caught_up().await;
-    let mut process = launch.run();
-    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    let mut process = goes_on(&launch).await;
     let mut elsewhere = another(&world).await;
     run(&mut elsewhere, &format!("SELECT pg_replication_origin_create('{database}')")).await;
     run(&mut elsewhere, &format!("SELECT pg_replication_origin_session_setup('{database}')")).await;
@@ -349,12 +338,7 @@ async fn the_newest_server_sends_generated_columns_and_leaves_other_origins_out_
     run(&mut here, "COMMIT").await;
     let query =
         "SELECT CAST(count(*) AS text), CAST(sum(n) AS text), CAST(sum(twice) AS text) FROM items WHERE id < 900000";
-    let there = world.there(query).await;
-    let begun = std::time::Instant::now();
-    while world.held(query).await != there {
-        assert!(begun.elapsed() < LIMIT, "{:?} is not {there:?}\n{}", world.held(query).await, process.log_tail());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    ends_equal_while(&mut process, &mut world, query).await;
     process.stop().await;
     assert_eq!(world.held("SELECT CAST(count(*) AS text) FROM items").await, ["5000"], "other origins are left out");
     assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);

@@ -314,15 +314,16 @@ async fn columns_come_go_and_grow_while_it_runs() {
 /// Counts and a hash of everything, on both sides.
 pub const SUMS: &str = "SELECT CAST(count(*) AS text), CAST(sum(id) AS text), CAST(sum(n) AS text), CAST(sum(length(t)) AS text) FROM items";
 
-async fn write_until(url: String, stop: tokio_util::sync::CancellationToken) {
+/// Changes rows below `rows`, adds and deletes some and changes keys, until it is told to stop; `also` is done every time.
+pub async fn write_until(url: String, rows: i64, also: &str, stop: tokio_util::sync::CancellationToken) {
     let mut conn = PgConnection::connect(&url).await.unwrap();
     let mut turn = 0;
     while !stop.is_cancelled() {
         turn += 1;
-        let id = turn * 37 % 20_000;
+        let id = turn * 37 % rows;
         let sql = format!(
             "BEGIN; UPDATE items SET n = n + 1 WHERE id = {id}; DELETE FROM items WHERE id = {}; \
-             INSERT INTO items VALUES ({}, {turn}, repeat('z', {})); UPDATE items SET id = {} WHERE id = {}; COMMIT",
+             INSERT INTO items VALUES ({}, {turn}, repeat('z', {})); UPDATE items SET id = {} WHERE id = {}; {also}; COMMIT",
             id + 1,
             100_000 + turn,
             turn % 50,
@@ -345,7 +346,7 @@ async fn killed_at_random_under_load_it_ends_equal_to_the_source() {
     .await;
     let launch = world.launch(ITEMS, "");
     let stop = tokio_util::sync::CancellationToken::new();
-    let writer = tokio::spawn(write_until(world.url.clone(), stop.clone()));
+    let writer = tokio::spawn(write_until(world.url.clone(), 20_000, "", stop.clone()));
     // The first deaths come while the rows that are there are read, the others while it streams.
     for wait_ms in [150, 400, 700, 900, 1100, 1500, 800, 1300] {
         let mut process = launch.run();

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use tokio_util::sync::CancellationToken;
 
-use crate::postgres_source::TYPES;
+use crate::postgres_source::{TYPES, write_until};
 use crate::support::postgres::{Server, Version, newest, server};
 use crate::support::process::{LIMIT, Launch, available, table};
 
@@ -389,27 +389,6 @@ async fn a_column_that_is_gone_is_left_out_and_a_paused_table_says_so() {
     assert!(code == 1 && why.contains("paused by hand"), "{report:#}");
 }
 
-/// Writes until it is told to stop: changes, deletes, new rows, new keys.
-async fn write_until(url: String, stop: CancellationToken) {
-    let mut conn = PgConnection::connect(&url).await.unwrap();
-    let mut turn = 0;
-    while !stop.is_cancelled() {
-        turn += 1;
-        let id = turn * 37 % 5000;
-        let sql = format!(
-            "BEGIN; UPDATE items SET n = n + 1 WHERE id = {id}; DELETE FROM items WHERE id = {}; \
-             INSERT INTO items VALUES ({}, {turn}, repeat('z', {})); UPDATE items SET id = {} WHERE id = {}; \
-             UPDATE items SET n = n + 1 WHERE id = 5001; COMMIT",
-            id + 1,
-            100_000 + turn,
-            turn % 50,
-            500_000 + turn,
-            id + 2
-        );
-        conn.execute(AssertSqlSafe(sql)).await.unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn while_both_sides_are_live_it_says_equal_and_still_finds_a_difference() {
     if !available("postgres") {
@@ -426,7 +405,12 @@ async fn while_both_sides_are_live_it_says_equal_and_still_finds_a_difference() 
         let mut process = launch.run();
         process.wait_for("rows", LIMIT, |s| table(s, "items")["warehouse_epoch"].as_u64().unwrap_or(0) > 0).await;
         let stop = CancellationToken::new();
-        let writer = tokio::spawn(write_until(world.url.clone(), stop.clone()));
+        let writer = tokio::spawn(write_until(
+            world.url.clone(),
+            5000,
+            "UPDATE items SET n = n + 1 WHERE id = 5001",
+            stop.clone(),
+        ));
         for _turn in 0..4 {
             let (code, report) = launch.verify(&[]);
             assert_eq!(code, 0, "{into:?} {report:#}\n{}", process.log_tail());

@@ -10,10 +10,11 @@ use super::place::Place;
 use super::settings::Settings;
 use super::setup::Server;
 use super::stream::Stream;
-use crate::batch::RawRecords;
 use crate::config::MysqlSnapshot;
 use crate::epoch::EpochNumber;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+use crate::source::piece;
+pub(super) use crate::source::piece::unwanted;
 
 /// What the task reads.
 pub(super) struct Job {
@@ -28,21 +29,9 @@ pub(super) struct Job {
     pub wanted: watch::Receiver<BTreeMap<String, EpochNumber>>,
 }
 
-/// What the task found.
-pub(super) enum Item {
-    Piece(Box<Piece>),
-    CaughtUp,
-}
-
-/// Records, and the place behind them.
-pub(super) struct Piece {
-    pub records: RawRecords,
-    pub place: Place,
-    /// Whether it ends inside a transaction.
-    pub inside: bool,
-    /// Bytes of log between the place and the server's end, as far as they are in the same file.
-    pub behind: u64,
-}
+/// What the task hands out.
+pub(super) type Item = piece::Item<Place>;
+pub(super) type Piece = piece::Piece<Place>;
 
 /// Reads from `place` on until nobody listens any more; a failure is handed out last.
 pub(super) async fn run(job: Job, place: Place, out: mpsc::Sender<Result<Item>>) {
@@ -53,9 +42,4 @@ pub(super) async fn run(job: Job, place: Place, out: mpsc::Sender<Result<Item>>)
     if let Err(error) = ended {
         let _nobody_listens = out.send(Err(error)).await;
     }
-}
-
-/// The end of the channel was dropped: the task is about to end as well.
-pub(super) fn unwanted() -> Error {
-    Error::new(ErrorKind::Internal, "nobody reads this source any more")
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::settings::Settings;
 use super::tls;
-use crate::config::PostgresTlsMode;
+use crate::config::TlsMode;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long connecting and logging in may take.
@@ -152,8 +152,8 @@ impl Connection {
         let mut socket = TcpStream::connect((settings.host.as_str(), settings.port)).await.map_err(unreachable)?;
         socket.set_nodelay(true).map_err(unreachable)?;
         let socket: Box<dyn Socket> = match settings.tls.mode {
-            PostgresTlsMode::Disable => Box::new(socket),
-            PostgresTlsMode::VerifyFull => {
+            TlsMode::Disable => Box::new(socket),
+            TlsMode::VerifyFull => {
                 let mut request = BytesMut::new();
                 frontend::ssl_request(&mut request);
                 socket.write_all(&request).await.map_err(unreachable)?;

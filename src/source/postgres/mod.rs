@@ -77,7 +77,7 @@ use self::setup::Server;
 use self::worker::{Item, Job};
 use super::{Lag, Polled, Source};
 use crate::batch::{RawBatch, RawRecords};
-use crate::config::{PostgresSnapshotMode, PostgresSource};
+use crate::config::{PostgresSource, SnapshotMode};
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Generation, Partition, Position, Progress, Span};
@@ -256,7 +256,7 @@ impl Source for Postgres {
             Some(standing) => {
                 self.at = standing.position.clone();
                 self.handed = Place::parse(&standing.position)?;
-                self.handed.fit(&self.captured, self.config.snapshot.mode == PostgresSnapshotMode::Initial);
+                self.handed.fit(&self.captured, self.config.snapshot.mode == SnapshotMode::Initial);
                 self.generation = self.generation.max(standing.generation);
                 self.claim = false;
             }

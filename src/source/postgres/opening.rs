@@ -14,7 +14,7 @@ use super::protocol::Asked;
 use super::settings::Settings;
 use super::setup::{self, Added, Server, Wanted};
 use super::{Postgres, lost};
-use crate::config::{OnLostSlot, PostgresSnapshot, PostgresSnapshotMode, PostgresSource};
+use crate::config::{OnLostSlot, PostgresSnapshot, PostgresSource, SnapshotMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Generation, Partition, Standing, Standings};
 use crate::telemetry::Status;
@@ -52,7 +52,7 @@ fn identities(tables: &[CatalogTable]) -> Captured {
 
 /// Makes a place fit the tables as they are now, and what happened to them while nobody read.
 fn fit(source: &str, place: &mut Place, captured: &Captured, snapshot: &PostgresSnapshot) {
-    place.fit(captured, snapshot.mode == PostgresSnapshotMode::Initial);
+    place.fit(captured, snapshot.mode == SnapshotMode::Initial);
     refill(source, place, captured, snapshot);
 }
 

@@ -9,7 +9,7 @@ use super::opening::names;
 use super::protocol::Asked;
 use super::settings::Settings;
 use super::{guardian, setup};
-use crate::config::{PostgresSource, PostgresTlsMode};
+use crate::config::{PostgresSource, TlsMode};
 use crate::error::Error;
 use crate::source::probe::{Findings, Level};
 use crate::telemetry::SlotStatus;
@@ -97,11 +97,11 @@ impl Probe<'_> {
     fn transport(&mut self) {
         let near = ["localhost", "127.0.0.1", "::1"].contains(&self.settings.host.as_str());
         match self.settings.tls.mode {
-            PostgresTlsMode::VerifyFull => self.found.good("TLS, and the certificate bears the server's name"),
-            PostgresTlsMode::Disable if near => {
+            TlsMode::VerifyFull => self.found.good("TLS, and the certificate bears the server's name"),
+            TlsMode::Disable if near => {
                 self.found.add(Level::Note, "the connection is in clear text, to this machine", None);
             }
-            PostgresTlsMode::Disable => self.found.add(
+            TlsMode::Disable => self.found.add(
                 Level::Warning,
                 "the connection is in clear text: whoever is on the way can read and change everything",
                 Some("take `sslmode=disable` out of the URL".into()),

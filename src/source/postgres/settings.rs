@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{PostgresSource, PostgresTlsMode};
+use crate::config::{PostgresSource, TlsMode};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where and as whom to connect.
@@ -24,7 +24,7 @@ const SHORTEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// What is asked of the connection.
 #[derive(Debug, Clone)]
 pub(super) struct TlsSettings {
-    pub mode: PostgresTlsMode,
+    pub mode: TlsMode,
     pub ca: Option<String>,
     pub certificate: Option<String>,
     pub key: Option<String>,
@@ -44,8 +44,8 @@ impl Settings {
         })?;
         let mode = match (config.tls.mode, url.sslmode.as_deref()) {
             (Some(mode), _) => mode,
-            (None, None | Some("verify-full")) => PostgresTlsMode::VerifyFull,
-            (None, Some("disable")) => PostgresTlsMode::Disable,
+            (None, None | Some("verify-full")) => TlsMode::VerifyFull,
+            (None, Some("disable")) => TlsMode::Disable,
             (None, Some(other)) => {
                 return Err(bad(name, format!("sslmode `{other}` is not offered")).help(
                     "`verify-full` (the default) proves who the server is; `disable` is for a server on this machine. \
@@ -165,9 +165,9 @@ mod tests {
         let read = settings("postgres://me:p%40ss@[::1]:5433/shop?sslmode=disable").unwrap();
         assert_eq!((read.host.as_str(), read.port, read.database.as_str()), ("::1", 5433, "shop"));
         assert_eq!((read.user.as_str(), read.password.as_deref()), ("me", Some("p@ss")));
-        assert_eq!(read.tls.mode, PostgresTlsMode::Disable);
+        assert_eq!(read.tls.mode, TlsMode::Disable);
         let read = settings("postgres://me@db").unwrap();
-        assert_eq!((read.port, read.database.as_str(), read.tls.mode), (5432, "me", PostgresTlsMode::VerifyFull));
+        assert_eq!((read.port, read.database.as_str(), read.tls.mode), (5432, "me", TlsMode::VerifyFull));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{OnFilledColumn, PostgresSnapshot, PostgresSnapshotMode};
+use crate::config::{OnFilledColumn, PostgresSnapshot, SnapshotMode};
 
 /// A table in the catalog, as far as DDL that changes rows leaves a trace there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ impl Silent {
     pub fn say(self, source: &str, table: &str, snapshot: &PostgresSnapshot) -> bool {
         let again = match self {
             // Rows may have come and gone: that is more than a value that is missing.
-            Self::Unpublished => snapshot.mode == PostgresSnapshotMode::Initial,
+            Self::Unpublished => snapshot.mode == SnapshotMode::Initial,
             Self::Filled | Self::Rewritten => snapshot.on_filled_column == OnFilledColumn::ReadAgain,
         };
         let rest = match self {

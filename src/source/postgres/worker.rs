@@ -18,7 +18,9 @@ use super::stream::Stream;
 use crate::batch::RawRecords;
 use crate::config::PostgresSnapshot;
 use crate::epoch::EpochNumber;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+use crate::source::piece;
+pub(super) use crate::source::piece::unwanted;
 use crate::telemetry::Status;
 use crate::wire::pgoutput::Lsn;
 use crate::wire::pgtype::RelationShape;
@@ -56,21 +58,9 @@ impl Job {
     }
 }
 
-/// What the task found.
-pub(super) enum Item {
-    Piece(Box<Piece>),
-    CaughtUp,
-}
-
-/// Records, and the place behind them.
-pub(super) struct Piece {
-    pub records: RawRecords,
-    pub place: Place,
-    /// Whether it ends inside a transaction.
-    pub inside: bool,
-    /// Bytes of log between the place and the server's end.
-    pub behind: u64,
-}
+/// What the task hands out.
+pub(super) type Item = piece::Item<Place>;
+pub(super) type Piece = piece::Piece<Place>;
 
 /// Reads from `place` on until nobody listens any more; a failure is handed out last.
 pub(super) async fn run(job: Job, place: Place, out: mpsc::Sender<Result<Item>>) {
@@ -99,9 +89,4 @@ pub(super) fn push_shape(
     // Plain data always has a JSON form.
     let json = serde_json::to_vec(shape).unwrap_or_default();
     records.push_within(commit.0, within, time_us, Some(&json), None);
-}
-
-/// The end of the channel was dropped: the task is about to end as well.
-pub(super) fn unwanted() -> Error {
-    Error::new(ErrorKind::Internal, "nobody reads this source any more")
 }

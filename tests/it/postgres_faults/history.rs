@@ -12,6 +12,27 @@ async fn blocking<T: Send>(doing: impl FnOnce() -> T + Send) -> T {
     tokio::task::block_in_place(doing)
 }
 
+/// The files that it had then, in place of those that it has.
+async fn put_back(server: &Server, stop: &'static str) {
+    blocking(|| {
+        server.stop(stop);
+        server.put_back("earlier");
+        server.start_again(&[]);
+    })
+    .await;
+}
+
+/// A copy of the server's files, for later.
+async fn save(server: &Server, world: &mut World) {
+    blocking(|| {
+        server.stop("fast");
+        server.save("earlier");
+        server.start_again(&[]);
+    })
+    .await;
+    world.reconnect(server.port()).await;
+}
+
 impl World {
     /// The server ended: a new connection for the test.
     async fn reconnect(&mut self, port: u16) {
@@ -57,12 +78,7 @@ async fn put_back_to_an_earlier_state_while_nobody_reads() {
             .await;
         launch.run_until_caught_up().await;
         world.must_agree(&launch, ALL).await;
-        blocking(|| {
-            server.stop("fast");
-            server.put_back("earlier");
-            server.start_again(&[]);
-        })
-        .await;
+        put_back(&server, "fast").await;
         world.must_halt(&launch, &["the server's log ends at", "put back to an earlier state", "another name"]).await;
     })
     .await;
@@ -79,12 +95,7 @@ async fn put_back_to_an_earlier_state_under_the_running_process() {
         let mut process = launch.run();
         world.run("INSERT INTO items SELECT n, n, 'later', 0 FROM generate_series(1000, 5000) n").await;
         world.until_agreed(&mut process, ALL).await;
-        blocking(|| {
-            server.stop("immediate");
-            server.put_back("earlier");
-            server.start_again(&[]);
-        })
-        .await;
+        put_back(&server, "immediate").await;
         must_end(&mut process, &["put back to an earlier state", "the server's log ends at", "another name"]).await;
         world.reconnect(server.port()).await;
         world.nothing_was_made().await;
@@ -96,17 +107,6 @@ async fn put_back_to_an_earlier_state_under_the_running_process() {
         world.nothing_was_made().await;
     })
     .await;
-}
-
-/// A copy of the server's files, for later.
-async fn save(server: &Server, world: &mut World) {
-    blocking(|| {
-        server.stop("fast");
-        server.save("earlier");
-        server.start_again(&[]);
-    })
-    .await;
-    world.reconnect(server.port()).await;
 }
 
 /// The copy has publication and slot, and writes beyond what was read before anybody looks: the slot stands where it
@@ -132,12 +132,7 @@ async fn put_back_and_written_on_beyond_what_was_read() {
         world.until_agreed(&mut process, ALL).await;
         process.stop().await;
         let end = world.place("pg_current_wal_lsn()").await;
-        blocking(|| {
-            server.stop("fast");
-            server.put_back("earlier");
-            server.start_again(&[]);
-        })
-        .await;
+        put_back(&server, "fast").await;
         world.reconnect(server.port()).await;
         while world.place("pg_current_wal_lsn()").await <= end {
             world.run("UPDATE items SET t = repeat('other', 100)").await;

@@ -2,13 +2,6 @@
 
 use super::*;
 
-/// The peak of the memory that a process had, as the kernel counts it.
-fn peak_mib(process: &Running) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-}
-
 /// A transaction with a million rows (about 150 MB of log) passes through without being held in memory, and is visible
 /// all at once.
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +28,7 @@ async fn a_transaction_with_a_million_rows_takes_bounded_memory() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     world.must_answer_alike(&launch, SUMS).await;
-    let peak = peak_mib(&process);
+    let peak = process.peak_mib();
     println!("peak memory: {peak} MiB");
     assert!(peak < 512, "{peak} MiB");
     process.stop().await;
