@@ -71,14 +71,30 @@ pub struct RowsRead {
 }
 
 /// The streams whose rows are being read beside their changes, as a position says it: sources that read rows keep them
-/// under `reading` in theirs.
+/// under `reading` in theirs, or among their `tables` with the key `behind` which they go on.
 pub fn under_way(position: &Position) -> BTreeMap<String, RowsRead> {
+    #[derive(Deserialize)]
+    struct Rows {
+        #[serde(default)]
+        behind: Option<serde::de::IgnoredAny>,
+        #[serde(default)]
+        rows: u64,
+        #[serde(default)]
+        of: u64,
+        #[serde(default)]
+        again: bool,
+    }
     #[derive(Deserialize)]
     struct Shown {
         #[serde(default)]
         reading: BTreeMap<String, RowsRead>,
+        #[serde(default)]
+        tables: BTreeMap<String, Rows>,
     }
-    serde_json::from_str(&position.0).map(|shown: Shown| shown.reading).unwrap_or_default()
+    let Ok(Shown { mut reading, tables }) = serde_json::from_str(&position.0) else { return BTreeMap::new() };
+    let being_read = tables.into_iter().filter(|(_, rows)| rows.behind.is_some());
+    reading.extend(being_read.map(|(name, Rows { rows, of, again, .. })| (name, RowsRead { rows, of, again })));
+    reading
 }
 
 /// The streams of which rows have changed without any event, as a position says it, and how.

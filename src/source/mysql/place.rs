@@ -64,9 +64,14 @@ pub(super) struct Taken {
     /// While it is read: the key behind which the next chunk begins, as SQL; empty before the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<Vec<String>>,
-    /// Rows that were read of it.
+    /// While it is read: rows that were read of it, of about how many.
     #[serde(default, skip_serializing_if = "is_none_read")]
     pub rows: u64,
+    #[serde(default, skip_serializing_if = "is_none_read")]
+    pub of: u64,
+    /// While it is read: it was emptied before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
     /// The epoch of the newest order to read it again that this reading fulfils.
     #[serde(default, skip_serializing_if = "is_none_read")]
     pub order: EpochNumber,

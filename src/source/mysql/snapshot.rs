@@ -193,13 +193,16 @@ impl Stream {
             rows = reading.table.estimate,
             "reading the rows that are there"
         );
-        if self.place.again.remove(name) {
+        let again = self.place.again.remove(name);
+        if again {
             let (major, within) = (self.place.order().0, self.next_here());
             self.records.push_within(major, within, reading.time_us, None, Some(&truncate_record(reading.id)));
         }
         let order = self.job.wanted.borrow().get(name).copied().unwrap_or(0);
         let columns = if self.job.server.names_columns { Vec::new() } else { reading.table.columns.clone() };
-        self.place.tables.insert(name.clone(), Taken { behind: Some(Vec::new()), rows: 0, order, columns });
+        let of = reading.table.estimate;
+        let taken = Taken { behind: Some(Vec::new()), rows: 0, of, again, order, columns };
+        self.place.tables.insert(name.clone(), taken);
     }
 
     /// The order of the next record at this very place.
@@ -257,7 +260,7 @@ impl Stream {
             let source = &*self.job.name;
             if part.behind.is_none() {
                 tracing::info!(source, table = reading.name, rows = taken.rows, "the rows that are there were read");
-                taken.rows = 0;
+                (taken.rows, taken.of, taken.again) = (0, 0, false);
                 self.rounds.readings.remove(&reading.name);
             } else if before / SAY_EVERY_ROWS != taken.rows / SAY_EVERY_ROWS {
                 let of = reading.table.estimate;

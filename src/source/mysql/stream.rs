@@ -102,6 +102,11 @@ impl Stream {
     /// Begins to stream from `place` on.
     pub async fn open(job: Job, mut place: Place, out: mpsc::Sender<Result<Item>>) -> Result<Self> {
         let mut side = Connection::open(&job.settings).await?;
+        if job.server.flavour == Flavour::MySql {
+            // It would tell about how many rows a table has as it was a day ago.
+            let fresh = side.run("SET SESSION information_schema_stats_expiry = 0").await;
+            fresh.map_err(|trouble| trouble.error(format!("source {}: set up a connection", job.name)))?;
+        }
         let end = setup::end(&mut side, &job.server).await?;
         let gtids = Gtids::parse(job.server.flavour, place.gtids.as_deref())?;
         let verify = match &place.last {

@@ -184,3 +184,39 @@ async fn a_server_without_gtids_is_read_by_file_and_position() {
     launch.run_until_caught_up().await;
     world.assert_equal(ROWS).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_a_reading_has_come_is_said() {
+    for family in families() {
+        let mut world = World::new(family, &items(100)).await;
+        let launch = world.launch(ITEMS, "");
+        launch.run_until_caught_up().await;
+        assert!(table(&launch.status(), "items")["reading"].is_null());
+        world.run("CREATE TABLE big (id int PRIMARY KEY, n int, t varchar(200))").await;
+        world.run("INSERT INTO big SELECT id, n, t FROM items; ANALYZE TABLE big").await;
+        let both = "{ items: { from: $.items }, big: { from: $.big } }";
+        let launch = world.launch(both, ", snapshot: { chunk_rows: 10 }");
+        let mut process = launch.clone().failpoints("mysql.snapshot.chunk=sleep(700)").run();
+        let read = |status: &serde_json::Value| table(status, "big")["reading"]["left_s"].as_f64().is_some();
+        let status = process.wait_for("a part of it", LIMIT, read).await;
+        let reading = &table(&status, "big")["reading"];
+        let rows = reading["rows"].as_u64().unwrap();
+        assert!(rows > 0 && rows < 100 && rows % 10 == 0, "{status}");
+        assert_eq!((&reading["of"], &reading["again"]), (&100.into(), &false.into()), "{status}");
+        assert!(table(&status, "items")["reading"].is_null(), "{status}");
+        let said = launch.other(&["status"], &[]);
+        assert!(String::from_utf8_lossy(&said.stdout).contains("reading "), "{said:?}");
+        assert!(process.page("/metrics").await.unwrap().contains("dataflow_snapshot_rows{table=\"big\"}"));
+        process.kill();
+        launch.run_until_caught_up().await;
+        assert!(table(&launch.status(), "big")["reading"].is_null());
+        // Read again, it was emptied before.
+        assert!(launch.other(&["table", "resync"], &["big"]).status.success());
+        let mut process = launch.clone().failpoints("mysql.snapshot.chunk=sleep(700)").run();
+        let again = |status: &serde_json::Value| table(status, "big")["reading"]["again"] == true;
+        process.wait_for("a part of it once more", LIMIT, again).await;
+        process.kill();
+        launch.run_until_caught_up().await;
+        world.assert_equal("SELECT CAST(id AS text), t FROM big ORDER BY id").await;
+    }
+}
