@@ -34,8 +34,7 @@ async fn look(
     let server = setup::identify(&mut connection, &settings).await?;
     found.good(format!("writes its binary log by rows, as server {}", server.identity));
     settings_of(&server, config, found);
-    let end = setup::end(&mut connection, &server).await?;
-    found.good(format!("its log ends at {}:{}, and the account may see that", end.file, end.pos));
+    rights(&mut connection, &server, name, found).await;
     let wanted = Wanted { source: name, tables: streams, server_id: us.server_id, host: &us.host };
     match setup::check_number(&mut connection, &server, &wanted).await {
         Ok(()) => found.good(format!("nobody else reads it as server_id {}", us.server_id)),
@@ -54,6 +53,21 @@ async fn look(
         }
     }
     Ok(())
+}
+
+/// What the account may do with the log: all that it lacks.
+async fn rights(connection: &mut Connection, server: &Server, name: &str, found: &mut Findings) {
+    match setup::end(connection, server).await {
+        Ok(end) => found.good(format!("its log ends at {}:{}, and the account may see that", end.file, end.pos)),
+        Err(error) => found.failure(&error),
+    }
+    // MySQL says it where it is asked who else reads the log.
+    if server.flavour == Flavour::MariaDb {
+        match setup::may_replicate(connection, server, name).await {
+            Ok(()) => found.good("the account may read its log"),
+            Err(error) => found.failure(&error),
+        }
+    }
 }
 
 fn settings_of(server: &Server, config: &MysqlSource, found: &mut Findings) {

@@ -24,6 +24,8 @@ pub(super) struct Server {
     /// What tells it from others: see [`Place::server`].
     pub identity: String,
     pub server_id: u32,
+    /// Who we are there, as GRANT takes it.
+    pub account: String,
     /// Whether transactions have GTIDs.
     pub gtids: bool,
     /// Whether the log names columns (`binlog_row_metadata=FULL`).
@@ -63,8 +65,17 @@ fn refused(what: impl Into<String>, sql: &str) -> Error {
     Error::new(ErrorKind::SourceRefused, what).help(format!("run as an administrator:\n    {sql}"))
 }
 
-/// The account as GRANT takes it.
+/// The account as GRANT takes it, before the server has said it.
 const ACCOUNT: &str = "<the account of the source>";
+
+/// `reader@%` as GRANT takes it.
+fn quoted_account(account: &str) -> String {
+    let quoted = |part: &str| format!("'{}'", part.replace('\'', "''"));
+    match account.rsplit_once('@') {
+        Some((user, host)) => format!("{}@{}", quoted(user), quoted(host)),
+        None => ACCOUNT.to_owned(),
+    }
+}
 
 /// Says which privilege is missing, where the server refused for that.
 pub(super) fn explain(trouble: Trouble, server: Option<&Server>, doing: String) -> Error {
@@ -73,7 +84,8 @@ pub(super) fn explain(trouble: Trouble, server: Option<&Server>, doing: String) 
         (1227, _) => "REPLICATION SLAVE, REPLICATION CLIENT",
         _ => return trouble.error(doing),
     };
-    let sql = format!("GRANT {privilege} ON *.* TO {ACCOUNT};");
+    let account = server.map_or(ACCOUNT, |server| &server.account);
+    let sql = format!("GRANT {privilege} ON *.* TO {account};");
     let Trouble::Refused { message, .. } = trouble else { return Error::new(ErrorKind::Internal, doing) };
     refused(doing, &sql).because(message)
 }
@@ -82,7 +94,8 @@ pub(super) fn explain(trouble: Trouble, server: Option<&Server>, doing: String) 
 pub(super) async fn identify(connection: &mut Connection, settings: &Settings) -> Result<Server> {
     let place = settings.place();
     let failed = |trouble: Trouble| trouble.error(format!("ask {place} who it is"));
-    let sql = "SELECT @@version, @@server_id, @@log_bin, @@global.binlog_format, @@global.binlog_row_image";
+    let sql =
+        "SELECT @@version, @@server_id, @@log_bin, @@global.binlog_format, @@global.binlog_row_image, CURRENT_USER()";
     let rows = connection.query(sql).await.map_err(failed)?;
     let row =
         rows.first().ok_or_else(|| Error::new(ErrorKind::SourceUnavailable, "the server does not say who it is"))?;
@@ -124,6 +137,7 @@ pub(super) async fn identify(connection: &mut Connection, settings: &Settings) -
         version,
         identity,
         server_id,
+        account: quoted_account(&row.text(5)),
         gtids,
         names_columns: metadata == "FULL",
         full_images: row.text(4) == "FULL" && !partial.contains("PARTIAL_JSON"),
@@ -202,6 +216,20 @@ pub(super) fn clashes(source: &str, number: u32) -> Error {
     )
 }
 
+/// Says so when the account may not read the log: MariaDB tells only whoever begins to.
+pub(super) async fn may_replicate(connection: &mut Connection, server: &Server, source: &str) -> Result<()> {
+    let doing = || format!("source {source}: ask for the account's rights");
+    let rows = connection.query("SHOW GRANTS").await.map_err(|trouble| trouble.error(doing()))?;
+    let grants = rows.iter().map(|row| row.text(0).to_uppercase());
+    let everywhere = |grant: &String| grant.split_once(" TO ").is_some_and(|(what, _)| what.ends_with(" ON *.*"));
+    let may = |grant: String| grant.contains("REPLICATION SLAVE") || grant.starts_with("GRANT ALL PRIVILEGES");
+    if grants.filter(everywhere).any(may) {
+        return Ok(());
+    }
+    let sql = format!("GRANT REPLICATION SLAVE ON *.* TO {};", server.account);
+    Err(refused(format!("source {source}: the account may not read the binary log"), &sql))
+}
+
 /// How long binary logs are kept, when that is less than a day.
 pub(super) async fn short_retention(connection: &mut Connection, source: &str) -> Result<Option<u64>> {
     let failed = |trouble: Trouble| trouble.error(format!("source {source}: ask how long binary logs are kept"));
@@ -221,7 +249,7 @@ pub(super) async fn check_table(
         Ok(_) => {}
         Err(trouble) if matches!(trouble.code(), 1142 | 1143 | 1044) => {
             let what = format!("source {source}: the account may not read {name}");
-            return Err(refused(what, &format!("GRANT SELECT ON {sql_name} TO {ACCOUNT};")));
+            return Err(refused(what, &format!("GRANT SELECT ON {sql_name} TO {};", server.account)));
         }
         Err(trouble) if matches!(trouble.code(), 1146 | 1049) => {
             return Err(Error::new(ErrorKind::SourceRefused, format!("source {source}: there is no table {name}"))

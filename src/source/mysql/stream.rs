@@ -220,7 +220,8 @@ impl Stream {
     fn broken(&self, trouble: Trouble) -> Error {
         let source = &self.job.name;
         match &trouble {
-            Trouble::Refused { code: 1236, message } => match reason(message) {
+            // MariaDB has a number of its own for a clash.
+            Trouble::Refused { code: 1236 | 4052, message } => match reason(message) {
                 Reason::Clash => setup::clashes(source, self.job.us.server_id).because(message.clone()),
                 Reason::PutBack => setup::put_back(source, &self.place, message),
                 Reason::Gone => setup::lost(source, &self.place, message),
@@ -481,19 +482,25 @@ impl Stream {
         Ok(())
     }
 
+    /// A change that the log does not tell: only the tables themselves do.
     pub fn refused_statement(&self, kind: &str) -> Error {
-        Error::new(
-            ErrorKind::SourceRefused,
-            format!(
-                "source {}: a statement of kind {kind} changed data and stands at {}:{} of the log without its rows",
-                self.job.name, self.file, self.pos
+        let (source, file, pos) = (&self.job.name, &self.file, self.pos);
+        let (what, first) = match kind.starts_with("XA") {
+            true => (
+                format!("an XA transaction stands at {file}:{pos} of the log, whose fate is told somewhere else"),
+                "let applications end their XA transactions (`XA RECOVER` lists them; `XA COMMIT`, `XA ROLLBACK`)",
             ),
-        )
-        .help(
-            "set binlog_format = ROW for every session of the server (and use no XA transactions across connections). Then \
-             write `snapshot: { on_lost_position: snapshot_again }` into the source and start it with the log moved on, or \
-             give the source another name in the topology: its tables are then read anew",
-        )
+            false => (
+                format!(
+                    "a statement of kind {kind} changed data and stands at {file}:{pos} of the log without its rows"
+                ),
+                "set binlog_format = ROW for every session of the server",
+            ),
+        };
+        Error::new(ErrorKind::PositionLost, format!("source {source}: {what}")).help(format!(
+            "{first}. Then write `snapshot: {{ on_lost_position: snapshot_again }}` into the source to empty its tables and \
+             read them again from the server's end on, and take it out once they are there"
+        ))
     }
 
     fn incident(&self, code: u16, message: &str) -> Error {
@@ -555,6 +562,7 @@ mod tests {
                 "A replica with the same server_uuid/server_id as this replica has connected to the source",
                 Reason::Clash,
             ),
+            ("A slave with the same server_uuid/server_id is already connected; the first event", Reason::Clash),
             ("Could not find first log file name in binary log index file", Reason::Gone),
             ("Cannot replicate because the source purged required binary logs.", Reason::Gone),
             ("Client requested source to start replication from position > file size", Reason::PutBack),

@@ -3,7 +3,7 @@
 use mysql_async::prelude::Queryable;
 
 use crate::mysql_source::{ITEMS, ROWS, SUMS, World, families, items, run};
-use crate::support::mysql::{Family, Server};
+use crate::support::mysql::{Family, Server, server};
 use crate::support::process::{LIMIT, Launch};
 use crate::support::proxy::{Fault, Proxy};
 
@@ -117,6 +117,23 @@ async fn another_reader_of_the_same_number_halts() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_takes_our_number_is_named() {
+    for family in families() {
+        let world = World::new(family, &items(2)).await;
+        let launch = world.launch(ITEMS, ", server_id: 4712");
+        let mut process = launch.run();
+        world.until_held(&mut process, "SELECT CAST(count(*) AS text) FROM items", &["2"]).await;
+        // The server has one reader of a number: the one that came last.
+        let request = mysql_async::BinlogStreamRequest::new(4712).with_hostname(b"intruder");
+        let intruder = server(family).connect("").await.get_binlog_stream(request).await.unwrap();
+        assert!(!process.exit(LIMIT).await.success());
+        let log = process.log();
+        assert!(log.contains("has our server_id 4712") && log.contains("`server_id:` of its own"), "{log}");
+        drop(intruder);
+    }
+}
+
 /// Makes `to` a replica of `from`, and waits until it has everything.
 async fn replicate(from: &Server, to: &Server) {
     let mut source = from.connect("").await;
@@ -219,6 +236,42 @@ async fn a_primary_that_lacks_what_was_read_halts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn transactions_that_only_the_new_primary_has_are_read_or_missed_loudly() {
+    if !families().contains(&Family::MySql) {
+        return;
+    }
+    for purged in [false, true] {
+        let (old, new) = (Server::start(Family::MySql, &[]), Server::start(Family::MySql, &[]));
+        let mut world = World::on(&old, &items(20)).await;
+        replicate(&old, &new).await;
+        // Errant: somebody has written to the replica.
+        let mut replica = new.connect(&world.database).await;
+        run(&mut replica, "INSERT INTO items VALUES (7000, 1, 'errant')").await;
+        if purged {
+            purge(&new).await;
+        }
+        let proxy = Proxy::to(old.port()).await;
+        world.port = proxy.port();
+        let launch = world.launch(ITEMS, "");
+        launch.run_until_caught_up().await;
+        world.run("INSERT INTO items VALUES (5000, 1, 'the last of the old one')").await;
+        until_replicated(&old, &new).await;
+        promote(&new).await;
+        old.kill();
+        proxy.aim(new.port());
+        world.connect_again(&new).await;
+        if purged {
+            halts(&launch, &["has purged transactions that were not read", "snapshot_again"]).await;
+            world.launch(ITEMS, AGAIN).run_until_caught_up().await;
+        } else {
+            launch.run_until_caught_up().await;
+        }
+        world.assert_equal(ROWS).await;
+        assert_eq!(world.held("SELECT t FROM items WHERE id = 7000").await, ["errant"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_server_without_gtids_halts() {
     if !families().contains(&Family::MySql) {
         return;
@@ -266,5 +319,29 @@ async fn settings_that_hide_changes_are_refused() {
         let server = Server::start(family, &["--skip-log-bin"]);
         let world = World::on(&server, &items(1)).await;
         halts(&world.launch(ITEMS, ""), &["writes no binary log"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_in_two_phases_halts_and_the_tables_can_be_read_again() {
+    for family in families() {
+        let server = Server::start(family, &[]);
+        let mut world = World::on(&server, &items(20)).await;
+        let launch = world.launch(ITEMS, "");
+        launch.run_until_caught_up().await;
+        world.run("XA START 'a'; UPDATE items SET n = n + 100 WHERE id < 10; XA END 'a'; XA PREPARE 'a'").await;
+        halts(&launch, &["an XA transaction stands at", "XA RECOVER", "on_lost_position: snapshot_again"]).await;
+        // What is only prepared is in nobody's rows.
+        let again = world.launch(ITEMS, AGAIN);
+        again.run_until_caught_up().await;
+        assert_eq!(world.held("SELECT CAST(sum(n) AS text) FROM items").await, ["210"], "{family:?}");
+        world.run("XA COMMIT 'a'").await;
+        again.run_until_caught_up().await;
+        world.assert_equal(ROWS).await;
+        // The way out is taken back, and it goes on.
+        world.run("UPDATE items SET n = n + 1").await;
+        let launch = world.launch(ITEMS, "");
+        launch.run_until_caught_up().await;
+        launch.assert_equal();
     }
 }

@@ -1,11 +1,14 @@
 //! MySQL and MariaDB as a source, against real servers: one body for both families.
 
 mod changes;
+mod check;
 mod faults;
 mod images;
 mod lost;
+mod online;
 mod retry;
 mod snapshot;
+mod tls;
 mod types;
 mod verify;
 
