@@ -100,6 +100,24 @@ impl RawRecords {
         self.rows.push(RawRow { offset, minor, ordinal, timestamp_us, key, value, headers: at..at });
     }
 
+    /// The same without a key, for a value that `write` puts at the end of what it is given; what that says.
+    #[inline]
+    pub fn push_written<T>(
+        &mut self,
+        offset: u64,
+        within: (u64, u32),
+        timestamp_us: i64,
+        write: impl FnOnce(&mut Vec<u8>) -> T,
+    ) -> T {
+        let start = self.bytes.len();
+        let said = write(&mut self.bytes);
+        let value = Slice { start: start as u32, len: (self.bytes.len() - start) as u32 };
+        let at = self.headers.len() as u32;
+        let (minor, ordinal) = within;
+        self.rows.push(RawRow { offset, minor, ordinal, timestamp_us, key: NULL, value, headers: at..at });
+        said
+    }
+
     /// Adds a header to the record that was pushed last.
     pub fn push_header(&mut self, name: &str, value: Option<&[u8]>) {
         let entry = (self.store(Some(name.as_bytes())), self.store(value));

@@ -419,45 +419,50 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// Writes an insert as the server would: what a snapshot reads takes the same way as what the stream brings.
+/// Writes an insert as the server would, at the end of a buffer: what a snapshot reads takes the same way as what the
+/// stream brings.
 #[derive(Debug)]
-pub struct InsertWriter {
-    bytes: Vec<u8>,
+pub struct InsertWriter<'o> {
+    out: &'o mut Vec<u8>,
+    /// Where its number of columns stands.
+    count_at: usize,
     columns: u16,
 }
 
-/// Where an insert's number of columns stands: after its tag, its relation and `N`.
-const COUNT_AT: usize = 6;
-
-impl InsertWriter {
+impl<'o> InsertWriter<'o> {
     /// An insert into `relation` without values so far.
-    pub fn new(relation: u32) -> Self {
-        let mut writer = Self { bytes: vec![b'I'], columns: 0 };
-        writer.bytes.extend(relation.to_be_bytes());
-        writer.bytes.extend([b'N', 0, 0]);
-        writer
+    pub fn new(out: &'o mut Vec<u8>, relation: u32) -> Self {
+        out.push(b'I');
+        out.extend_from_slice(&relation.to_be_bytes());
+        out.extend_from_slice(b"N\0\0");
+        Self { count_at: out.len() - 2, out, columns: 0 }
     }
 
     /// Adds a null.
+    #[inline]
     pub fn null(&mut self) {
-        self.bytes.push(b'n');
+        self.out.push(b'n');
         self.columns += 1;
     }
 
     /// Adds a value's text.
+    #[inline]
     pub fn text(&mut self, text: &[u8]) {
         self.value(b't', text);
     }
 
     /// Adds a value in its binary form.
+    #[inline]
     pub fn binary(&mut self, bytes: &[u8]) {
         self.value(b'b', bytes);
     }
 
+    #[inline]
     fn value(&mut self, kind: u8, bytes: &[u8]) {
-        self.bytes.push(kind);
-        self.bytes.extend((bytes.len() as u32).to_be_bytes());
-        self.bytes.extend_from_slice(bytes);
+        let [a, b, c, d] = (bytes.len() as u32).to_be_bytes();
+        self.out.reserve(bytes.len() + 5);
+        self.out.extend_from_slice(&[kind, a, b, c, d]);
+        self.out.extend_from_slice(bytes);
         self.columns += 1;
     }
 
@@ -466,16 +471,9 @@ impl InsertWriter {
         usize::from(self.columns)
     }
 
-    /// The message.
-    pub fn finish(&mut self) -> &[u8] {
-        self.bytes[COUNT_AT..COUNT_AT + 2].copy_from_slice(&self.columns.to_be_bytes());
-        &self.bytes
-    }
-
-    /// Begins the next row of the same relation.
-    pub fn clear(&mut self) {
-        self.bytes.truncate(COUNT_AT + 2);
-        self.columns = 0;
+    /// Ends the message.
+    pub fn finish(self) {
+        self.out[self.count_at..self.count_at + 2].copy_from_slice(&self.columns.to_be_bytes());
     }
 }
 

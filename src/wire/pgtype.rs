@@ -139,6 +139,27 @@ impl TypeShape {
         })
     }
 
+    /// Whether the text of a value, as the server writes it, is certain from its binary form: see [`TypeShape::key_text`].
+    pub fn is_exact_key(&self) -> bool {
+        use BinaryForm::{Integer, Oid, Text, Uuid};
+        matches!(self.binary(), Some(Integer | Oid | Text | Uuid))
+    }
+
+    /// The text of a value in its binary form; `None` where it is not certain, or the bytes are no such value.
+    pub fn key_text(&self, bytes: &[u8]) -> Option<String> {
+        match self.binary()? {
+            BinaryForm::Integer => match bytes.len() {
+                2 => Some(i16::from_be_bytes(bytes.try_into().ok()?).to_string()),
+                4 => Some(i32::from_be_bytes(bytes.try_into().ok()?).to_string()),
+                _ => Some(i64::from_be_bytes(bytes.try_into().ok()?).to_string()),
+            },
+            BinaryForm::Oid => Some(u32::from_be_bytes(bytes.try_into().ok()?).to_string()),
+            BinaryForm::Uuid => uuid::Uuid::from_slice(bytes).ok().map(|uuid| uuid.to_string()),
+            BinaryForm::Text => Some(String::from_utf8_lossy(bytes).into_owned()),
+            _ => None,
+        }
+    }
+
     /// A type that is neither an array nor modified.
     pub fn plain(name: impl Into<String>) -> Self {
         Self { name: name.into(), class: Class::Base, modifier: -1, array: false, delimiter: ',' }

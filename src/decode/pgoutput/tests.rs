@@ -150,16 +150,21 @@ fn columns_follow_the_newest_description() {
     assert_eq!((batch.tables.len(), batch.rejects.len()), (0, 1));
 }
 
+fn insert(values: impl FnOnce(&mut InsertWriter<'_>)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut writer = InsertWriter::new(&mut bytes, RELATION);
+    values(&mut writer);
+    writer.finish();
+    bytes
+}
+
 #[test]
 fn a_snapshot_row_is_read_and_an_unknown_relation_is_nobodys() {
-    let mut writer = InsertWriter::new(RELATION);
-    for value in ["1", "a"] {
-        writer.text(value.as_bytes());
-    }
+    let row = insert(|writer| ["1", "a"].iter().for_each(|value| writer.text(value.as_bytes())));
     let mut records = RawRecords::default();
-    records.push_within(5, (0, 1), 1_000, None, Some(writer.finish()));
+    records.push_within(5, (0, 1), 1_000, None, Some(&row));
     records.push_within(5, (0, 1), 1_000, Some(&shape('d', id_and_text())), None);
-    records.push_within(5, (0, 2), 1_000, None, Some(writer.finish()));
+    records.push_within(5, (0, 2), 1_000, None, Some(&row));
     let span = Span { from: Position("a".into()), to: Position("b".into()) };
     let raw = RawBatch {
         partition: Partition::new("s", "p"),
@@ -239,14 +244,11 @@ fn the_binary_form_gives_what_the_text_gives() {
     for (kind, text, binary) in cases {
         let columns = || vec![column("id", "int4", true), column("x", kind, false)];
         let read = |binary: bool, value: &[u8]| {
-            let mut writer = InsertWriter::new(RELATION);
-            writer.text(b"1");
-            if binary {
-                writer.binary(value)
-            } else {
-                writer.text(value)
-            }
-            decode(&mut decoder(None), Some(shape('d', columns())), &[writer.finish().to_vec()])
+            let row = insert(|writer| {
+                writer.text(b"1");
+                if binary { writer.binary(value) } else { writer.text(value) }
+            });
+            decode(&mut decoder(None), Some(shape('d', columns())), &[row])
         };
         let (by_text, by_binary) = (read(false, text.as_bytes()), read(true, &binary));
         let rows = |batch: &ChangeBatch| batch.tables.first().map(|table| table.rows.clone());
@@ -260,11 +262,12 @@ fn the_binary_form_gives_what_the_text_gives() {
 #[test]
 fn a_binary_form_that_is_none_is_refused() {
     for (kind, bytes) in [("int4", &b"123"[..]), ("jsonb", b"\x02{}"), ("money", b"\0"), ("uuid", b"short")] {
-        let mut writer = InsertWriter::new(RELATION);
-        writer.text(b"1");
-        writer.binary(bytes);
+        let row = insert(|writer| {
+            writer.text(b"1");
+            writer.binary(bytes);
+        });
         let columns = vec![column("id", "int4", true), column("x", kind, false)];
-        let batch = decode(&mut decoder(None), Some(shape('d', columns)), &[writer.finish().to_vec()]);
+        let batch = decode(&mut decoder(None), Some(shape('d', columns)), &[row]);
         assert_eq!((batch.tables.len(), batch.rejects.len()), (0, 1), "{kind}");
     }
 }

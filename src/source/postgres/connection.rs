@@ -23,6 +23,11 @@ const READ_BYTES: usize = 64 << 10;
 /// The reply to a command that begins a two-way COPY; the protocol crate does not know it.
 const COPY_BOTH_TAG: u8 = b'W';
 
+/// A piece of a copy.
+const COPY_DATA_TAG: u8 = b'd';
+/// A message's tag and its length, which counts itself.
+const HEAD_BYTES: usize = 5;
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -67,6 +72,34 @@ impl Row {
     pub fn is(&self, column: usize) -> bool {
         self.text(column) == "t"
     }
+}
+
+/// Pieces of a copy that came together: to take each of them apart from the others would cost more than to read it.
+pub(super) struct Copied(Bytes);
+
+impl Copied {
+    /// The pieces in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        pieces(&self.0)
+    }
+}
+
+/// The pieces that `bytes` begin with, as far as they are whole.
+fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let ([COPY_DATA_TAG, len @ ..], behind) = rest.split_first_chunk::<HEAD_BYTES>()? else { return None };
+        let len = usize::try_from(u32::from_be_bytes(*len)).ok()?.checked_sub(HEAD_BYTES - 1)?;
+        let (piece, behind) = behind.split_at_checked(len)?;
+        rest = behind;
+        Some(piece)
+    })
+}
+
+/// What comes while something is copied.
+pub(super) enum Next {
+    Copied(Copied),
+    Said(Message),
 }
 
 /// What goes wrong on a connection.
@@ -324,13 +357,27 @@ impl Connection {
         }
     }
 
-    /// The next piece of a copy; `None` at its end, after which the connection takes queries again. Cancel-safe.
-    pub async fn copied(&mut self) -> Result<Option<Bytes>, Trouble> {
+    /// The next pieces of a copy; `None` at its end, after which the connection takes queries again. Cancel-safe.
+    pub async fn copied(&mut self) -> Result<Option<Copied>, Trouble> {
         loop {
-            match self.message().await? {
-                Message::CopyData(body) => return Ok(Some(body.into_bytes())),
-                Message::ReadyForQuery(_) => return Ok(None),
-                _ => {}
+            match self.copied_or_said().await? {
+                Next::Copied(copied) => return Ok(Some(copied)),
+                Next::Said(Message::ReadyForQuery(_)) => return Ok(None),
+                Next::Said(_) => {}
+            }
+        }
+    }
+
+    /// The next pieces of a copy, or the next message that is none. Cancel-safe.
+    pub async fn copied_or_said(&mut self) -> Result<Next, Trouble> {
+        loop {
+            let whole = pieces(&self.inbox).map(|piece| HEAD_BYTES + piece.len()).sum::<usize>();
+            if whole > 0 {
+                return Ok(Next::Copied(Copied(self.inbox.split_to(whole).freeze())));
+            }
+            match self.buffered()? {
+                Some(message) => return Ok(Next::Said(message)),
+                None => self.receive().await?,
             }
         }
     }

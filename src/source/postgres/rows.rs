@@ -1,7 +1,8 @@
 //! The rows of one table by binary COPY: as a whole, or part by part in the order of its key.
 //!
-//! What the decoder reads exactly from its binary form is sent so; everything else, and the key, as the text that the
-//! stream would bring (`concat` writes values as a type's output function does; a cast does not).
+//! What the decoder reads exactly from its binary form is sent so; everything else, and a key whose text is not certain
+//! from it, as the text that the stream would bring (`concat` writes values as a type's output function does; a cast does
+//! not).
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use super::worker::{Job, push_shape, unwanted};
 use crate::batch::RawRecords;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::pgcopy::{BadCopy, CopyRow, CopyRows};
-use crate::wire::pgoutput::{InsertWriter, Lsn};
+use crate::wire::pgoutput::{Datum, InsertWriter, Lsn, Message, parse};
 use crate::wire::pgtype::{ColumnShape, RelationShape};
 
 /// Payload bytes in one piece.
@@ -136,7 +137,10 @@ impl TableReader {
             // A column list leaves a part of the key out.
             (order, places) = (Vec::new(), Vec::new());
         }
-        let is_binary = |(at, column): (usize, &ColumnShape)| column.kind.binary().is_some() && !places.contains(&at);
+        let is_binary = |(at, column): (usize, &ColumnShape)| match places.contains(&at) {
+            true => column.kind.is_exact_key(),
+            false => column.kind.binary().is_some(),
+        };
         let binary = shape.columns.iter().enumerate().map(is_binary).collect();
         Self { table, shape, order, binary, places }
     }
@@ -215,21 +219,21 @@ impl TableReader {
         let failed = |trouble: Trouble| trouble.error(&doing);
         let bad = |why: BadCopy| Error::new(ErrorKind::SourceUnavailable, &doing).because(why);
         connection.copy_out(&format!("COPY ({select}) TO STDOUT (FORMAT binary)")).await.map_err(failed)?;
-        let (mut copy, mut writer) = (CopyRows::default(), InsertWriter::new(self.table.id));
+        let mut copy = CopyRows::default();
         let (mut total, mut fresh) = (0, 0);
         let mut records = self.describe(at);
-        while let Some(piece) = connection.copied().await.map_err(failed)? {
-            copy.feed(&piece).map_err(bad)?;
+        while let Some(copied) = connection.copied().await.map_err(failed)? {
+            for piece in copied.pieces() {
+                copy.feed(piece).map_err(bad)?;
+            }
             while let Some(row) = copy.next_row().map_err(bad)? {
-                self.write(row, &mut writer)?;
-                let message = writer.finish();
+                let (before, ordinal) = (records.bytes(), u32::try_from(cursor.rows + 1).unwrap_or(u32::MAX));
+                records.push_written(at.lsn.0, (0, ordinal), at.time_us, |out| self.write(row, out))?;
                 (total, fresh) = (total + 1, fresh + 1);
-                cursor.count(message.len());
-                self.remember(row, &mut cursor.after);
-                let ordinal = u32::try_from(cursor.rows).unwrap_or(u32::MAX);
-                records.push_within(at.lsn.0, (0, ordinal), at.time_us, None, Some(message));
+                cursor.count(records.bytes() - before);
                 if records.bytes() >= PIECE_BYTES {
-                    self.give(std::mem::take(&mut records), std::mem::take(&mut fresh), cursor, give).await?;
+                    let next = RawRecords::with_room_of(&records);
+                    self.give(std::mem::replace(&mut records, next), std::mem::take(&mut fresh), cursor, give).await?;
                     cursor.say(job, &self.table.name);
                 }
             }
@@ -241,19 +245,20 @@ impl TableReader {
         Ok(total)
     }
 
-    async fn give(&self, records: RawRecords, rows: u64, cursor: &Cursor, to: &mpsc::Sender<Part>) -> Result<()> {
+    async fn give(&self, records: RawRecords, rows: u64, cursor: &mut Cursor, to: &mpsc::Sender<Part>) -> Result<()> {
+        cursor.after = self.key_of_last(&records)?;
         let step = Step::Rows(rows, cursor.after.clone());
         to.send(Part { table: self.table.name.clone(), records, step }).await.map_err(|_| unwanted())
     }
 
     /// Takes a row over into a message of the stream.
-    fn write(&self, row: CopyRow<'_>, writer: &mut InsertWriter) -> Result<()> {
+    fn write(&self, row: CopyRow<'_>, out: &mut Vec<u8>) -> Result<()> {
         if row.len() != self.binary.len() {
             let (name, got, asked) = (&self.table.name, row.len(), self.binary.len());
             let what = format!("read {name}: a row has {got} values where {asked} were asked for");
             return Err(Error::new(ErrorKind::Internal, what));
         }
-        writer.clear();
+        let mut writer = InsertWriter::new(out, self.table.id);
         for (value, binary) in row.iter().zip(&self.binary) {
             match value {
                 None => writer.null(),
@@ -261,22 +266,38 @@ impl TableReader {
                 Some(text) => writer.text(text),
             }
         }
+        writer.finish();
         Ok(())
     }
 
-    /// Keeps the key of a row.
-    fn remember(&self, row: CopyRow<'_>, key: &mut Vec<String>) {
-        key.resize(self.places.len(), String::new());
-        for (at, value) in row.iter().enumerate() {
-            if let Some(part) = self.places.iter().position(|place| *place == at) {
-                key[part].clear();
-                key[part].push_str(&String::from_utf8_lossy(value.unwrap_or_default()));
-            }
+    /// The key of the row that was taken over last, as text.
+    fn key_of_last(&self, records: &RawRecords) -> Result<Vec<String>> {
+        if self.places.is_empty() {
+            return Ok(Vec::new());
         }
+        let last = records.len().checked_sub(1).and_then(|last| records.get(last)?.value());
+        let Some(Ok(Message::Insert { new, .. })) = last.map(|message| parse(message, false)) else {
+            return Err(self.keyless());
+        };
+        let part = |place: &usize| {
+            let text = match new.iter().nth(*place)? {
+                Datum::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                Datum::Binary(bytes) => self.shape.columns[*place].kind.key_text(bytes)?,
+                Datum::Null | Datum::Unchanged => return None,
+            };
+            Some(text)
+        };
+        self.places.iter().map(part).collect::<Option<_>>().ok_or_else(|| self.keyless())
+    }
+
+    fn keyless(&self) -> Error {
+        let what = format!("read {}: the key of its last row cannot be read", self.table.name);
+        Error::new(ErrorKind::Internal, what)
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::wire::pgtype::{ColumnShape, TypeShape};
@@ -309,10 +330,10 @@ mod tests {
     }
 
     #[test]
-    fn the_key_and_what_has_no_exact_binary_form_come_as_text() {
+    fn what_has_no_exact_binary_form_comes_as_text() {
         let text = |name: &str| format!("CASE WHEN \"{name}\" IS DISTINCT FROM NULL THEN concat(\"{name}\") END");
         let reader = reader(&[("b", "text"), ("a", "integer")]);
-        let select = format!("SELECT {}, {}, {}, \"d\" FROM ONLY \"public\".\"t\"", text("a"), text("b"), text("c"));
+        let select = format!("SELECT \"a\", \"b\", {}, \"d\" FROM ONLY \"public\".\"t\"", text("c"));
         assert_eq!(reader.next_part(&[], 5), format!("{select} ORDER BY \"b\", \"a\" LIMIT 5"));
         let key = ["it's".to_owned(), "7".to_owned()];
         assert_eq!(
@@ -323,6 +344,47 @@ mod tests {
             reader.of_keys([key.to_vec()].iter()),
             format!("{select} WHERE (\"b\", \"a\") IN (('it''s'::text, '7'::integer)) ORDER BY \"b\", \"a\"")
         );
+    }
+
+    #[test]
+    fn a_date_is_exact_as_a_value_and_not_as_a_key() {
+        let text = "CASE WHEN \"d\" IS DISTINCT FROM NULL THEN concat(\"d\") END FROM";
+        assert!(reader(&[("d", "date")]).all().contains(text));
+        assert!(!reader(&[("a", "integer")]).all().contains(text));
+    }
+
+    #[test]
+    fn the_key_of_the_last_row_is_the_text_that_the_server_would_write() {
+        let reader = reader(&[("b", "text"), ("a", "integer")]);
+        let row = |id: i32, name: &[u8], records: &mut RawRecords| {
+            records.push_written(1, (0, 1), 0, |out| {
+                let mut writer = InsertWriter::new(out, 7);
+                writer.binary(&id.to_be_bytes());
+                writer.binary(name);
+                writer.null();
+                writer.null();
+                writer.finish();
+            });
+        };
+        let mut records = RawRecords::default();
+        row(7, b"first", &mut records);
+        row(-8, "it's".as_bytes(), &mut records);
+        assert_eq!(reader.key_of_last(&records).unwrap(), ["it's", "-8"]);
+        assert!(reader.key_of_last(&RawRecords::default()).is_err());
+    }
+
+    #[test]
+    fn keys_are_written_as_the_server_writes_them() {
+        let text = |kind: &str, bytes: &[u8]| TypeShape::plain(kind).key_text(bytes);
+        assert_eq!(text("int2", &(-5i16).to_be_bytes()).as_deref(), Some("-5"));
+        assert_eq!(text("int8", &i64::MIN.to_be_bytes()).as_deref(), Some("-9223372036854775808"));
+        assert_eq!(text("oid", &u32::MAX.to_be_bytes()).as_deref(), Some("4294967295"));
+        assert_eq!(text("bpchar", b"ab  ").as_deref(), Some("ab  "));
+        let uuid = u128::to_be_bytes(0xa0eebc99_9c0b_4ef8_bb6d_6bb9bd380a11);
+        assert_eq!(text("uuid", &uuid).as_deref(), Some("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"));
+        for (kind, bytes) in [("int4", &b"123"[..]), ("uuid", b"short"), ("date", &[0; 4]), ("money", &[0; 8])] {
+            assert_eq!(text(kind, bytes), None, "{kind}");
+        }
     }
 
     #[test]

@@ -16,18 +16,18 @@ mod chunks;
 mod running;
 mod tables;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use postgres_protocol::message::backend::Message as Backend;
+use hashbrown::HashMap;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use self::chunks::Beside;
 use super::catalog;
-use super::connection::{Connection, Purpose, Trouble};
+use super::connection::{Connection, Copied, Next, Purpose, Trouble};
 use super::guardian;
 use super::lineage;
 use super::place::{Place, Within};
@@ -170,19 +170,13 @@ impl Stream {
             };
             let turn = self.next_turn();
             tokio::select! {
-                message = self.connection.message() => {
-                    let message = message.map_err(|trouble| self.broken(trouble))?;
+                next = self.connection.copied_or_said() => {
+                    let Next::Copied(copied) = next.map_err(|trouble| self.broken(trouble))? else {
+                        let what = format!("source {}: the server ended the stream", self.job.name);
+                        return Err(Error::new(ErrorKind::SourceUnavailable, what));
+                    };
                     self.heard = Instant::now();
-                    self.take(message).await?;
-                    while self.records.bytes() < PIECE_BYTES
-                        && !self.begin_again
-                        && let Some(message) = self.connection.buffered().map_err(|trouble| self.broken(trouble))?
-                    {
-                        self.take(message).await?;
-                    }
-                    if self.records.bytes() >= PIECE_BYTES {
-                        self.hand_out().await?;
-                    }
+                    self.take(&copied).await?;
                 }
                 () = until(linger) => self.hand_out().await?,
                 () = until(turn) => {}
@@ -196,7 +190,7 @@ impl Stream {
                     self.begin_readings().await?;
                 }
             }
-            if (self.must_read || self.begin_again) && self.open.is_none() {
+            if self.is_over() {
                 self.hand_out().await?;
                 return Ok(self.place);
             }
@@ -214,22 +208,49 @@ impl Stream {
         }
     }
 
-    /// One message of the copy: log data or a sign of life.
-    async fn take(&mut self, message: Backend) -> Result<()> {
-        let Backend::CopyData(body) = message else {
-            return Err(Error::new(
-                ErrorKind::SourceUnavailable,
-                format!("source {}: the server ended the stream", self.job.name),
-            ));
-        };
-        let data = body.into_bytes();
-        let lsn = |at: usize| data.get(at..at + 8).and_then(|b| b.try_into().ok()).map(|b| Lsn(u64::from_be_bytes(b)));
-        match (data.first(), lsn(1), lsn(9)) {
-            (Some(b'w'), Some(start), Some(end)) if data.len() >= 25 => {
-                self.end = self.end.max(end);
-                self.received(start, &data[25..]).await
+    /// Whether it must be begun anew, and may be.
+    fn is_over(&self) -> bool {
+        (self.must_read || self.begin_again) && self.open.is_none()
+    }
+
+    /// Messages of the copy.
+    async fn take(&mut self, copied: &Copied) -> Result<()> {
+        for data in copied.pieces() {
+            if !self.take_row(data) {
+                self.take_one(data).await?;
             }
-            (Some(b'k'), Some(end), _) => {
+            if self.records.bytes() >= PIECE_BYTES {
+                self.hand_out().await?;
+            }
+            if self.is_over() {
+                // What comes behind it is sent again.
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nearly every message is a row that keeps its key, and the decoder reads the rest of it; says whether it was.
+    #[inline]
+    fn take_row(&mut self, data: &[u8]) -> bool {
+        let Some((Log { start, end }, change)) = log_data(data) else { return false };
+        let Some(relation) = relation_of_row(change).filter(|_| self.segment.is_none()) else { return false };
+        self.end = self.end.max(end);
+        if self.counts(relation) {
+            self.push(start, change);
+        }
+        true
+    }
+
+    /// One message of the copy: log data or a sign of life.
+    async fn take_one(&mut self, data: &[u8]) -> Result<()> {
+        if let Some((Log { start, end }, change)) = log_data(data) {
+            self.end = self.end.max(end);
+            return self.received(start, change).await;
+        }
+        let end = data.get(1..9).and_then(|bytes| bytes.try_into().ok()).map(|bytes| Lsn(u64::from_be_bytes(bytes)));
+        match (data.first(), end) {
+            (Some(b'k'), Some(end)) => {
                 self.end = self.end.max(end);
                 if self.open.is_none() && end > self.place.lsn {
                     self.place.lsn = end;
@@ -441,4 +462,20 @@ impl Stream {
         self.job.told.send_replace(confirmed);
         Ok(())
     }
+}
+
+/// Where a piece of the log stands.
+struct Log {
+    start: Lsn,
+    /// Where the server's log ends.
+    end: Lsn,
+}
+
+/// `w`, where it stands, where the log ends, the server's clock, and a message of the plug-in.
+#[inline]
+fn log_data(data: &[u8]) -> Option<(Log, &[u8])> {
+    let (head, change) = data.split_first_chunk::<25>()?;
+    let lsn = |at: usize| Some(Lsn(u64::from_be_bytes(head[at..at + 8].try_into().ok()?)));
+    (head[0] == b'w').then_some(())?;
+    Some((Log { start: lsn(1)?, end: lsn(9)? }, change))
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use super::catalog::{self, Publication};
 use super::connection::{Connection, Purpose, Trouble, identifier, literal};
@@ -48,7 +47,7 @@ struct Reading {
     connection: Connection,
     /// What the decoder must know first.
     first: VecDeque<RelationShape>,
-    writer: InsertWriter,
+    table: u32,
     /// The value in hand.
     text: Vec<u8>,
     columns: usize,
@@ -109,7 +108,7 @@ impl Tables {
         self.reading = Some(Reading {
             connection,
             text: Vec::new(),
-            writer: InsertWriter::new(table.id),
+            table: table.id,
             columns: columns.len(),
             // Whatever the table's identity is: a row taken away is given as a whole.
             first: VecDeque::from([RelationShape { identity: 'f', ..shape }]),
@@ -163,24 +162,25 @@ fn copy_sql(table: &str, columns: &[String], keys: Option<&Keys>) -> String {
 
 impl Reading {
     /// Takes a line of COPY's text form over into a message of the stream.
-    fn row(&mut self, line: &Bytes) -> Result<&[u8]> {
+    fn row(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        self.writer.clear();
+        let mut writer = InsertWriter::new(out, self.table);
         for field in line.split(|byte| *byte == b'\t') {
             if field == b"\\N" {
-                self.writer.null();
+                writer.null();
             } else {
                 self.text.clear();
                 unescape(field, &mut self.text);
-                self.writer.text(&self.text);
+                writer.text(&self.text);
             }
         }
-        let found = self.writer.columns();
+        let found = writer.columns();
         if found != self.columns {
             let what = format!("a row has {found} values where {} were asked for", self.columns);
             return Err(Error::new(ErrorKind::Internal, what));
         }
-        Ok(self.writer.finish())
+        writer.finish();
+        Ok(())
     }
 }
 
@@ -224,13 +224,15 @@ impl Witness for Tables {
             push_shape(&mut records, lsn, (0, ordinal), NO_TIME, &shape);
         }
         while records.bytes() < BATCH_BYTES {
-            let Some(line) = reading.connection.copied().await.map_err(|trouble| trouble.error(&doing))? else {
+            let Some(lines) = reading.connection.copied().await.map_err(|trouble| trouble.error(&doing))? else {
                 reading.ended = true;
                 break;
             };
-            ordinal += 1;
-            let row = reading.row(&line).map_err(|error| error.doing(&doing))?;
-            records.push_within(lsn.0, (0, ordinal), NO_TIME, None, Some(row));
+            for line in lines.pieces() {
+                ordinal += 1;
+                let written = records.push_written(lsn.0, (0, ordinal), NO_TIME, |out| reading.row(line, out));
+                written.map_err(|error| error.doing(&doing))?;
+            }
         }
         let position = || Position(lsn.to_string());
         let batch = RawBatch {
