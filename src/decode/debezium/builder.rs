@@ -60,11 +60,19 @@ enum Builder {
 pub(in crate::decode) enum Exact<'a> {
     Boolean(bool),
     Bytes(&'a [u8]),
+    Text(&'a str),
     Single(f32),
     Double(f64),
     /// A number and how many of its digits stand behind the point.
     Decimal(i128, i32),
     Uuid([u8; 16]),
+}
+
+/// How much a column holds: values, and the bytes of those whose length varies.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::decode) struct Room {
+    pub rows: usize,
+    pub bytes: usize,
 }
 
 /// A column under construction.
@@ -85,33 +93,49 @@ const NEEDS_UNIT: Problem = Problem::Value(
 impl ColumnBuilder {
     /// An empty column of `data_type`.
     pub fn new(data_type: Type) -> Self {
+        Self::with_room(data_type, Room::default())
+    }
+
+    /// An empty column of `data_type` that will hold about as much as that.
+    pub fn with_room(data_type: Type, Room { rows, bytes }: Room) -> Self {
+        let text = || StringBuilder::with_capacity(rows, bytes);
+        let timestamp = || TimestampMicrosecondBuilder::with_capacity(rows);
+        let arrow = || data_type.arrow();
         let builder = match data_type {
-            Type::Boolean => Builder::Boolean(BooleanBuilder::new()),
-            Type::SmallInt => Builder::Int16(Int16Builder::new()),
-            Type::Int => Builder::Int32(Int32Builder::new()),
-            Type::BigInt => Builder::Int64(Int64Builder::new()),
-            Type::Real => Builder::Float32(Float32Builder::new()),
-            Type::Double => Builder::Float64(Float64Builder::new()),
+            Type::Boolean => Builder::Boolean(BooleanBuilder::with_capacity(rows)),
+            Type::SmallInt => Builder::Int16(Int16Builder::with_capacity(rows)),
+            Type::Int => Builder::Int32(Int32Builder::with_capacity(rows)),
+            Type::BigInt => Builder::Int64(Int64Builder::with_capacity(rows)),
+            Type::Real => Builder::Float32(Float32Builder::with_capacity(rows)),
+            Type::Double => Builder::Float64(Float64Builder::with_capacity(rows)),
             Type::Decimal { precision, scale } if precision <= 38 => {
-                Builder::Decimal128(Decimal128Builder::new().with_data_type(data_type.arrow()), precision, scale)
+                Builder::Decimal128(Decimal128Builder::with_capacity(rows).with_data_type(arrow()), precision, scale)
             }
             Type::Decimal { precision, scale } => {
-                Builder::Decimal256(Decimal256Builder::new().with_data_type(data_type.arrow()), precision, scale)
+                Builder::Decimal256(Decimal256Builder::with_capacity(rows).with_data_type(arrow()), precision, scale)
             }
-            Type::Numeric => Builder::Numeric(StringBuilder::new()),
-            Type::Date => Builder::Date(Date32Builder::new()),
-            Type::Time => Builder::Time(Time64MicrosecondBuilder::new()),
-            Type::Duration => Builder::Duration(Int64Builder::new()),
-            Type::Timestamp => Builder::Timestamp(TimestampMicrosecondBuilder::new()),
-            Type::TimestampTz => {
-                Builder::TimestampTz(TimestampMicrosecondBuilder::new().with_data_type(data_type.arrow()))
-            }
-            Type::Text { max_bytes } => Builder::Text(StringBuilder::new(), max_bytes),
-            Type::Json => Builder::Json(StringBuilder::new()),
-            Type::Uuid => Builder::Uuid(StringBuilder::new()),
-            Type::Binary => Builder::Binary(BinaryBuilder::new()),
+            Type::Numeric => Builder::Numeric(text()),
+            Type::Date => Builder::Date(Date32Builder::with_capacity(rows)),
+            Type::Time => Builder::Time(Time64MicrosecondBuilder::with_capacity(rows)),
+            Type::Duration => Builder::Duration(Int64Builder::with_capacity(rows)),
+            Type::Timestamp => Builder::Timestamp(timestamp()),
+            Type::TimestampTz => Builder::TimestampTz(timestamp().with_data_type(arrow())),
+            Type::Text { max_bytes } => Builder::Text(text(), max_bytes),
+            Type::Json => Builder::Json(text()),
+            Type::Uuid => Builder::Uuid(text()),
+            Type::Binary => Builder::Binary(BinaryBuilder::with_capacity(rows, bytes)),
         };
         Self { builder, len: 0, null_end: 0, scratch: String::new() }
+    }
+
+    /// How much it holds.
+    pub fn room(&self) -> Room {
+        let bytes = match &self.builder {
+            Builder::Numeric(b) | Builder::Text(b, _) | Builder::Json(b) | Builder::Uuid(b) => b.values_slice().len(),
+            Builder::Binary(b) => b.values_slice().len(),
+            _ => 0,
+        };
+        Room { rows: self.len, bytes }
     }
 
     /// The number of values.
@@ -175,6 +199,7 @@ impl ColumnBuilder {
                 true
             }
             (Builder::Int32(b), _) => i32::try_from(number).map(|n| b.append_value(n)).is_ok(),
+            (Builder::Int16(b), _) => i16::try_from(number).map(|n| b.append_value(n)).is_ok(),
             (Builder::Date(b), Wire::Days) => time::finite_date(number).map(|days| b.append_value(days)).is_ok(),
             (Builder::Timestamp(b) | Builder::TimestampTz(b), Wire::Timestamp(unit)) => {
                 finite(number, unit).map(|us| b.append_value(us)).is_ok()
@@ -203,6 +228,7 @@ impl ColumnBuilder {
                 let mut text = [0; 36];
                 b.append_value(uuid::Uuid::from_bytes(bytes).hyphenated().encode_lower(&mut text));
             }
+            (Builder::Text(b, limit), Exact::Text(text)) if within(text, *limit).is_ok() => b.append_value(text),
             (Builder::Binary(b), Exact::Bytes(bytes)) => b.append_value(bytes),
             (Builder::Float32(b), Exact::Single(value)) => b.append_value(value),
             (Builder::Float64(b), Exact::Double(value)) => b.append_value(value),

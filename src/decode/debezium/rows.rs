@@ -8,7 +8,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter;
 use arrow::datatypes::{Field, Schema};
 
-use super::builder::{ColumnBuilder, Exact, Problem};
+use super::builder::{ColumnBuilder, Exact, Problem, Room};
 use super::native::Native;
 use super::scan::Token;
 use super::wire::Wire;
@@ -49,11 +49,21 @@ pub(in crate::decode) struct Rows {
 }
 
 impl Rows {
-    pub fn new(contract: Arc<Contract>, partition: Partition, required: Vec<usize>, watched: Vec<bool>) -> Self {
-        let slot =
-            |c: &crate::contract::Column| Slot { builder: ColumnBuilder::new(c.data_type), unchanged: Vec::new() };
+    /// None so far. `room` is what the rows before them held, of the same columns or of fewer: they are about as many.
+    pub fn new(
+        contract: Arc<Contract>,
+        partition: Partition,
+        required: Vec<usize>,
+        watched: Vec<bool>,
+        room: &[Room],
+    ) -> Self {
+        let slot = |(at, column): (usize, &crate::contract::Column)| {
+            let room = room.get(at).copied().unwrap_or_default();
+            Slot { builder: ColumnBuilder::with_room(column.data_type, room), unchanged: Vec::new() }
+        };
+        let rows = room.first().map_or(0, |room| room.rows);
         Self {
-            slots: contract.input.columns.iter().map(slot).collect(),
+            slots: contract.input.columns.iter().enumerate().map(slot).collect(),
             key: contract.input.key_indices(),
             contract,
             partition,
@@ -61,9 +71,9 @@ impl Rows {
             watched,
             shown: Vec::new(),
             all_shown: false,
-            ops: Vec::new(),
-            seqs: Vec::new(),
-            times: Vec::new(),
+            ops: Vec::with_capacity(rows),
+            seqs: Vec::with_capacity(rows),
+            times: Vec::with_capacity(rows),
             ignored: Vec::new(),
             filled: 0,
             dead: Vec::new(),
@@ -265,6 +275,11 @@ impl Rows {
                 builder.append_null();
             }
         }
+    }
+
+    /// How much its columns hold.
+    pub fn room(&self) -> Vec<Room> {
+        self.slots.iter().map(|slot| slot.builder.room()).collect()
     }
 
     /// The finished rows; `None` when there are none.

@@ -20,6 +20,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::builder::Room;
 use super::row::{Layout, Target};
 use super::rows::Rows;
 use super::scan::{Token, fields};
@@ -46,6 +47,8 @@ pub(in crate::decode) struct Table {
     /// Whether its rows are flattened; not known before the first.
     pub flattened: Option<bool>,
     pub rows: Option<Rows>,
+    /// How much the rows that were given out last held.
+    room: Vec<Room>,
     pub done: Vec<TableChanges>,
 }
 
@@ -66,8 +69,18 @@ impl Table {
             }
             contract = Some(fresh(&route.table, schema));
         }
-        let (plain, rows) = (None, None);
-        Ok(Self { route, fixed_key, declared, contract, epoch: 1, plain, flattened: None, rows, done: Vec::new() })
+        Ok(Self {
+            route,
+            fixed_key,
+            declared,
+            contract,
+            epoch: 1,
+            plain: None,
+            flattened: None,
+            rows: None,
+            room: Vec::new(),
+            done: Vec::new(),
+        })
     }
 
     pub fn ignores(&self) -> bool {
@@ -133,9 +146,9 @@ impl Table {
 
     /// Gives out the rows under construction.
     pub fn close(&mut self) -> Result<()> {
-        if let Some(changes) = self.rows.take().map(Rows::finish).transpose()?.flatten() {
-            self.done.push(changes);
-        }
+        let Some(rows) = self.rows.take() else { return Ok(()) };
+        self.room = rows.room();
+        self.done.extend(rows.finish()?);
         Ok(())
     }
 
@@ -146,7 +159,7 @@ impl Table {
             let columns = contract.input.columns.iter().enumerate();
             let required = columns.filter(|(_, c)| !self.may_lack(c)).map(|(index, _)| index).collect();
             let watched = contract.input.columns.iter().map(|c| !self.may_be_gone(&c.name)).collect();
-            self.rows = Some(Rows::new(contract.clone(), partition.clone(), required, watched));
+            self.rows = Some(Rows::new(contract.clone(), partition.clone(), required, watched, &self.room));
         }
         self.rows.as_mut()
     }

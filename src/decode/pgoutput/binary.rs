@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::row::{self, Column};
+use super::types::Reading;
 use crate::decode::debezium::builder::Exact;
 use crate::decode::debezium::row::RowError;
 use crate::decode::debezium::rows::Rows;
@@ -32,7 +33,13 @@ pub(super) fn append(
 ) -> Result<(), RowError> {
     let form = column.binary.ok_or(RowError::Malformed)?;
     match form {
-        BinaryForm::Text => return row::append(column, rows, index, bytes, ignore, scratch),
+        BinaryForm::Text => {
+            let text = simdutf8::basic::from_utf8(bytes).map_err(|_| RowError::Malformed)?;
+            if matches!(column.reading, Reading::Text) && rows.append_exact(index, Exact::Text(text)) {
+                return Ok(());
+            }
+            return row::append(column, rows, index, bytes, ignore, scratch);
+        }
         BinaryForm::Jsonb => {
             let text = bytes.strip_prefix(&[1]).ok_or(RowError::Malformed)?;
             return row::append(column, rows, index, text, ignore, scratch);
@@ -221,6 +228,17 @@ fn date_time(days: i64, us: i64, zoned: bool, out: &mut String) {
     out.push_str(era);
 }
 
+/// The powers of ten that 64 bits hold.
+const TENS: [i64; 19] = {
+    let mut tens = [1; 19];
+    let mut at = 1;
+    while at < 19 {
+        tens[at] = tens[at - 1] * 10;
+        at += 1;
+    }
+    tens
+};
+
 /// A finite numeric of up to four digits to the base of 10,000, which nearly all have: its digits and its scale.
 fn small_numeric(bytes: &[u8]) -> Option<(i128, i32)> {
     let (head, digits) = bytes.split_first_chunk::<8>()?;
@@ -236,13 +254,16 @@ fn small_numeric(bytes: &[u8]) -> Option<(i128, i32)> {
         if !(0..NUMERIC_BASE).contains(&digit) {
             return None;
         }
-        value = value * i128::from(NUMERIC_BASE) + i128::from(digit);
+        value = value * i64::from(NUMERIC_BASE) + i64::from(digit);
     }
     // So many of its decimal digits stand behind the point; its scale may ask for more of them, or for fewer.
     let behind = 4 * (i32::from(count) - 1 - weight);
     let value = match scale - behind {
-        more @ 0..=18 => value * 10i128.pow(more as u32),
-        fewer @ -18..=-1 => Some(10i128.pow(fewer.unsigned_abs())).filter(|by| value % by == 0).map(|by| value / by)?,
+        more @ 0..=18 => i128::from(value) * i128::from(TENS[more as usize]),
+        fewer @ -18..=-1 => {
+            let by = TENS[fewer.unsigned_abs() as usize];
+            (value % by == 0).then(|| i128::from(value / by))?
+        }
         _ => return None,
     };
     Some((if sign == 0 { value } else { -value }, scale))
