@@ -277,6 +277,18 @@ impl Op {
     }
 }
 
+/// Every byte in two lower-case hexadecimal digits.
+const HEXADECIMAL: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
 /// The order of changes of one key: `generation | delivery order`. Larger is newer.
 ///
 /// `major`/`minor` are (Kafka offset, 0), (commit LSN, LSN) or (binlog file, position); `ordinal` counts rows inside
@@ -295,15 +307,14 @@ impl Seq {
 
     /// Writes the text form.
     pub fn write(&self, out: &mut [u8; Self::WIDTH]) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut bytes = [0u8; Self::WIDTH / 2];
         bytes[0..4].copy_from_slice(&self.generation.to_be_bytes());
         bytes[4..12].copy_from_slice(&self.major.to_be_bytes());
         bytes[12..20].copy_from_slice(&self.minor.to_be_bytes());
         bytes[20..24].copy_from_slice(&self.ordinal.to_be_bytes());
-        for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+        let (pairs, _) = out.as_chunks_mut::<2>();
+        for (pair, byte) in pairs.iter_mut().zip(bytes) {
+            *pair = HEXADECIMAL[usize::from(byte)];
         }
     }
 

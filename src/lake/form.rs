@@ -17,6 +17,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
 };
+use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
 use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
@@ -80,8 +81,8 @@ pub(super) fn properties(compression: Compression) -> WriterProperties {
 /// Changes as rows of a file with that layout.
 pub(super) fn encode(changes: &TableChanges, layout: &SchemaRef) -> Result<RecordBatch> {
     let mut columns: Vec<ArrayRef> = changes.rows.columns().to_vec();
-    columns.push(Arc::new(StringArray::from_iter_values(changes.ops.iter().map(|op| op.letter()))));
-    columns.push(Arc::new(seqs(&changes.seqs)));
+    columns.push(Arc::new(ops(&changes.ops)?));
+    columns.push(Arc::new(seqs(&changes.seqs)?));
     columns.push(partition(changes)?);
     columns.push(Arc::new(times(&changes.source_times_us)));
     columns.push(Arc::new(unchanged(changes)));
@@ -95,14 +96,25 @@ pub(super) fn encode(changes: &TableChanges, layout: &SchemaRef) -> Result<Recor
     })
 }
 
-fn seqs(seqs: &[Seq]) -> StringArray {
-    let mut builder = StringBuilder::with_capacity(seqs.len(), seqs.len() * Seq::WIDTH);
-    let mut text = [0u8; Seq::WIDTH];
-    for seq in seqs {
-        seq.write(&mut text);
-        builder.append_value(std::str::from_utf8(&text).unwrap_or_default());
+fn ops(ops: &[Op]) -> Result<StringArray> {
+    // The letter of an operation is its byte.
+    even_text(ops.iter().map(|op| *op as u8).collect(), 1)
+}
+
+fn seqs(seqs: &[Seq]) -> Result<StringArray> {
+    let mut text = vec![0; seqs.len() * Seq::WIDTH];
+    let (places, _) = text.as_chunks_mut::<{ Seq::WIDTH }>();
+    for (seq, place) in seqs.iter().zip(places) {
+        seq.write(place);
     }
-    builder.finish()
+    even_text(text, Seq::WIDTH)
+}
+
+/// Texts of one length, one behind the other.
+fn even_text(text: Vec<u8>, width: usize) -> Result<StringArray> {
+    let failed = |error| Error::new(ErrorKind::Internal, "write the columns of the change log").because(error);
+    let offsets = OffsetBuffer::from_repeated_length(width, text.len() / width);
+    StringArray::try_new(offsets, text.into(), None).map_err(failed)
 }
 
 fn partition(changes: &TableChanges) -> Result<ArrayRef> {
@@ -114,11 +126,11 @@ fn partition(changes: &TableChanges) -> Result<ArrayRef> {
 }
 
 fn times(times_us: &[i64]) -> TimestampMicrosecondArray {
-    times_us
-        .iter()
-        .map(|&time| (time != NO_TIME).then_some(time))
-        .collect::<TimestampMicrosecondArray>()
-        .with_timezone("UTC")
+    let times: TimestampMicrosecondArray = match times_us.contains(&NO_TIME) {
+        true => times_us.iter().map(|&time| (time != NO_TIME).then_some(time)).collect(),
+        false => times_us.to_vec().into(),
+    };
+    times.with_timezone("UTC")
 }
 
 fn unchanged(changes: &TableChanges) -> StringArray {
