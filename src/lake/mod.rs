@@ -7,7 +7,8 @@
 //! | `policy.rs` | the least that the lake's role must be allowed |
 //! | `form.rs` | the Parquet form of a `processed` file: columns, settings, encoding |
 //! | `read.rs` | a `processed` file back to changes, mapped onto the newest contract |
-//! | `table_writer.rs` | one table's open files in an epoch; whether the epoch must be folded |
+//! | `table_writer.rs` | one table's open files in an epoch |
+//! | `keys.rs` | whether the epoch must be folded |
 //! | `epoch_writer.rs` | [`EpochWriter`]: all files of one attempt, streamed while the epoch is open |
 //! | `quarantine.rs`, `raw.rs` | what was refused, and payloads as read |
 //! | `crypt.rs` | payloads at rest |
@@ -30,6 +31,7 @@ mod crypt;
 mod epoch_writer;
 mod expiry;
 mod form;
+mod keys;
 mod log;
 mod policy;
 mod quarantine;

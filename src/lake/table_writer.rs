@@ -4,22 +4,18 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use arrow::row::{RowConverter, SortField};
 use bytes::Bytes;
-use hashbrown::HashSet;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::form;
+use super::keys::Keys;
 use crate::batch::{NO_TIME, Op, TableChanges};
 use crate::contract::{Contract, TableSchema, join_schemas};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows that are encoded at once: bounds what a write needs beside the writer.
 const SLICE_ROWS: usize = 64 << 10;
-/// Keys that are remembered per table, 9 bytes each. Beyond it the epoch is folded without looking.
-const KEYS_LIMIT: usize = 1 << 19;
 
 /// A file that is written but not yet in the lake.
 #[derive(Debug)]
@@ -234,69 +230,8 @@ impl TableWriter {
             input: self.input,
             max_source_time_us: self.max_source_time_us,
             min_source_time_us: self.min_source_time_us,
-            fold: self.keys.fold,
+            fold: self.keys.fold(),
             truncate: self.truncate,
         })
-    }
-}
-
-/// Whether every row so far is whole and of a key of its own. Hashes are enough: two keys with one hash only make a
-/// fold that was not needed.
-struct Keys {
-    seen: HashSet<u64>,
-    rows: Option<RowConverter>,
-    fold: bool,
-}
-
-impl Keys {
-    fn new() -> Self {
-        Self { seen: HashSet::new(), rows: None, fold: false }
-    }
-
-    fn give_up(&mut self) {
-        *self = Self { fold: true, ..Self::new() };
-    }
-
-    fn bytes(&self) -> usize {
-        self.seen.allocation_size()
-    }
-
-    fn observe(&mut self, changes: &TableChanges) -> Result<()> {
-        if self.fold {
-            return Ok(());
-        }
-        let whole_rows = changes.ops.iter().all(|op| matches!(op, Op::Read | Op::Create | Op::Update));
-        let partial = changes.unchanged.iter().flatten().any(|bits| bits.count_set_bits() > 0);
-        let output = &changes.contract.output;
-        if !whole_rows || partial {
-            self.give_up();
-            return Ok(());
-        }
-        if output.key.is_empty() {
-            return Ok(());
-        }
-        if self.seen.len() + changes.len() > KEYS_LIMIT {
-            self.give_up();
-            return Ok(());
-        }
-        if self.insert(changes, &output.key_indices())? {
-            self.give_up();
-        }
-        Ok(())
-    }
-
-    /// Whether a key was there before.
-    fn insert(&mut self, changes: &TableChanges, key: &[usize]) -> Result<bool> {
-        let columns: Vec<_> = key.iter().map(|&index| Arc::clone(changes.rows.column(index))).collect();
-        let unhashable = |error| Error::new(ErrorKind::Internal, "hash keys").because(error);
-        let converter = match &mut self.rows {
-            Some(converter) => converter,
-            None => {
-                let fields = columns.iter().map(|c| SortField::new(c.data_type().clone())).collect();
-                self.rows.insert(RowConverter::new(fields).map_err(unhashable)?)
-            }
-        };
-        let rows = converter.convert_columns(&columns).map_err(unhashable)?;
-        Ok(rows.iter().any(|row| !self.seen.insert(xxh3_64(row.as_ref()))))
     }
 }
