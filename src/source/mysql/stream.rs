@@ -433,8 +433,10 @@ impl Stream {
         if !self.records.is_empty() {
             let _hit = crate::failpoint::hit("mysql.stream.piece");
         }
+        // The next piece is about as large as this one.
+        let next = RawRecords::with_room_of(&self.records);
         let piece = Piece {
-            records: std::mem::take(&mut self.records),
+            records: std::mem::replace(&mut self.records, next),
             place: self.place.clone(),
             inside,
             behind: self.behind(),
