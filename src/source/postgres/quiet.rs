@@ -37,8 +37,15 @@ pub(super) async fn is_quiet(settings: &Settings, stretch: &Stretch<'_>) -> Resu
         _ => trouble.error(doing()),
     };
     let copy = format!("dataflow_verify_{}", uuid::Uuid::new_v4().simple());
-    let sql = format!("SELECT pg_copy_logical_replication_slot({}, {}, true)", literal(stretch.slot), literal(&copy));
-    connection.query(&sql).await.map_err(failed)?;
+    let (slot, name) = (literal(stretch.slot), literal(&copy));
+    let sql = format!("SELECT lsn FROM pg_copy_logical_replication_slot({slot}, {name}, true)");
+    let rows = connection.query(&sql).await.map_err(failed)?;
+    let begins = rows.first().and_then(|row| row.text(0).parse::<Lsn>().ok());
+    if begins.is_none_or(|begins| begins > stretch.from) {
+        // The lake has come further meanwhile: from here on nothing would be seen of what lies before that.
+        let what = format!("{}: the slot has moved on", doing());
+        return Err(Error::new(ErrorKind::SourceUnavailable, what));
+    }
     let sql = format!(
         "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
         identifier(&copy),
