@@ -84,6 +84,8 @@ patiently() {
 have_mariadb() { have mariadbd && have mariadb-install-db && have mariadb-binlog; }
 
 test_components() {
+  # Certificates of the tests' own authorities.
+  have openssl || install openssl || true
   have_postgres || install postgresql || true
   have_postgres || missing_component PostgreSQL
   local java=()
