@@ -1,0 +1,214 @@
+-- What the emulator puts into its database: types, functions and views that Redshift has and PostgreSQL lacks, in
+-- pg_catalog, where Redshift has them; and in schema sim what it must remember.
+SET allow_system_table_mods = on;
+CREATE SCHEMA sim;
+CREATE TABLE sim.attributes (relid oid PRIMARY KEY, attributes jsonb NOT NULL);
+CREATE TABLE sim.late_views (schema text, name text, sql text NOT NULL, PRIMARY KEY (schema, name));
+CREATE TABLE sim.load_errors (
+    at timestamp NOT NULL, transaction_id bigint, session_id bigint, query_id bigint, file_name text, line_number bigint,
+    column_name text, column_type text, column_length text, error_code int, error_message text);
+
+CREATE DOMAIN pg_catalog.super AS jsonb;
+CREATE DOMAIN pg_catalog.varbyte AS bytea;
+
+-- r_VERSION.html
+CREATE OR REPLACE FUNCTION pg_catalog.version() RETURNS text LANGUAGE sql STABLE AS
+$$ SELECT 'PostgreSQL 8.0.2 on i686-pc-linux-gnu, compiled by GCC gcc (GCC) 3.4.2 20041017 (Red Hat 3.4.2-6.fc3), Redshift 1.0.100000 (emulated by redshift-sim)' $$;
+-- r_GETDATE.html, r_SYSDATE.html: both without a time zone, in UTC; one is the statement's time, the other the transaction's.
+CREATE FUNCTION pg_catalog.getdate() RETURNS timestamp LANGUAGE sql VOLATILE AS
+$$ SELECT date_trunc('second', statement_timestamp() AT TIME ZONE 'utc') $$;
+CREATE FUNCTION pg_catalog.sysdate() RETURNS timestamp LANGUAGE sql STABLE AS $$ SELECT now() AT TIME ZONE 'utc' $$;
+CREATE FUNCTION pg_catalog.nvl2(anyelement, anyelement, anyelement) RETURNS anyelement LANGUAGE sql IMMUTABLE AS
+$$ SELECT CASE WHEN $1 IS NOT NULL THEN $2 ELSE $3 END $$;
+CREATE FUNCTION pg_catalog.len(text) RETURNS int LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT length($1) $$;
+-- JSON_PARSE.html, JSON_SERIALIZE.html, IS_VALID_JSON.html, JSON_EXTRACT_PATH_TEXT.html
+CREATE FUNCTION pg_catalog.json_parse(text) RETURNS super LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT $1::jsonb::super $$;
+CREATE FUNCTION pg_catalog.json_serialize(super) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT $1::jsonb::text $$;
+CREATE FUNCTION pg_catalog.is_valid_json(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT AS
+$$ BEGIN RETURN jsonb_typeof($1::jsonb) IN ('object', 'array'); EXCEPTION WHEN others THEN RETURN false; END $$;
+CREATE FUNCTION pg_catalog.json_extract_path_text(text, VARIADIC text[]) RETURNS text LANGUAGE sql IMMUTABLE AS
+$$ SELECT $1::jsonb #>> $2 $$;
+CREATE FUNCTION pg_catalog.can_json_parse(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT AS
+$$ BEGIN PERFORM $1::jsonb; RETURN true; EXCEPTION WHEN others THEN RETURN false; END $$;
+-- SHA2.html, FUNC_SHA1.html
+CREATE FUNCTION pg_catalog.sha2(text, int) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
+$$ SELECT CASE $2 WHEN 224 THEN encode(sha224(convert_to($1, 'UTF8')), 'hex') WHEN 384 THEN encode(sha384(convert_to($1, 'UTF8')), 'hex')
+   WHEN 512 THEN encode(sha512(convert_to($1, 'UTF8')), 'hex') ELSE encode(sha256(convert_to($1, 'UTF8')), 'hex') END $$;
+-- r_DATEADD_function.html, r_DATEDIFF_function.html: the second counts the boundaries that are crossed.
+CREATE FUNCTION pg_catalog.dateadd(part text, n numeric, t timestamp) RETURNS timestamp LANGUAGE sql IMMUTABLE STRICT AS
+$$ SELECT t + CASE part WHEN 'quarter' THEN n * 3 * interval '1 month' ELSE n * ('1 ' || part)::interval END $$;
+CREATE FUNCTION pg_catalog.datediff(part text, a timestamp, b timestamp) RETURNS bigint LANGUAGE sql IMMUTABLE STRICT AS
+$$ SELECT CASE rtrim(part, 's')
+   WHEN 'year' THEN date_part('year', b) - date_part('year', a)
+   WHEN 'month' THEN 12 * (date_part('year', b) - date_part('year', a)) + date_part('month', b) - date_part('month', a)
+   WHEN 'quarter' THEN 4 * (date_part('year', b) - date_part('year', a)) + date_part('quarter', b) - date_part('quarter', a)
+   ELSE date_part('epoch', date_trunc(rtrim(part, 's'), b) - date_trunc(rtrim(part, 's'), a))
+        / date_part('epoch', ('1 ' || part)::interval) END::bigint $$;
+CREATE FUNCTION pg_catalog.convert_timezone(target text, t timestamp) RETURNS timestamp LANGUAGE sql IMMUTABLE STRICT AS
+$$ SELECT t AT TIME ZONE 'utc' AT TIME ZONE target $$;
+-- PG_LAST_COPY_COUNT.html, PG_LAST_COPY_ID.html: of this session; -1 is what a session without a COPY gets as its id.
+CREATE FUNCTION pg_catalog.pg_last_copy_count() RETURNS int LANGUAGE sql STABLE AS
+$$ SELECT coalesce(nullif(current_setting('sim.last_copy_count', true), ''), '0')::int $$;
+CREATE FUNCTION pg_catalog.pg_last_copy_id() RETURNS int LANGUAGE sql STABLE AS
+$$ SELECT coalesce(nullif(current_setting('sim.last_copy_id', true), ''), '-1')::int $$;
+
+-- The name of a type as Redshift writes it.
+CREATE FUNCTION sim.type_name(type oid, typmod int) RETURNS text LANGUAGE sql STABLE AS
+$$ SELECT CASE type WHEN 'super'::regtype THEN 'super' WHEN 'jsonb'::regtype THEN 'super' WHEN 'varbyte'::regtype THEN 'binary varying'
+   WHEN 'text'::regtype THEN 'character varying(65535)' ELSE format_type(type, typmod) END $$;
+
+-- Lengths are in bytes: r_Character_types.html. CHAR holds single-byte characters only.
+CREATE FUNCTION sim.guard(rel oid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE col record; old text; wanted text; rule text;
+BEGIN
+  FOR col IN SELECT attnum, attname, atttypid, atttypmod - 4 AS n FROM pg_attribute
+             WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND atttypmod > 4 AND atttypid IN ('varchar'::regtype, 'bpchar'::regtype) LOOP
+    wanted := format('sim_bytes_%s_%s', col.attnum, col.n);
+    CONTINUE WHEN EXISTS (SELECT FROM pg_constraint WHERE conrelid = rel AND conname = wanted);
+    rule := format('octet_length(%I) <= %s', col.attname, col.n);
+    IF col.atttypid = 'bpchar'::regtype THEN
+      rule := format('octet_length(rtrim(%I::text)) <= length(rtrim(%I::text))', col.attname, col.attname);
+    END IF;
+    -- In one statement: the event trigger comes here again for it, and must find nothing left to do.
+    SELECT string_agg(format('DROP CONSTRAINT %I, ', conname), '') INTO old FROM pg_constraint
+      WHERE conrelid = rel AND starts_with(conname, format('sim_bytes_%s_', col.attnum));
+    EXECUTE format('ALTER TABLE %s %s ADD CONSTRAINT %I CHECK (%s)', rel::regclass, coalesce(old, ''), wanted, rule);
+  END LOOP;
+END $$;
+
+-- The translation leaves a note in a comment of the statement; what LIKE copies comes from the table that it names.
+CREATE FUNCTION sim.after_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$
+DECLARE command record; note jsonb := nullif(split_part(split_part(current_query(), '/*sim:', 2), '*/', 1), '')::jsonb; source oid;
+BEGIN
+  FOR command IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE object_type = 'table' AND schema_name IS DISTINCT FROM 'sim' LOOP
+    PERFORM sim.guard(command.objid);
+    IF note IS NOT NULL AND command.command_tag = 'CREATE TABLE' THEN
+      source := to_regclass(note->>'like');
+      INSERT INTO sim.attributes VALUES (command.objid, coalesce((SELECT attributes FROM sim.attributes WHERE relid = source), '{}') || note)
+        ON CONFLICT (relid) DO NOTHING;
+    END IF;
+    IF note ? 'add' AND command.command_tag = 'ALTER TABLE' THEN
+      INSERT INTO sim.attributes VALUES (command.objid, jsonb_build_object('encode', note->'add'))
+        ON CONFLICT (relid) DO UPDATE SET attributes = attributes.attributes
+          || jsonb_build_object('encode', coalesce(attributes.attributes->'encode', '{}') || (note->'add'));
+    END IF;
+  END LOOP;
+END $$;
+
+-- ALTER TABLE … ALTER DISTKEY, SORTKEY, DISTSTYLE, ENCODE: r_ALTER_TABLE.html
+CREATE PROCEDURE sim.set_attributes(rel regclass, note jsonb) LANGUAGE sql AS $$
+  INSERT INTO sim.attributes VALUES (rel, note) ON CONFLICT (relid) DO UPDATE SET attributes = attributes.attributes || note
+     || jsonb_build_object('encode', coalesce(attributes.attributes->'encode', '{}') || coalesce(note->'encode', '{}'));
+$$;
+
+-- ALTER TABLE … ALTER COLUMN … TYPE VARCHAR(n), with its restrictions: r_ALTER_TABLE.html
+CREATE PROCEDURE sim.widen(rel regclass, col text, n int) LANGUAGE plpgsql AS $$
+DECLARE a pg_attribute; longest int; encoding text;
+BEGIN
+  SELECT * INTO a FROM pg_attribute WHERE attrelid = rel AND attname = col AND NOT attisdropped;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'column "%" of relation "%" does not exist', col, rel USING ERRCODE = '42703';
+  END IF;
+  IF a.atttypid <> 'varchar'::regtype THEN
+    RAISE EXCEPTION 'cannot alter type of column "%": only the size of a VARCHAR column can be altered', col USING ERRCODE = '0A000';
+  END IF;
+  IF a.atttypmod - 4 = n THEN
+    RAISE EXCEPTION 'target column size should be different' USING ERRCODE = '0A000';
+  END IF;
+  IF a.atthasdef THEN
+    RAISE EXCEPTION 'cannot alter type of column "%" with a default value', col USING ERRCODE = '0A000';
+  END IF;
+  IF EXISTS (SELECT FROM pg_constraint WHERE conrelid = rel AND starts_with(conname, 'sim_key') AND a.attnum = ANY (conkey)) THEN
+    RAISE EXCEPTION 'cannot alter type of column "%" with a PRIMARY KEY, UNIQUE or FOREIGN KEY constraint', col USING ERRCODE = '0A000';
+  END IF;
+  SELECT attributes->'encode'->>col INTO encoding FROM sim.attributes WHERE relid = rel;
+  IF encoding IN ('bytedict', 'runlength', 'text255', 'text32k') THEN
+    RAISE EXCEPTION 'cannot alter type of column "%" with encoding %', col, upper(encoding) USING ERRCODE = '0A000';
+  END IF;
+  EXECUTE format('SELECT max(octet_length(%I)) FROM %s', col, rel) INTO longest;
+  IF longest > n THEN
+    RAISE EXCEPTION 'cannot alter column "%" to VARCHAR(%): it holds values of % bytes', col, n, longest USING ERRCODE = '22001';
+  END IF;
+  EXECUTE format('ALTER TABLE %s ALTER COLUMN %I TYPE varchar(%s)', rel, col, n);
+END $$;
+
+CREATE FUNCTION sim.count(rel oid) RETURNS bigint LANGUAGE plpgsql STABLE AS
+$$ DECLARE n bigint; BEGIN EXECUTE format('SELECT count(*) FROM %s', rel::regclass) INTO n; RETURN n; END $$;
+
+CREATE VIEW sim.columns AS
+SELECT n.nspname::varchar AS schema_name, c.relname::varchar AS table_name, c.relkind, c.oid AS relid, a.attname::varchar AS column_name,
+  row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum)::int AS ordinal_position, a.atttypid, a.atttypmod, a.attnotnull,
+  sim.type_name(a.atttypid, a.atttypmod)::varchar AS type,
+  CASE WHEN a.attidentity <> '' THEN '"identity"(' || c.oid || ', ' || a.attnum - 1 || ', ''1,1''::text)' ELSE pg_get_expr(d.adbin, d.adrelid) END::varchar AS column_default,
+  coalesce(t.attributes->'encode'->>a.attname, 'none')::varchar AS encoding,
+  coalesce(t.attributes->>'distkey' = a.attname, false) AS distkey,
+  coalesce((SELECT k.n::int FROM jsonb_array_elements_text(t.attributes->'sortkey') WITH ORDINALITY k (name, n) WHERE k.name = a.attname), 0) AS sortkey
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum LEFT JOIN sim.attributes t ON t.relid = c.oid
+WHERE c.relkind IN ('r', 'v') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'sim', 'pg_toast');
+
+CREATE VIEW sim.information_columns AS
+SELECT current_database()::varchar AS table_catalog, schema_name AS table_schema, table_name, column_name, ordinal_position, column_default,
+  CASE WHEN attnotnull THEN 'NO' ELSE 'YES' END::varchar AS is_nullable, split_part(regexp_replace(type, '\([0-9,]+\)', ''), '(', 1)::varchar AS data_type,
+  CASE WHEN atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND atttypmod > 4 THEN atttypmod - 4 WHEN atttypid = 'text'::regtype THEN 65535 END AS character_maximum_length,
+  information_schema._pg_numeric_precision(atttypid, atttypmod)::int AS numeric_precision,
+  information_schema._pg_numeric_scale(atttypid, atttypmod)::int AS numeric_scale,
+  information_schema._pg_datetime_precision(atttypid, atttypmod)::int AS datetime_precision, schema_name AS udt_schema
+FROM sim.columns;
+
+-- r_PG_TABLE_DEF.html: only what is in the search path.
+CREATE VIEW pg_catalog.pg_table_def AS
+SELECT schema_name AS schemaname, table_name AS tablename, column_name AS "column", type, encoding, distkey, sortkey, attnotnull AS "notnull"
+FROM sim.columns WHERE relkind = 'r' AND schema_name::name = ANY (current_schemas(true));
+CREATE VIEW pg_catalog.svv_columns AS SELECT *, NULL::varchar AS remarks FROM sim.information_columns;
+CREATE VIEW pg_catalog.svv_redshift_columns AS
+SELECT current_database()::varchar AS database_name, schema_name, table_name, column_name, ordinal_position, type AS data_type, column_default,
+  CASE WHEN attnotnull THEN 'NO' ELSE 'YES' END::varchar AS is_nullable, encoding, distkey, sortkey, NULL::varchar AS column_acl, NULL::varchar AS remarks
+FROM sim.columns;
+CREATE VIEW pg_catalog.svv_all_columns AS
+SELECT table_catalog AS database_name, table_schema AS schema_name, table_name, column_name, ordinal_position, column_default, is_nullable, data_type,
+  character_maximum_length, numeric_precision, numeric_scale, NULL::varchar AS remarks FROM sim.information_columns;
+CREATE VIEW sim.tables AS
+SELECT current_database()::varchar AS database_name, n.nspname::varchar AS schema_name, c.relname::varchar AS table_name,
+  CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END::varchar AS table_type FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind IN ('r', 'v') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'sim', 'pg_toast')
+UNION ALL SELECT current_database()::varchar, schema::varchar, name::varchar, 'VIEW' FROM sim.late_views;
+CREATE VIEW pg_catalog.svv_redshift_tables AS SELECT *, NULL::varchar AS table_acl, NULL::varchar AS remarks FROM sim.tables;
+CREATE VIEW pg_catalog.svv_all_tables AS SELECT *, NULL::varchar AS table_acl, NULL::varchar AS remarks FROM sim.tables;
+CREATE VIEW pg_catalog.svv_tables AS
+SELECT database_name AS table_catalog, schema_name AS table_schema, table_name, CASE table_type WHEN 'TABLE' THEN 'BASE TABLE' ELSE 'VIEW' END::varchar AS table_type,
+  NULL::varchar AS remarks FROM sim.tables;
+CREATE VIEW pg_catalog.svv_redshift_schemas AS
+SELECT current_database()::varchar AS database_name, nspname::varchar AS schema_name, nspowner::int AS schema_owner, 'local'::varchar AS schema_type,
+  NULL::varchar AS schema_acl, NULL::varchar AS schema_option FROM pg_namespace WHERE nspname NOT IN ('sim', 'pg_toast');
+CREATE VIEW pg_catalog.svv_all_schemas AS SELECT *, NULL::varchar AS source_database FROM pg_catalog.svv_redshift_schemas;
+CREATE VIEW pg_catalog.svv_external_schemas AS
+SELECT 0 AS esoid, 0::smallint AS eskind, ''::varchar AS schemaname, 0 AS esowner, ''::varchar AS databasename, ''::varchar AS esoptions WHERE false;
+CREATE VIEW pg_catalog.svv_external_tables AS
+SELECT ''::varchar AS redshift_database_name, ''::varchar AS schemaname, ''::varchar AS tablename, ''::varchar AS tabletype, ''::varchar AS location WHERE false;
+-- r_SVV_TABLE_INFO.html: tables without rows are not shown.
+CREATE VIEW pg_catalog.svv_table_info AS
+SELECT current_database()::varchar AS database, n.nspname::varchar AS schema, c.oid AS table_id, c.relname::varchar AS "table",
+  CASE WHEN t.attributes->'encode' IS NULL THEN 'N' ELSE 'Y' END::varchar AS encoded,
+  CASE WHEN t.attributes ? 'distkey' THEN 'KEY(' || (t.attributes->>'distkey') || ')' ELSE upper(coalesce(t.attributes->>'diststyle', 'AUTO(ALL)')) END::varchar AS diststyle,
+  coalesce(t.attributes->'sortkey'->>0, 'AUTO(SORTKEY)')::varchar AS sortkey1, coalesce(jsonb_array_length(t.attributes->'sortkey'), 0)::int AS sortkey_num,
+  (pg_relation_size(c.oid) / 1048576 + 1)::bigint AS size, 0::numeric(8, 2) AS unsorted, 0::numeric(5, 2) AS stats_off, sim.count(c.oid)::numeric(38, 0) AS tbl_rows,
+  sim.count(c.oid)::numeric(38, 0) AS estimated_visible_rows, 0::numeric(12, 2) AS vacuum_sort_benefit, NULL::text AS risk_event
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN sim.attributes t ON t.relid = c.oid
+WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'sim') AND sim.count(c.oid) > 0;
+-- SYS_LOAD_ERROR_DETAIL.html, r_STL_LOAD_ERRORS.html: CHAR columns keep their padding.
+CREATE VIEW pg_catalog.sys_load_error_detail AS
+SELECT 100 AS user_id, query_id, transaction_id, session_id, current_database()::char(128) AS database_name, 0::bigint AS table_id, at AS start_time,
+  0::bigint AS line_offset, file_name::char(256) AS file_name, line_number, column_name::char(127) AS column_name, column_type::char(10) AS column_type, column_length::char(10) AS column_length,
+  0 AS position, error_code, error_message::char(512) AS error_message FROM sim.load_errors;
+CREATE VIEW pg_catalog.stl_load_errors AS
+SELECT 100 AS userid, 0 AS slice, 0 AS tbl, at AS starttime, session_id AS session, query_id AS query, file_name::char(256) AS filename, line_number, column_name::char(127) AS colname,
+  column_type::char(10) AS type, column_length::char(10) AS col_length, 0 AS position, ''::char(1024) AS raw_line, ''::char(1024) AS raw_field_value, error_code AS err_code, error_message::char(100) AS err_reason
+FROM sim.load_errors;
+CREATE TABLE sim.isolation (level text NOT NULL);
+CREATE VIEW pg_catalog.stv_db_isolation_level AS
+SELECT current_database()::char(128) AS db_name, (SELECT level FROM sim.isolation)::char(20) AS isolation_level;
+
+-- Last: it would read the notes of this text.
+CREATE EVENT TRIGGER sim_after_ddl ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE')
+  EXECUTE FUNCTION sim.after_ddl();
