@@ -126,7 +126,7 @@ impl Rule {
             return None;
         }
         self.seen += 1;
-        if self.seen <= self.after || (self.seen - self.after) % self.every != 0 {
+        if self.seen <= self.after || !(self.seen - self.after).is_multiple_of(self.every) {
             return None;
         }
         self.times = self.times.saturating_sub(1);

@@ -187,11 +187,11 @@ impl Session {
 
     /// Commits, unless the transaction has no place in any order.
     pub(super) async fn commit(&mut self) -> Result<Option<Message>, Stop> {
-        if self.backend.status == b'T' {
-            if let Err(stop) = self.judge() {
-                self.roll_back().await?;
-                return Err(stop);
-            }
+        if self.backend.status == b'T'
+            && let Err(stop) = self.judge()
+        {
+            self.roll_back().await?;
+            return Err(stop);
         }
         let failed = self.backend.status == b'E';
         let last = self.relay(Ask::Simple("COMMIT")).await?;

@@ -46,10 +46,11 @@ fn words(tokens: &mut [Token]) {
             }
             _ => {}
         }
-        if called && WITH_DATEPART.contains(&word.as_str()) {
-            if let Some(part) = tokens.get_mut(at + 2).filter(|t| t.kind == Kind::Word) {
-                *part = Token { kind: Kind::Text, value: part.value.clone() };
-            }
+        if called
+            && WITH_DATEPART.contains(&word.as_str())
+            && let Some(part) = tokens.get_mut(at + 2).filter(|t| t.kind == Kind::Word)
+        {
+            *part = Token { kind: Kind::Text, value: part.value.clone() };
         }
     }
 }
