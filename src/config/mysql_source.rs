@@ -62,8 +62,11 @@ pub struct MysqlSnapshot {
     pub mode: MysqlSnapshotMode,
     /// What happens when the server no longer has the binary log that must come next.
     pub on_lost_position: OnLostPosition,
-    /// What happens when a column is added with a default: rows that are there have it then, and no event says so.
+    /// What happens when DDL gives rows values without any event: a column with a default, a conversion, another name.
     pub on_filled_column: OnFilledColumn,
+    /// What happens when a row cannot be read because the columns that it was written with are not known: the log does not
+    /// name them (`binlog_row_metadata` other than `FULL`), and it does not fit what the statements before it say.
+    pub on_unknown_columns: OnUnknownColumns,
     /// How many tables are read at the same time.
     pub parallel: u32,
     /// How many rows are read at once, in the order of the primary key.
@@ -76,6 +79,7 @@ impl Default for MysqlSnapshot {
             mode: MysqlSnapshotMode::default(),
             on_lost_position: OnLostPosition::default(),
             on_filled_column: OnFilledColumn::default(),
+            on_unknown_columns: OnUnknownColumns::default(),
             parallel: 4,
             chunk_rows: 20_000,
         }
@@ -92,4 +96,15 @@ pub enum OnLostPosition {
     /// The stream begins anew at the server's end, every table is emptied and read again. Changes in between are never
     /// seen one by one.
     SnapshotAgain,
+}
+
+/// What happens when the columns of a table are not known at some place of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnknownColumns {
+    /// The process stops at the first such row and says how to go on.
+    #[default]
+    Halt,
+    /// The table is emptied and read again, with the columns that it has by then.
+    ReadAgain,
 }

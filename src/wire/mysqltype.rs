@@ -246,16 +246,16 @@ pub struct CatalogColumn {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collation: Option<String>,
     /// Whether it is part of the primary key (`COLUMN_KEY = 'PRI'`).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub key: bool,
     /// `IS_NULLABLE`
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nullable: bool,
     /// Whether it is generated, stored or virtual.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub generated: bool,
     /// Whether `SELECT *` leaves it out.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub invisible: bool,
     /// `ORDINAL_POSITION`, from 1.
     #[serde(default)]

@@ -62,6 +62,7 @@ async fn at_end(connection: &mut Connection, server: &Server) -> Result<Place> {
         ordinal: 0,
         tables: Default::default(),
         again: Default::default(),
+        history: Default::default(),
     })
 }
 
@@ -114,7 +115,7 @@ async fn go_on(
         tracing::warn!(source, "going on behind {} by GTIDs: server {}", known.shown(), server.identity);
     }
     let elsewhere = known.pos > 0 || !same;
-    let place = Place {
+    let mut place = Place {
         server: server.identity.clone(),
         file: first,
         pos: 0,
@@ -122,6 +123,10 @@ async fn go_on(
         ordinal: if elsewhere { 0 } else { known.ordinal },
         ..known.clone()
     };
+    if elsewhere {
+        // It was a place of the other server.
+        place.tables.values_mut().for_each(|taken| taken.known_from = None);
+    }
     Ok(Ok(Begun { place, elsewhere }))
 }
 

@@ -1,9 +1,11 @@
 //! What the server's catalog says of a table: columns and primary key, and the shape that rows read by a query have.
 
-use super::connection::{Connection, Trouble, Values, literal};
-use super::setup::Flavour;
+use super::connection::{Connection, LOCK_WAIT, Trouble, Values, literal, table_identifier};
+use super::setup::{self, End, Flavour, Server};
+use crate::error::Result as Outcome;
 use crate::wire::binlog::{MapColumn, Metadata, Misfit, TableMap, shape};
 use crate::wire::mysqlcharset::Charset;
+use crate::wire::mysqlddl::{Scope, Shape};
 use crate::wire::mysqltype::{CatalogColumn, DefaultValue, TableShape, code};
 
 /// A table as the catalog has it now.
@@ -14,6 +16,75 @@ pub(super) struct CatalogTable {
     pub key: Vec<String>,
     /// Rows, as far as the statistics know.
     pub estimate: u64,
+    /// What a column has that names no character set.
+    pub charset: String,
+    /// It has unique indexes besides the primary key.
+    pub unique: bool,
+}
+
+impl CatalogTable {
+    /// What a history begins with.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            charset: self.charset.clone(),
+            columns: self.columns.clone(),
+            primary: !self.key.is_empty(),
+            unique: self.unique,
+        }
+    }
+}
+
+/// What a look at the catalog found.
+pub(super) enum Look {
+    /// The table as it is at that place of the log: every statement about it stands before, or behind and is not run yet.
+    There(Box<CatalogTable>, End),
+    Absent,
+    /// A statement that alters it is waiting for others.
+    Busy,
+}
+
+/// Looks at a table while no statement can alter it: whoever reads it is waited for.
+pub(super) async fn look(connection: &mut Connection, server: &Server, name: &str, doing: &str) -> Outcome<Look> {
+    let failed = |trouble: Trouble| trouble.error(doing);
+    connection.run("SET SESSION lock_wait_timeout = 1").await.map_err(failed)?;
+    connection.run("START TRANSACTION READ ONLY").await.map_err(failed)?;
+    let found = match connection.query(&format!("SELECT 1 FROM {} LIMIT 0", table_identifier(name))).await {
+        Ok(_) => {
+            let table = table(connection, server.flavour, name).await.map_err(failed)?;
+            let end = setup::end(connection, server).await?;
+            if table.columns.is_empty() { Look::Absent } else { Look::There(Box::new(table), end) }
+        }
+        Err(trouble) if matches!(trouble.code(), 1146 | 1049) => Look::Absent,
+        Err(trouble) if trouble.code() == LOCK_WAIT => Look::Busy,
+        Err(trouble) => return Err(failed(trouble)),
+    };
+    connection.run("ROLLBACK").await.map_err(failed)?;
+    Ok(found)
+}
+
+/// What a server's tables take when they name nothing, and how it spells their names.
+pub(super) struct Defaults {
+    pub charset: String,
+    /// `explicit_defaults_for_timestamp`
+    pub plain_timestamps: bool,
+    pub scope: Scope,
+}
+
+pub(super) async fn defaults(connection: &mut Connection, captured: &[String], doing: &str) -> Outcome<Defaults> {
+    let sql = "SELECT @@global.character_set_server, @@global.explicit_defaults_for_timestamp, \
+               @@global.lower_case_table_names";
+    let rows = connection.query(sql).await.map_err(|trouble| trouble.error(doing))?;
+    let text = |column| rows.first().map(|row| row.text(column)).unwrap_or_default();
+    let scope = Scope::new(captured, text(2).parse().unwrap_or(0));
+    Ok(Defaults { charset: text(0), plain_timestamps: text(1) == "1", scope })
+}
+
+/// What the tables of a database have that name no character set.
+pub(super) async fn database_charset(connection: &mut Connection, database: &str) -> Result<Option<String>, Trouble> {
+    let database = literal(database);
+    let sql =
+        format!("SELECT DEFAULT_CHARACTER_SET_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {database}");
+    Ok(connection.query(&sql).await?.first().and_then(|row| row.get(0)))
 }
 
 /// The table of that name (`<database>.<table>`); without columns when there is none.
@@ -32,10 +103,14 @@ pub(super) async fn table(connection: &mut Connection, flavour: Flavour, name: &
     );
     let key = connection.query(&sql).await?.iter().map(|row| row.text(0)).collect();
     let sql = format!(
-        "SELECT TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_SCHEMA = {database} AND TABLE_NAME = {table}"
+        "SELECT TABLE_ROWS, TABLE_COLLATION, (SELECT count(*) FROM information_schema.STATISTICS WHERE \
+         TABLE_SCHEMA = {database} AND TABLE_NAME = {table} AND NON_UNIQUE = 0 AND INDEX_NAME <> 'PRIMARY') \
+         FROM information_schema.TABLES WHERE TABLE_SCHEMA = {database} AND TABLE_NAME = {table}"
     );
-    let estimate = connection.query(&sql).await?.first().map_or(0, |row| row.number(0));
-    Ok(CatalogTable { columns, key, estimate })
+    let rows = connection.query(&sql).await?;
+    let Some(row) = rows.first() else { return Ok(CatalogTable::default()) };
+    let charset = row.text(1).split('_').next().unwrap_or_default().to_owned();
+    Ok(CatalogTable { columns, key, estimate: row.number(0), charset, unique: row.number(2) > 0 })
 }
 
 fn column(row: &Values, flavour: Flavour) -> CatalogColumn {

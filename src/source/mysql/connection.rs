@@ -20,7 +20,7 @@ const IDLE_SECONDS: u64 = 3600;
 /// How often it is said that a long answer has not come yet.
 const SAY_EVERY: Duration = Duration::from_secs(30);
 /// A lock was not had in time.
-const LOCK_WAIT: u16 = 1205;
+pub(super) const LOCK_WAIT: u16 = 1205;
 
 /// What goes wrong on a connection.
 #[derive(Debug)]
@@ -61,7 +61,8 @@ impl Trouble {
     }
 }
 
-const LOCKED: &str = "another session keeps the table or its rows locked (LOCK TABLES, a change of its columns, a transaction \
+/// What keeps us waiting for a lock.
+pub(super) const LOCKED: &str = "another session keeps the table or its rows locked (LOCK TABLES, a change of its columns, a transaction \
     left open that such a change waits for): `SHOW FULL PROCESSLIST` shows which; end it, or wait for it";
 
 /// What an error's number means for what happens next.

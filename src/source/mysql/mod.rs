@@ -12,6 +12,8 @@
 //! | `dump.rs` | the binary log as the server sends it |
 //! | `stream.rs`, `tables.rs`, `statement.rs` | transactions: their borders, their rows, their statements |
 //! | `tick.rs` | how far it has come, and whether the server still sends |
+//! | `schema.rs` | what captured tables are at a place: the catalog, then statements |
+//! | `refusal.rs` | why the server does not send its log |
 //! | `snapshot.rs` | the rows that are there already, chunk by chunk |
 //! | `witness.rs` | the tables as they are now, for `dataflow verify` |
 //!
@@ -33,6 +35,8 @@ mod dump;
 mod gtids;
 mod place;
 mod probe;
+mod refusal;
+mod schema;
 mod settings;
 mod setup;
 mod snapshot;
@@ -204,7 +208,11 @@ impl Mysql {
             true => begin::anew(connection, server, known).await?,
             false => begin::begin(connection, server, &self.name, known, on_lost).await?,
         };
-        begun.place.fit(&self.captured, self.config.snapshot.mode == MysqlSnapshotMode::Initial);
+        let snapshot = self.config.snapshot.mode == MysqlSnapshotMode::Initial;
+        begun.place.fit(&self.captured, snapshot);
+        if !snapshot {
+            schema::look_at_all(connection, server, &self.name, &mut begun.place, &self.captured).await?;
+        }
         Ok(begun)
     }
 

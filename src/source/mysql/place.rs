@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Position;
+use crate::wire::mysqlddl::{History, Shape, Silent};
 use crate::wire::mysqltype::CatalogColumn;
 
 /// A position: every transaction before it has been handed out, of the tables whose rows are there or are being read.
@@ -36,6 +37,9 @@ pub(super) struct Place {
     /// Tables that must be emptied before their rows are read, because some of an earlier reading are there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub again: BTreeSet<String>,
+    /// What the tables are at this place, by which their rows behind it are read.
+    #[serde(default, skip_serializing_if = "History::is_empty")]
+    pub history: History,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -75,8 +79,14 @@ pub(super) struct Taken {
     /// The epoch of the newest order to read it again that this reading fulfils.
     #[serde(default, skip_serializing_if = "is_none_read")]
     pub order: EpochNumber,
-    /// Its columns at this place, where the log does not name them (`binlog_row_metadata`).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// How its rows have got values without any event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Silent>,
+    /// Where the catalog was looked at when that was behind this place: statements before it are in its columns already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_from: Option<(u64, u64)>,
+    /// Where older versions kept its columns.
+    #[serde(default, skip_serializing)]
     pub columns: Vec<CatalogColumn>,
 }
 
@@ -100,14 +110,23 @@ impl Place {
 
     /// The reverse.
     pub fn parse(position: &Position) -> Result<Self> {
-        serde_json::from_str(&position.0).map_err(|error| {
+        let parsed: Result<Self, _> = serde_json::from_str(&position.0);
+        let mut place = parsed.map_err(|error| {
             Error::new(
                 ErrorKind::LogCorrupt,
                 format!("the log's position `{position}` is not one of a MySQL or MariaDB source"),
             )
             .because(error)
             .help("a source keeps its kind: give the changed source another name in the topology")
-        })
+        })?;
+        for (name, taken) in &mut place.tables {
+            let columns = std::mem::take(&mut taken.columns);
+            if !columns.is_empty() && place.history.columns(name).is_none() {
+                let primary = columns.iter().any(|column| column.key);
+                place.history.set_table(name, Shape { columns, primary, ..Shape::default() });
+            }
+        }
+        Ok(place)
     }
 
     /// For messages.
@@ -135,6 +154,7 @@ impl Place {
 
     /// The rows of this table are not what they should be.
     pub fn read_again(&mut self, table: String) {
+        self.history.take(&table);
         if self.tables.remove(&table).is_some() {
             self.again.insert(table);
         }
@@ -180,7 +200,9 @@ mod tests {
             ordinal: 4,
             tables,
             again: BTreeSet::new(),
+            history: History::default(),
         };
+        place.history.lose("shop.a", "it was changed in a way that is not understood");
         assert_eq!(Place::parse(&place.position()).unwrap(), place);
         assert_eq!(place.order(), (12, 1_000));
         assert!(place.is_whole("shop.a") && !place.is_whole("shop.b"));
@@ -189,6 +211,12 @@ mod tests {
         assert_eq!(place.again.iter().collect::<Vec<_>>(), ["shop.a"]);
         place.fit(&["shop.b".to_owned(), "shop.c".to_owned()], false);
         assert!(place.is_whole("shop.c"));
+        assert!(place.history.is_empty());
         assert!(Place::parse(&Position::offset(7)).is_err());
+        let old = r#"{"server":"1","file":"b.1","pos":4,"tables":{"shop.a":{"columns":[{"name":"id","data_type":"int",
+            "column_type":"int","key":true,"nullable":false,"generated":false,"invisible":false,"ordinal":1}]}}}"#;
+        let place = Place::parse(&Position(old.to_owned())).unwrap();
+        assert!(place.history.columns("shop.a").is_some_and(|columns| columns[0].name == "id" && columns[0].key));
+        assert_eq!(Place::parse(&place.position()).unwrap(), place);
     }
 }

@@ -103,6 +103,11 @@ impl Rounds {
         self.absent.remove(table);
     }
 
+    /// There is no such table.
+    pub fn is_absent(&mut self, table: &str) {
+        self.absent.insert(table.to_owned());
+    }
+
     /// Whether there is such a table, as far as is known.
     pub fn is_there(&self, table: &str) -> bool {
         !self.absent.contains(table)
@@ -158,13 +163,8 @@ impl Stream {
         if let Some(reading) = self.rounds.readings.get(name) {
             return Ok(Some(Arc::clone(reading)));
         }
+        let Some(table) = self.look_up(name).await? else { return Ok(None) };
         let doing = || format!("source {}: read the rows of {name}", self.job.name);
-        let table = catalog::table(&mut self.side, self.job.server.flavour, name).await;
-        let table = table.map_err(|trouble| trouble.error(doing()))?;
-        if table.columns.is_empty() {
-            self.rounds.absent.insert(name.to_owned());
-            return Ok(None);
-        }
         let id = self.rounds.next_id();
         let shape = catalog::read_shape(id, name, &table)
             .map_err(|misfit| Error::new(ErrorKind::SourceRefused, doing()).because(misfit))?;
@@ -199,9 +199,8 @@ impl Stream {
             self.records.push_within(major, within, reading.time_us, None, Some(&truncate_record(reading.id)));
         }
         let order = self.job.wanted.borrow().get(name).copied().unwrap_or(0);
-        let columns = if self.job.server.names_columns { Vec::new() } else { reading.table.columns.clone() };
         let of = reading.table.estimate;
-        let taken = Taken { behind: Some(Vec::new()), rows: 0, of, again, order, columns };
+        let taken = Taken { behind: Some(Vec::new()), of, again, order, ..Taken::default() };
         self.place.tables.insert(name.clone(), taken);
     }
 

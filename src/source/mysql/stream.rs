@@ -20,6 +20,8 @@ use super::connection::{Connection, Trouble};
 use super::dump::{self, Begin, Dump};
 use super::gtids::{Gtids, Transaction};
 use super::place::{Last, Place, Within, file_number};
+use super::refusal::{Reason, reason};
+use super::schema::Schema;
 use super::setup::{self, Flavour};
 use super::snapshot::Rounds;
 use super::tables::Known;
@@ -81,7 +83,7 @@ pub(super) struct Stream {
     fits: bool,
     /// Where the event that was read last ends.
     pub file: String,
-    pos: u64,
+    pub pos: u64,
     /// Everything before this has been read, in the order of [`Place::order`].
     pub seen: (u64, u64),
     /// Everything before this was there when we began to look.
@@ -96,6 +98,8 @@ pub(super) struct Stream {
     pub waiting: Waiting,
     wanted: watch::Receiver<BTreeMap<String, EpochNumber>>,
     pub rounds: Rounds,
+    /// What the catalog said, and how the server's statements are read.
+    pub schema: Schema,
 }
 
 impl Stream {
@@ -109,6 +113,7 @@ impl Stream {
         }
         let end = setup::end(&mut side, &job.server).await?;
         let gtids = Gtids::parse(job.server.flavour, place.gtids.as_deref())?;
+        let schema = Schema::begin(&mut side, &job, &mut place).await?;
         let verify = match &place.last {
             Some(last) if place.pos > 0 => Some(last.clone()),
             _ => None,
@@ -129,6 +134,7 @@ impl Stream {
         place.obey(&wanted.borrow());
         Ok(Self {
             rounds: Rounds::default(),
+            schema,
             dump,
             reader: None,
             side,
@@ -308,7 +314,7 @@ impl Stream {
             Body::MariaGtid { gtid, standalone, .. } => {
                 self.begin(begins, micros(header.timestamp), Some(Transaction::MariaDb(gtid)), standalone)?;
             }
-            Body::Query(query) => self.query(&query, begins).await?,
+            Body::Query(query) => self.query(&query, header.flags, begins).await?,
             Body::Xid(_) => self.commit(),
             Body::TableMap(map) => self.table_map(&map).await?,
             Body::Rows(rows) => self.rows(&rows, begins)?,
@@ -517,65 +523,4 @@ impl Stream {
 
 fn micros(seconds: u32) -> i64 {
     i64::from(seconds) * 1_000_000
-}
-
-/// Why the server does not send its log.
-#[derive(Debug, PartialEq, Eq)]
-enum Reason {
-    /// Somebody else reads it under our number.
-    Clash,
-    /// What must come next was purged.
-    Gone,
-    /// It is not the log that was read.
-    PutBack,
-    Other,
-}
-
-/// All of it is error 1236; only the words differ.
-fn reason(message: &str) -> Reason {
-    let message = message.to_lowercase();
-    let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
-    if says(&["same server_uuid", "same server_id", "same server id"]) {
-        Reason::Clash
-    } else if says(&[
-        "impossible position",
-        "position > file size",
-        "diverged",
-        "more gtids than",
-        "not in the master's binlog",
-    ]) {
-        Reason::PutBack
-    } else if says(&["could not find first log", "purged", "has been purged", "could not find gtid state"]) {
-        Reason::Gone
-    } else {
-        Reason::Other
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_servers_words_are_understood() {
-        let says = [
-            ("A slave with the same server_uuid/server_id as this slave has connected to the master", Reason::Clash),
-            (
-                "A replica with the same server_uuid/server_id as this replica has connected to the source",
-                Reason::Clash,
-            ),
-            ("A slave with the same server_uuid/server_id is already connected; the first event", Reason::Clash),
-            ("Could not find first log file name in binary log index file", Reason::Gone),
-            ("Cannot replicate because the source purged required binary logs.", Reason::Gone),
-            ("Client requested source to start replication from position > file size", Reason::PutBack),
-            (
-                "Error: connecting slave requested to start from GTID 0-1-9, which is not in the master's binlog",
-                Reason::PutBack,
-            ),
-            ("log event entry exceeded max_allowed_packet", Reason::Other),
-        ];
-        for (message, expected) in says {
-            assert_eq!(reason(message), expected, "{message}");
-        }
-    }
 }

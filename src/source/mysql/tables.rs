@@ -3,7 +3,7 @@
 use super::catalog;
 use super::stream::{Open, Stream};
 use crate::error::{Error, ErrorKind, Result};
-use crate::wire::binlog::{Malformed, RowsEvent, TableMapEvent, describe_key, shape};
+use crate::wire::binlog::{Malformed, RowsEvent, TableMap, TableMapEvent, describe_key, fits, shape};
 use crate::wire::mysqltype::Form;
 
 /// A table that the log has announced.
@@ -38,32 +38,53 @@ impl Stream {
         Ok(())
     }
 
-    /// What the columns of a captured table are, at this place of the log.
+    /// What the columns of a captured table are, at this place of the log: the log's own names decide, or the history,
+    /// which must agree with what the log says of types.
     async fn describe(&mut self, map: &TableMapEvent<'_>, name: String) -> Result<Read> {
+        if !self.counts(&name) {
+            // Its rows are passed over, whatever they are.
+            return Ok(Read { name, forms: Vec::new(), described: true, key: Vec::new() });
+        }
         let map = map.parse_columns().map_err(|malformed| self.malformed(&malformed))?;
-        if map.metadata.names.is_none() && self.counts(&name) {
-            let history = self.place.tables.get(&name).map(|taken| taken.columns.clone()).unwrap_or_default();
-            let known = (!history.is_empty()).then_some(history.as_slice());
-            let shape = shape(&map, known).map_err(|misfit| self.misfit(&misfit))?;
-            return Ok(read(name, &shape));
+        let known = self.place.history.columns(&name);
+        if map.metadata.names.is_some() {
+            if known.is_some_and(|known| !fits(&map, known)) {
+                self.place.history.lose(&name, "the log names other columns than the statements before it give");
+            }
+            return self.describe_named(&map, name).await;
         }
-        if !self.catalog.contains_key(&name) {
-            let doing = || format!("source {}: look up the columns of {name}", self.job.name);
-            let table = catalog::table(&mut self.side, self.job.server.flavour, &name).await;
-            let table = table.map_err(|trouble| trouble.error(doing()))?;
-            self.catalog.insert(name.clone(), table);
-        }
-        let columns = self.catalog.get(&name).map(|table| table.columns.as_slice());
-        match shape(&map, columns) {
+        match shape(&map, known) {
             Ok(shape) => Ok(read(name, &shape)),
-            // Its rows do not count yet: they are passed over whatever they are.
-            Err(_) if !self.counts(&name) => Ok(Read { name, forms: Vec::new(), described: true, key: Vec::new() }),
-            Err(misfit) => Err(self.misfit(&misfit)),
+            Err(misfit) => {
+                self.unknown_columns(&name, &misfit)?;
+                Ok(Read { name, forms: Vec::new(), described: true, key: Vec::new() })
+            }
         }
     }
 
-    fn misfit(&self, misfit: &crate::wire::binlog::Misfit) -> Error {
-        Error::new(ErrorKind::SourceRefused, self.doing()).because(misfit.clone())
+    /// Where the log names columns, only their defaults and a few types are known from elsewhere.
+    async fn describe_named(&mut self, map: &TableMap, name: String) -> Result<Read> {
+        let known = match self.place.history.columns(&name) {
+            Some(known) => Some(known),
+            None => {
+                if !self.catalog.contains_key(&name) {
+                    let doing = || format!("source {}: look up the columns of {name}", self.job.name);
+                    let table = catalog::table(&mut self.side, self.job.server.flavour, &name).await;
+                    let table = table.map_err(|trouble| trouble.error(doing()))?;
+                    self.catalog.insert(name.clone(), table);
+                }
+                self.catalog.get(&name).map(|table| table.columns.as_slice())
+            }
+        };
+        match shape(map, known) {
+            Ok(shape) => Ok(read(name, &shape)),
+            Err(misfit) => Err(Error::new(ErrorKind::SourceRefused, self.doing()).because(misfit)),
+        }
+    }
+
+    /// What was announced of that table holds no longer.
+    pub(super) fn forget_maps(&mut self, table: &str) {
+        self.tables.retain(|_, known| known.read.as_ref().is_none_or(|read| read.name != table));
     }
 
     /// The rows of an event, as records, unless they were handed out before.

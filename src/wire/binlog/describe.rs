@@ -8,38 +8,35 @@ use crate::wire::mysqltype::{CatalogColumn, ColumnShape, Form, Kind, TableShape,
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
     #[error(
-        "the binary log does not name the columns of {table} and nothing else is known of them; set \
-         binlog_row_metadata=FULL at the server"
+        "the binary log does not name the columns of {table} (binlog_row_metadata), and nothing else is known of them"
     )]
     Nameless { table: String },
-    #[error(
-        "the binary log has {log} columns for {table} and the catalog {catalog}: the table has been changed since; set \
-         binlog_row_metadata=FULL at the server, and read the table again"
-    )]
-    Count { table: String, log: usize, catalog: usize },
-    #[error(
-        "column {at} of {table} is {log} in the binary log and `{catalog}` in the catalog: the table has been changed \
-         since; set binlog_row_metadata=FULL at the server, and read the table again"
-    )]
-    Column { table: String, at: usize, log: String, catalog: String },
+    #[error("the binary log has {log} columns for {table}, and {known} are known of it: it was changed unseen")]
+    Count { table: String, log: usize, known: usize },
+    #[error("column {at} of {table} is {log} in the binary log, and known as `{known}`: it was changed unseen")]
+    Column { table: String, at: usize, log: String, known: String },
     #[error("column {at} of {table} is of a type that is not known here ({log})")]
     Type { table: String, at: usize, log: String },
 }
 
 /// What a table is: from its map where `binlog_row_metadata` is `FULL`, else from the catalog, which must agree with the
-/// map in the number of columns and in each one's type. A type that the map cannot tell from another (MariaDB's `UUID`
+/// map in the number of columns and in each one's type, sign, character set and nullability, where the map says them. A type that the map cannot tell from another (MariaDB's `UUID`
 /// and `INET6`) is taken from the catalog in any case.
 pub fn shape(map: &TableMap, catalog: Option<&[CatalogColumn]>) -> Result<TableShape, Misfit> {
     let table = format!("{}.{}", map.database, map.table);
     if map.metadata.names.is_none() {
         let Some(catalog) = catalog else { return Err(Misfit::Nameless { table }) };
         if catalog.len() != map.columns.len() {
-            return Err(Misfit::Count { table, log: map.columns.len(), catalog: catalog.len() });
+            return Err(Misfit::Count { table, log: map.columns.len(), known: catalog.len() });
         }
         for (at, (column, known)) in map.columns.iter().zip(catalog).enumerate() {
-            if !agree(column, known) {
-                let (log, catalog) = (name_of(column), format!("{} {}", known.name, known.column_type));
-                return Err(Misfit::Column { table, at: at + 1, log, catalog });
+            let log = match agree(column, known) {
+                true => contradiction(map, at, known),
+                false => Some(name_of(column)),
+            };
+            if let Some(log) = log {
+                let known = format!("{} {}", known.name, known.column_type);
+                return Err(Misfit::Column { table, at: at + 1, log, known });
             }
         }
     }
@@ -66,6 +63,15 @@ pub fn shape(map: &TableMap, catalog: Option<&[CatalogColumn]>) -> Result<TableS
         columns.push(ColumnShape { name, form, kind: kind(map, at, known), key, default });
     }
     Ok(TableShape { id: map.table_id, name: table, columns })
+}
+
+/// Whether a table map says of a table what is known of it, names included where it has them.
+pub fn fits(map: &TableMap, known: &[CatalogColumn]) -> bool {
+    let same = |(at, (column, known)): (usize, (&MapColumn, &CatalogColumn))| {
+        let named = map.metadata.names.as_ref().is_none_or(|names| names[at] == known.name);
+        named && agree(column, known) && contradiction(map, at, known).is_none()
+    };
+    map.columns.len() == known.len() && map.columns.iter().zip(known).enumerate().all(same)
 }
 
 /// What a column's values are.
@@ -246,6 +252,28 @@ fn agree(column: &MapColumn, known: &CatalogColumn) -> bool {
         | "geometrycollection" | "geomcollection" => code == code::GEOMETRY,
         _ => false,
     }
+}
+
+/// What the map says of a column, besides its type, that cannot be said of the known one.
+fn contradiction(map: &TableMap, at: usize, known: &CatalogColumn) -> Option<String> {
+    let column = &map.columns[at];
+    let integer = matches!(column.code, code::TINY | code::SHORT | code::INT24 | code::LONG | code::LONGLONG);
+    if let Some(unsigned) = map.metadata.unsigned.as_ref().map(|unsigned| unsigned[at])
+        && integer
+        && unsigned != is_unsigned(known)
+    {
+        return Some(format!("{} {}", name_of(column), if unsigned { "unsigned" } else { "with a sign" }));
+    }
+    let texts = is_bytes(&known.data_type) || known.charset.is_some();
+    let said = map.metadata.collations.as_ref().and_then(|collations| collations[at]).and_then(of_collation);
+    if let Some(said) = said.filter(|_| texts) {
+        let same = |one: &str, other: &str| one == other || one.starts_with("utf8") && other.starts_with("utf8");
+        if !same(said, &known.charset.as_deref().unwrap_or("binary").to_ascii_lowercase()) {
+            return Some(format!("{} in {said}", name_of(column)));
+        }
+    }
+    let null = |nullable| if nullable { "that may be null" } else { "that is never null" };
+    (column.nullable != known.nullable).then(|| format!("{} {}", name_of(column), null(column.nullable)))
 }
 
 /// A column's type in words.

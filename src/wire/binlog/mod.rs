@@ -42,7 +42,7 @@ mod tests;
 
 pub(in crate::wire) use self::bytes::Bytes;
 pub use self::compress::Payload;
-pub use self::describe::{Misfit, shape};
+pub use self::describe::{Misfit, fits, shape};
 pub use self::event::{Body, Checksum, Event, EventReader, FormatDescription, Header};
 pub use self::file::BinlogFile;
 pub use self::record::{Record, RecordKind, SnapshotWriter, Typed, TypedValues, describe_key, truncate_record};

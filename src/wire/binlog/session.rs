@@ -16,6 +16,8 @@ pub struct Query<'a> {
     pub thread: u32,
     /// What it ended with; 0 when it went well.
     pub error: u16,
+    /// The `sql_mode` that it ran under, in the server's bits.
+    pub mode: u64,
     /// The database that it ran in; may be empty.
     pub database: Cow<'a, str>,
     /// Its text. What is not text in the character set that it was sent in stands as U+FFFD.
@@ -107,28 +109,37 @@ fn query(mut body: Bytes<'_>, compressed: bool) -> Result<Query<'_>, Malformed> 
     let variables = body.take(usize::from(variables))?;
     let database = body.take(usize::from(database))?;
     body.u8()?;
-    let charset = client_charset(variables).unwrap_or(Charset::Utf8);
+    let (mode, charset) = session(variables);
+    let charset = charset.unwrap_or(Charset::Utf8);
     let text = if compressed {
         Cow::Owned(text_in(charset, &inflate(body.0)?).into_owned())
     } else {
         text_in(charset, body.0)
     };
     // Names of databases are UTF-8, whatever the statement is.
-    Ok(Query { thread, error, database: String::from_utf8_lossy(database), text })
+    Ok(Query { thread, error, mode, database: String::from_utf8_lossy(database), text })
 }
 
 fn text_in(charset: Charset, bytes: &[u8]) -> Cow<'_, str> {
     charset.decode(bytes).unwrap_or_else(|| String::from_utf8_lossy(bytes))
 }
 
-/// The character set that the statement was sent in, from its status variables.
-fn client_charset(variables: &[u8]) -> Option<Charset> {
-    let mut rest = Bytes(variables);
+/// The mode that the statement ran under and the character set that it was sent in, from its status variables.
+fn session(variables: &[u8]) -> (u64, Option<Charset>) {
+    let mut mode = 0;
+    let charset = client_charset(Bytes(variables), &mut mode);
+    (mode, charset)
+}
+
+fn client_charset(mut rest: Bytes<'_>, mode: &mut u64) -> Option<Charset> {
     loop {
         // Flags, mode, catalogue and increments stand before it, in this order; what comes later is not needed.
         let skip = match rest.u8().ok()? {
             0 | 3 => 4,
-            1 => 8,
+            1 => {
+                *mode = rest.u64().ok()?;
+                0
+            }
             2 => usize::from(rest.u8().ok()?) + 1,
             6 => usize::from(rest.u8().ok()?),
             4 => return Charset::named(of_collation(u64::from(rest.u16().ok()?))?),

@@ -113,6 +113,7 @@ fn catalog() -> Vec<CatalogColumn> {
         column_type: column_type.to_owned(),
         charset: charset.map(str::to_owned),
         key: name == "id",
+        nullable: name == "kind",
         ..CatalogColumn::default()
     };
     vec![
@@ -171,7 +172,7 @@ fn a_table_is_described_by_its_map_alone_or_with_the_catalog() {
     let plain = map_of(&table_map(false));
     assert!(matches!(shape(&plain, None), Err(Misfit::Nameless { .. })));
     assert_eq!(shape(&plain, Some(&catalog())).unwrap().columns, wanted());
-    assert!(matches!(shape(&plain, Some(&catalog()[1..])), Err(Misfit::Count { log: 4, catalog: 3, .. })));
+    assert!(matches!(shape(&plain, Some(&catalog()[1..])), Err(Misfit::Count { log: 4, known: 3, .. })));
     for (at, other) in [(0, "bigint unsigned"), (1, "varchar(21)"), (1, "text"), (2, "set('a')"), (3, "longtext")] {
         let mut columns = catalog();
         columns[at].column_type = other.to_owned();
@@ -179,6 +180,24 @@ fn a_table_is_described_by_its_map_alone_or_with_the_catalog() {
         let misfit = shape(&plain, Some(&columns)).unwrap_err();
         assert!(matches!(misfit, Misfit::Column { at: said, .. } if said == at + 1), "{misfit}");
     }
+    let mut columns = catalog();
+    assert!(fits(&plain, &columns) && fits(&full, &columns));
+    columns[3].nullable = true;
+    let misfit = shape(&plain, Some(&columns)).unwrap_err().to_string();
+    assert!(misfit.contains("column 4 of shop.t is json that is never null"), "{misfit}");
+    columns[3] = CatalogColumn { name: "other".into(), nullable: false, ..columns[3].clone() };
+    assert!(fits(&plain, &columns) && !fits(&full, &columns));
+    // With `MINIMAL` MySQL says signs and character sets.
+    let mut minimal = full.clone();
+    minimal.metadata.names = None;
+    let mut signed = catalog();
+    signed[0].column_type = "int".into();
+    let misfit = shape(&minimal, Some(&signed)).unwrap_err().to_string();
+    assert!(misfit.contains("int unsigned"), "{misfit}");
+    let mut other = catalog();
+    other[1].charset = Some("ascii".into());
+    let misfit = shape(&minimal, Some(&other)).unwrap_err().to_string();
+    assert!(misfit.contains("in latin1"), "{misfit}");
 }
 
 #[test]

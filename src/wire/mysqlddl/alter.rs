@@ -1,228 +1,352 @@
-//! The clauses of `ALTER TABLE`.
+//! The clauses of `ALTER TABLE`, one step each.
 
-use super::columns::{Definition, charset_option, column, literal, primary_key};
+use super::altered::fills;
+use super::columns::{Column, Definition, Ground, Part, charset_option, column, is_key, literal, parts};
+use super::scope::Scope;
+use super::silent::Silent;
 use super::words::{Place, Words};
-use crate::wire::mysqltype::CatalogColumn;
+use crate::wire::mysqltype::{CatalogColumn, DefaultValue};
 
-/// A table while it is altered.
-pub(super) struct Altered {
-    pub charset: String,
-    pub columns: Vec<CatalogColumn>,
-    /// The columns of a primary key that was added.
-    pub key: Option<Vec<String>>,
-    /// The name that it has afterwards.
-    pub to: Option<String>,
-}
-
-const NO_COLUMN: &str = "an ALTER names a column that it is not known to have";
 const UNREAD: &str = "a column in an ALTER is not understood";
 
+/// One thing that an ALTER does.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Add {
+        column: CatalogColumn,
+        place: Option<Place>,
+        only_if_new: bool,
+    },
+    Change {
+        old: String,
+        column: CatalogColumn,
+        place: Option<Place>,
+        only_if_there: bool,
+    },
+    Drop {
+        column: String,
+        only_if_there: bool,
+    },
+    Rename {
+        old: String,
+        new: String,
+        only_if_there: bool,
+    },
+    Default {
+        column: String,
+        default: Option<DefaultValue>,
+    },
+    Invisible {
+        column: String,
+        invisible: bool,
+    },
+    Key(Vec<String>),
+    DropKey,
+    DropIndex,
+    Unique(Vec<Part>),
+    Charset(String),
+    Convert(String),
+    RenameTable(String),
+    /// Rows come, go or change, and no event says so.
+    Refill,
+    /// Indexes, partitions, options.
+    Nothing,
+}
+
+/// An ALTER, read in a table of some character set.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Alteration {
+    pub steps: Vec<Step>,
+    /// What is not understood.
+    pub unread: Option<&'static str>,
+    /// What does not fit its new type is an error.
+    pub strict: bool,
+}
+
 /// What changes no column: indexes, partitions, options.
-const HARMLESS: [&str; 44] = [
+const HARMLESS: [&str; 42] = [
     "ALGORITHM",
     "ANALYZE",
     "AUTO_INCREMENT",
+    "AUTOEXTEND_SIZE",
     "AVG_ROW_LENGTH",
     "CHECK",
     "CHECKSUM",
-    "COALESCE",
     "COMMENT",
     "COMPRESSION",
     "CONNECTION",
     "DATA",
     "DELAY_KEY_WRITE",
     "DISABLE",
-    "DISCARD",
     "ENABLE",
+    "ENCRYPTED",
     "ENCRYPTION",
+    "ENCRYPTION_KEY_ID",
     "ENGINE",
-    "EXCHANGE",
+    "ENGINE_ATTRIBUTE",
     "FORCE",
-    "IMPORT",
     "INDEX",
     "INSERT_METHOD",
     "KEY_BLOCK_SIZE",
     "LOCK",
     "MAX_ROWS",
     "MIN_ROWS",
-    "NOWAIT",
     "OPTIMIZE",
-    "ORDER",
     "PACK_KEYS",
     "PAGE_CHECKSUM",
-    "PARTITION",
+    "PAGE_COMPRESSED",
+    "PAGE_COMPRESSION_LEVEL",
     "REBUILD",
-    "REMOVE",
-    "REORGANIZE",
     "REPAIR",
     "ROW_FORMAT",
+    "SECONDARY_ENGINE",
+    "SECONDARY_LOAD",
+    "SECONDARY_UNLOAD",
     "STATS_AUTO_RECALC",
     "STATS_PERSISTENT",
     "STATS_SAMPLE_PAGES",
     "TABLESPACE",
-    "TRUNCATE",
-    "WAIT",
     "WITHOUT",
 ];
-/// What can be added and dropped that is no column.
-const NO_COLUMNS: [&str; 10] =
-    ["INDEX", "KEY", "UNIQUE", "FULLTEXT", "SPATIAL", "FOREIGN", "CHECK", "PARTITION", "CONSTRAINT", "PERIOD"];
+/// What moves rows between tables or takes them away.
+const REFILLING: [&str; 7] = ["DISCARD", "IMPORT", "EXCHANGE", "TRUNCATE", "COALESCE", "REORGANIZE", "CONVERT"];
 
-/// The name in `RENAME [TO | AS] name`.
-pub(super) fn renamed_to(clause: &mut Words, database: &str) -> Option<String> {
-    if !clause.take("RENAME") || clause.is_any(&["COLUMN", "INDEX", "KEY"]) {
-        return None;
-    }
-    let _word = clause.take("TO") || clause.take("AS") || clause.take_sign("=");
-    clause.name(database)
-}
-
-impl Altered {
-    /// Takes one clause; says why it is not understood.
-    pub fn apply(&mut self, mut clause: Words, database: &str) -> Result<(), &'static str> {
-        if let Some(to) = renamed_to(&mut clause.clone(), database) {
-            self.to = Some(to);
-            return Ok(());
+impl Alteration {
+    /// Reads the clauses; a table's own character set counts where they name none.
+    pub fn read(mut words: Words, ground: Ground, scope: &Scope, database: &str, inherited: &str) -> Self {
+        let mut alteration = Self { strict: ground.mode.strict, ..Self::default() };
+        // Only these two may follow without a comma, or have commas of their own.
+        words.cut_at(&["ORDER", "BY"]);
+        words.cut_at(&["PARTITION", "BY"]);
+        words.cut_at(&["REMOVE", "PARTITIONING"]);
+        let clauses = words.split_commas();
+        let charsets: Vec<Option<String>> =
+            clauses.iter().map(|clause| charset(clause, ground.charset, inherited)).collect();
+        // What is added has the character set that the table has afterwards.
+        let last = charsets.iter().flatten().next_back().cloned();
+        let ground = Ground { charset: last.as_deref().unwrap_or(ground.charset), ..ground };
+        for (clause, charset) in clauses.into_iter().zip(charsets) {
+            let read = match charset {
+                Some(charset) if converts(&clause) => {
+                    alteration.steps.push(Step::Convert(charset));
+                    Ok(())
+                }
+                Some(charset) => {
+                    alteration.steps.push(Step::Charset(charset));
+                    Ok(())
+                }
+                None => alteration.clause(clause, ground, scope, database),
+            };
+            alteration.unread = alteration.unread.or(read.err());
         }
-        if clause.take("ADD") {
-            return self.add(clause);
-        }
-        if clause.take("DROP") {
-            return self.drop(clause);
-        }
-        if clause.take("MODIFY") {
-            clause.take("COLUMN");
-            clause.skip_if_exists();
-            let name = clause.identifier().ok_or(UNREAD)?;
-            return self.change(&name.clone(), name, clause);
-        }
-        if clause.take("CHANGE") {
-            clause.take("COLUMN");
-            clause.skip_if_exists();
-            let (old, new) = clause.identifier().zip(clause.identifier()).ok_or(UNREAD)?;
-            return self.change(&old, new, clause);
-        }
-        if clause.take("RENAME") {
-            return self.rename(clause);
-        }
-        if clause.take("ALTER") {
-            return self.set_default(clause);
-        }
-        if clause.is("DEFAULT") || clause.is_any(&["CHARACTER", "CHARSET", "COLLATE"]) {
-            self.charset = charset_option(clause.rest()).unwrap_or_else(|| self.charset.clone());
-            return Ok(());
-        }
-        // Without commas between them, options follow each other.
-        if clause.is_any(&HARMLESS) && charset_option(clause.rest()).is_none() {
-            return Ok(());
-        }
-        Err("a clause of an ALTER is not understood")
+        alteration
     }
 
-    fn position(&self, name: &str) -> Result<usize, &'static str> {
-        self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name)).ok_or(NO_COLUMN)
+    /// The name that the table has afterwards.
+    pub fn renamed_to(&self) -> Option<&str> {
+        self.steps.iter().rev().find_map(|step| match step {
+            Step::RenameTable(to) => Some(to.as_str()),
+            _ => None,
+        })
     }
 
-    fn insert(&mut self, column: CatalogColumn, place: Option<Place>) -> Result<(), &'static str> {
-        let at = match place {
-            None => self.columns.len(),
-            Some(Place::First) => 0,
-            Some(Place::After(name)) => self.position(&name)? + 1,
+    /// What it does to the rows of a table that is not known.
+    pub fn silent(&self) -> Option<Silent> {
+        let silent = self.steps.iter().filter_map(|step| match step {
+            Step::Add { column, .. } => fills(column).then_some(Silent::Filled),
+            Step::Change { .. } | Step::Rename { .. } | Step::Convert(_) | Step::Refill => Some(Silent::Rewritten),
+            _ => None,
+        });
+        silent.chain(self.unread.map(|_| Silent::Rewritten)).max()
+    }
+
+    /// Whether the key of a table that is not known may be another afterwards.
+    pub fn touches_key(&self) -> bool {
+        let touches = |step: &Step| {
+            let key =
+                matches!(step, Step::Key(_) | Step::DropKey | Step::DropIndex | Step::Unique(_) | Step::Convert(_));
+            key || matches!(step, Step::Change { .. } | Step::Rename { .. })
         };
-        self.columns.insert(at, column);
+        self.unread.is_some() || self.steps.iter().any(touches)
+    }
+
+    fn clause(&mut self, mut clause: Words, ground: Ground, scope: &Scope, database: &str) -> Result<(), &'static str> {
+        if clause.take("ADD") {
+            return self.add(clause, ground);
+        }
+        let step = if clause.take("DROP") {
+            drop(clause)?
+        } else if clause.take("MODIFY") {
+            clause.take("COLUMN");
+            let only_if_there = clause.skip_if_exists();
+            let old = clause.identifier().ok_or(UNREAD)?;
+            return self.change(old.clone(), old, only_if_there, clause, ground);
+        } else if clause.take("CHANGE") {
+            clause.take("COLUMN");
+            let only_if_there = clause.skip_if_exists();
+            let (old, new) = clause.identifier().zip(clause.identifier()).ok_or(UNREAD)?;
+            return self.change(old, new, only_if_there, clause, ground);
+        } else if clause.take("RENAME") {
+            rename(clause, scope, database)?
+        } else if clause.take("ALTER") {
+            alter(clause)?
+        } else if clause.is_any(&REFILLING) {
+            Step::Refill
+        } else if clause.is_any(&HARMLESS) || clause.is_any(&["PARTITION", "COLLATE", "DEFAULT"]) {
+            // A collation that has no character set of its own changes none.
+            Step::Nothing
+        } else {
+            return Err("a clause of an ALTER is not understood");
+        };
+        self.steps.push(step);
         Ok(())
     }
 
-    fn add(&mut self, mut clause: Words) -> Result<(), &'static str> {
-        if let Some(key) = primary_key(&clause) {
-            self.key = Some(key);
-            return Ok(());
-        }
+    fn add(&mut self, mut clause: Words, ground: Ground) -> Result<(), &'static str> {
         let named = clause.take("COLUMN");
-        if !named && clause.is_any(&NO_COLUMNS) {
+        let partition = clause.is("PARTITION") && clause.rest().len() > 1;
+        if !named && (is_key(&clause) || partition) {
+            self.define(Definition::read(clause, ground).unwrap_or(Definition::Other), None, false);
             return Ok(());
         }
         let only_if_new = clause.skip_if_exists();
         if let Some(inside) = clause.parentheses() {
             for item in inside.split_commas() {
-                match Definition::read(item, &self.charset).ok_or(UNREAD)? {
-                    Definition::Column(column) => self.columns.push(*column),
-                    Definition::PrimaryKey(key) => self.key = Some(key),
-                    Definition::Other => {}
-                }
+                self.define(Definition::read(item, ground).ok_or(UNREAD)?, None, only_if_new);
             }
             return Ok(());
         }
         let place = clause.place();
         let name = clause.identifier().ok_or(UNREAD)?;
-        if only_if_new && self.position(&name).is_ok() {
-            return Ok(());
-        }
-        let added = column(name, &mut clause, &self.charset).ok_or(UNREAD)?;
-        self.insert(added, place)
-    }
-
-    fn drop(&mut self, mut clause: Words) -> Result<(), &'static str> {
-        if clause.take("PRIMARY") {
-            self.columns.iter_mut().for_each(|column| column.key = false);
-            return Ok(());
-        }
-        let named = clause.take("COLUMN");
-        if !named && clause.is_any(&NO_COLUMNS) {
-            return Ok(());
-        }
-        let if_there = clause.skip_if_exists();
-        let name = clause.identifier().ok_or(UNREAD)?;
-        match self.position(&name) {
-            Ok(at) => {
-                self.columns.remove(at);
-                Ok(())
-            }
-            Err(_) if if_there => Ok(()),
-            Err(why) => Err(why),
-        }
-    }
-
-    fn change(&mut self, old: &str, new: String, mut clause: Words) -> Result<(), &'static str> {
-        let at = self.position(old)?;
-        let place = clause.place();
-        let mut changed = column(new, &mut clause, &self.charset).ok_or(UNREAD)?;
-        changed.key |= self.columns[at].key;
-        changed.nullable &= !changed.key;
-        self.columns[at] = changed;
-        if place.is_some() {
-            let moved = self.columns.remove(at);
-            self.insert(moved, place)?;
-        }
+        let added = column(name, &mut clause, ground).ok_or(UNREAD)?;
+        self.define(Definition::Column(Box::new(added)), place, only_if_new);
         Ok(())
     }
 
-    fn rename(&mut self, mut clause: Words) -> Result<(), &'static str> {
-        if !clause.take("COLUMN") {
-            return Ok(());
+    pub fn define(&mut self, definition: Definition, place: Option<Place>, only_if_new: bool) {
+        match definition {
+            Definition::Column(defined) => {
+                let Column { column, unique } = *defined;
+                let indexes = indexes(&column, unique);
+                self.steps.push(Step::Add { column, place, only_if_new });
+                self.steps.extend(indexes);
+            }
+            Definition::PrimaryKey(key) => self.steps.push(Step::Key(key)),
+            Definition::Unique(parts) => self.steps.push(Step::Unique(parts)),
+            Definition::Other => self.steps.push(Step::Nothing),
         }
-        clause.skip_if_exists();
+    }
+
+    fn change(
+        &mut self,
+        old: String,
+        new: String,
+        only_if_there: bool,
+        mut clause: Words,
+        ground: Ground,
+    ) -> Result<(), &'static str> {
+        let place = clause.place();
+        let Column { column, unique } = column(new, &mut clause, ground).ok_or(UNREAD)?;
+        let indexes = indexes(&column, unique);
+        self.steps.push(Step::Change { old, column, place, only_if_there });
+        self.steps.extend(indexes);
+        Ok(())
+    }
+}
+
+/// The indexes that a column's own definition makes.
+fn indexes(column: &CatalogColumn, unique: bool) -> Vec<Step> {
+    let key = column.key.then(|| Step::Key(vec![column.name.clone()]));
+    let part = || Part { column: column.name.clone(), whole: true };
+    key.into_iter().chain(unique.then(|| Step::Unique(vec![part()]))).collect()
+}
+
+/// The character set that a table has after a clause, where the clause says one. Without commas between them, options
+/// follow each other.
+fn charset(clause: &Words, own: &str, inherited: &str) -> Option<String> {
+    let option = clause.is_any(&["DEFAULT", "CHARACTER", "CHARSET", "COLLATE", "CONVERT"]) || clause.is_any(&HARMLESS);
+    let found = charset_option(clause.rest()).filter(|_| option)?;
+    Some(match found.as_str() {
+        "default" if inherited.is_empty() => own.to_owned(),
+        "default" => inherited.to_owned(),
+        _ => found,
+    })
+}
+
+/// `CONVERT TO CHARACTER SET`, and not MariaDB's `CONVERT PARTITION … TO TABLE`.
+fn converts(clause: &Words) -> bool {
+    let mut clause = clause.clone();
+    clause.take("CONVERT") && clause.take("TO")
+}
+
+fn drop(mut clause: Words) -> Result<Step, &'static str> {
+    let named = clause.take("COLUMN");
+    let name_of = |at: usize| clause.rest().get(at).and_then(|word| word.name()).unwrap_or_default().to_owned();
+    let primary = name_of(clause.rest().len().saturating_sub(1)).eq_ignore_ascii_case("PRIMARY");
+    if !named && clause.is("PRIMARY") {
+        return Ok(Step::DropKey);
+    }
+    if !named && clause.is_any(&["INDEX", "KEY", "CONSTRAINT"]) {
+        return Ok(if primary { Step::DropKey } else { Step::DropIndex });
+    }
+    if !named && clause.is("PARTITION") && clause.rest().len() > 1 {
+        return Ok(Step::Refill);
+    }
+    if !named && (clause.is_any(&["FOREIGN", "CHECK"]) || is_key(&clause)) {
+        return Ok(Step::Nothing);
+    }
+    let only_if_there = clause.skip_if_exists();
+    let column = clause.identifier().ok_or(UNREAD)?;
+    Ok(Step::Drop { column, only_if_there })
+}
+
+fn rename(mut clause: Words, scope: &Scope, database: &str) -> Result<Step, &'static str> {
+    if clause.is_any(&["INDEX", "KEY"]) {
+        return Ok(Step::Nothing);
+    }
+    if clause.take("COLUMN") {
+        let only_if_there = clause.skip_if_exists();
         let old = clause.identifier().ok_or(UNREAD)?;
         clause.take("TO");
         let new = clause.identifier().ok_or(UNREAD)?;
-        let at = self.position(&old)?;
-        self.columns[at].name = new;
-        Ok(())
+        return Ok(Step::Rename { old, new, only_if_there });
     }
+    let _word = clause.take("TO") || clause.take("AS") || clause.take_sign('=');
+    clause.name(scope, database).map(Step::RenameTable).ok_or("the name that an ALTER gives is not understood")
+}
 
-    fn set_default(&mut self, mut clause: Words) -> Result<(), &'static str> {
-        if clause.is_any(&["INDEX", "KEY", "CHECK", "CONSTRAINT"]) {
-            return Ok(());
-        }
-        clause.take("COLUMN");
-        clause.skip_if_exists();
-        let name = clause.identifier().ok_or(UNREAD)?;
-        let at = self.position(&name)?;
-        if clause.take("SET") && clause.take("DEFAULT") {
-            self.columns[at].default = literal(&mut clause).flatten();
-        } else if clause.take("DROP") {
-            self.columns[at].default = None;
-        }
-        Ok(())
+/// `ALTER [COLUMN] name SET DEFAULT … | DROP DEFAULT | SET VISIBLE`
+fn alter(mut clause: Words) -> Result<Step, &'static str> {
+    if clause.is_any(&["INDEX", "KEY", "CHECK", "CONSTRAINT"]) {
+        return Ok(Step::Nothing);
     }
+    clause.take("COLUMN");
+    clause.skip_if_exists();
+    let column = clause.identifier().ok_or(UNREAD)?;
+    if clause.take("SET") {
+        if clause.is_any(&["VISIBLE", "INVISIBLE"]) {
+            return Ok(Step::Invisible { column, invisible: clause.is("INVISIBLE") });
+        }
+        if clause.take("DEFAULT") {
+            return Ok(Step::Default { column, default: literal(&mut clause).flatten() });
+        }
+    } else if clause.take("DROP") {
+        return Ok(Step::Default { column, default: None });
+    }
+    Err(UNREAD)
+}
+
+/// `CREATE UNIQUE INDEX`, from its parts on.
+pub(super) fn unique_index(words: &mut Words) -> Alteration {
+    Alteration { steps: parts(words).map(Step::Unique).into_iter().collect(), ..Alteration::default() }
+}
+
+/// The drop of an index.
+pub(super) fn index_dropped() -> Alteration {
+    Alteration { steps: vec![Step::DropIndex], ..Alteration::default() }
+}
+
+/// The drop of the index `PRIMARY`.
+pub(super) fn key_dropped() -> Alteration {
+    Alteration { steps: vec![Step::DropKey], ..Alteration::default() }
 }

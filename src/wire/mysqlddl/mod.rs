@@ -1,22 +1,29 @@
-//! A schema history: what tables were at a place in the binary log, from the DDL in it.
+//! A schema history: what tables were at a place in the binary log, from the DDL in it; and what the log's statements are.
 //!
-//! With `binlog_row_metadata=FULL` a table map says what its columns are, and no history is needed. Without it, the
-//! catalog says what a table is *now*; a history that began with the catalog at some place and has seen every statement
-//! since says what it was *there*. It is kept with the place, as its serialised form.
+//! With `binlog_row_metadata=FULL` a table map says what its columns are. Without it, the catalog says what a table is
+//! *now*; a history that began with the catalog at some place and has seen every statement since says what it was *there*.
+//! It is kept with the place, as its serialised form.
 //!
 //! | file | what it owns |
 //! |---|---|
 //! | `mod.rs` | the history, and what a statement does to it |
-//! | `alter.rs` | the clauses of `ALTER TABLE` |
+//! | `scope.rs` | which tables it follows |
+//! | `lexer.rs`, `words.rs` | the words of a statement |
+//! | `statement.rs` | which statement it is |
 //! | `columns.rs` | column definitions |
-//! | `words.rs` | the words of a statement |
+//! | `alter.rs`, `altered.rs` | the clauses of `ALTER TABLE`, and what they make of a table |
+//! | `silent.rs` | what that does to rows without any event |
 //!
-//! A statement that names a known table and is not understood makes that table *unknown*, never wrong: the next table map
-//! is then compared with the catalog of now, and a mismatch stops the table. Online schema changes need nothing of
-//! their own: the copy is created `LIKE` the table, altered, and takes its place by a rename.
+//! A statement that names a known table and is not understood makes that table *unknown*, never wrong. Online schema
+//! changes need little of their own: the copy is created, altered, and takes its place by a rename.
 
 mod alter;
+mod altered;
 mod columns;
+mod lexer;
+mod scope;
+mod silent;
+mod statement;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -25,7 +32,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use self::columns::{Definition, charset_option};
+pub use self::lexer::Mode;
+pub use self::scope::{Scope, is_copy};
+pub use self::silent::Silent;
+pub use self::statement::{Ddl, Statement};
+
+use self::alter::Alteration;
+use self::altered::Altered;
+use self::columns::{charset_name, charset_option};
+use self::statement::Change;
 use self::words::Words;
 use super::mysqltype::CatalogColumn;
 
@@ -33,26 +48,62 @@ use super::mysqltype::CatalogColumn;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// What a table has that names no character set, in a database that names none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     server_charset: String,
+    /// A TIMESTAMP is never null unless it says so (`explicit_defaults_for_timestamp=OFF`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    own_timestamps: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     database_charsets: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     tables: BTreeMap<String, Table>,
 }
 
 /// What is known of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Table {
-    Known { charset: String, columns: Vec<CatalogColumn> },
-    Unknown { why: String },
+pub enum Table {
+    /// What it is.
+    Known(Shape),
+    /// Its columns are not known any more.
+    Unknown {
+        /// What they were lost by.
+        why: String,
+    },
 }
 
-/// What a statement did.
+/// A table whose columns are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// What a column has that names no character set; empty when that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub charset: String,
+    /// Its columns in their order.
+    pub columns: Vec<CatalogColumn>,
+    /// It has a primary key, and not only a unique index that stands for one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub primary: bool,
+    /// It has unique indexes besides.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unique: bool,
+}
+
+/// What a statement did to a table that is followed, known or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    Created(String),
-    /// Its columns are others now.
-    Altered(String),
+    /// There is a table of that name now. `sure`: there was none before.
+    Created {
+        table: String,
+        sure: bool,
+    },
+    /// Its definition is another now.
+    Altered {
+        table: String,
+        /// What that did to rows that are there.
+        silent: Option<Silent>,
+        /// Whether its key is another, or compares in another way.
+        key: bool,
+    },
     Dropped(String),
     Renamed {
         from: String,
@@ -67,26 +118,36 @@ pub enum Effect {
 }
 
 impl History {
-    /// A history without tables, of a server with that `character_set_server`.
-    pub fn new(server_charset: &str) -> Self {
-        Self { server_charset: server_charset.to_ascii_lowercase(), ..Self::default() }
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// Says, the first time, what `character_set_server` and `explicit_defaults_for_timestamp` are.
+    pub fn set_server(&mut self, charset: &str, plain_timestamps: bool) {
+        if self.server_charset.is_empty() {
+            self.server_charset = charset_name(charset);
+            self.own_timestamps = !plain_timestamps;
+        }
     }
 
     /// Says what a database's tables have that name no character set.
     pub fn set_database(&mut self, database: &str, charset: &str) {
-        self.database_charsets.insert(database.to_owned(), charset.to_ascii_lowercase());
+        self.database_charsets.insert(database.to_owned(), charset_name(charset));
     }
 
     /// Takes over a table from the catalog, read at the place where the history stands.
-    pub fn set_table(&mut self, table: &str, charset: &str, columns: Vec<CatalogColumn>) {
-        let known = Table::Known { charset: charset.to_ascii_lowercase(), columns };
-        self.tables.insert(table.to_owned(), known);
+    pub fn set_table(&mut self, table: &str, mut shape: Shape) {
+        shape.charset = charset_name(&shape.charset);
+        // It is not needed, and long.
+        shape.columns.iter_mut().for_each(|column| column.collation = None);
+        self.tables.insert(table.to_owned(), Table::Known(shape));
     }
 
     /// The columns of a table, where they are known.
     pub fn columns(&self, table: &str) -> Option<&[CatalogColumn]> {
         match self.tables.get(table)? {
-            Table::Known { columns, .. } => Some(columns),
+            Table::Known(shape) => Some(&shape.columns),
             Table::Unknown { .. } => None,
         }
     }
@@ -94,53 +155,66 @@ impl History {
     /// Why the columns of a table are not known any more.
     pub fn unknown(&self, table: &str) -> Option<&str> {
         match self.tables.get(table)? {
-            Table::Known { .. } => None,
+            Table::Known(_) => None,
             Table::Unknown { why } => Some(why),
         }
     }
 
-    /// Takes a statement, which ran in `database`.
-    pub fn apply(&mut self, database: &str, sql: &str) -> Vec<Effect> {
-        let Some(mut words) = Words::of(sql) else { return self.lost_in(sql) };
-        if words.take("CREATE") {
-            if words.take("OR") {
-                words.take("REPLACE");
-            }
-            if words.take("DATABASE") || words.take("SCHEMA") {
-                self.database(&mut words);
-            } else if words.take("TABLE") {
-                return self.create(database, &mut words);
-            }
-        } else if words.take("ALTER") {
-            while words.take("ONLINE") || words.take("IGNORE") {}
-            if words.take("DATABASE") || words.take("SCHEMA") {
-                self.database(&mut words);
-            } else if words.take("TABLE") {
-                return self.alter(database, &mut words);
-            }
-        } else if words.take("DROP") {
-            if words.take("DATABASE") || words.take("SCHEMA") {
-                return self.drop_database(&mut words);
-            }
-            if words.take("TABLE") || words.take("TABLES") {
-                words.skip_if_exists();
-                return words.names(database).into_iter().filter_map(|table| self.drop(table)).collect();
-            }
-        } else if words.take("RENAME") && (words.take("TABLE") || words.take("TABLES")) {
-            return self.rename(database, &mut words);
-        } else if words.take("TRUNCATE") {
-            words.take("TABLE");
-            return words.names(database).into_iter().map(Effect::Truncated).collect();
-        }
-        Vec::new()
+    /// The columns of a table are not known any more.
+    pub fn lose(&mut self, table: &str, why: &str) {
+        self.tables.insert(table.to_owned(), Table::Unknown { why: why.to_owned() });
     }
 
-    fn database(&mut self, words: &mut Words) {
-        words.skip_if_exists();
-        let Some(name) = words.identifier() else { return };
-        if let Some(charset) = charset_option(words.rest()) {
-            self.database_charsets.insert(name, charset);
-        }
+    /// Leaves a table out.
+    pub fn take(&mut self, table: &str) -> Option<Table> {
+        self.tables.remove(table)
+    }
+
+    /// Puts back what was left out for a while.
+    pub fn put_back(&mut self, table: String, known: Table) {
+        self.tables.insert(table, known);
+    }
+
+    /// Takes a statement.
+    pub fn apply(&mut self, ddl: &Ddl, scope: &Scope) -> Vec<Effect> {
+        let effects = match &ddl.change {
+            Change::Create { table, database, only_if_new, replace, body } => {
+                let mut effects = Vec::new();
+                if *replace {
+                    self.tables.remove(table);
+                    effects.push(Effect::Dropped(table.clone()));
+                }
+                effects.extend(self.create(ddl, table, *only_if_new, scope, database, body));
+                effects
+            }
+            Change::Alter { table, database, clauses } => {
+                let charset = match self.tables.get(table) {
+                    Some(Table::Known(shape)) => shape.charset.clone(),
+                    // What it does to rows can be said all the same.
+                    _ => "utf8mb4".to_owned(),
+                };
+                let ground = ddl.ground(&charset, !self.own_timestamps);
+                let inherited = self.charset_of(table);
+                let alteration = Alteration::read(clauses.clone(), ground, scope, database, &inherited);
+                self.alter(table, &alteration)
+            }
+            Change::Index { table, alteration } => self.alter(table, alteration),
+            Change::Rename(pairs) => pairs.iter().map(|(from, to)| self.move_table(from.clone(), to.clone())).collect(),
+            Change::Drop(tables) => tables.iter().map(|table| self.drop(table)).collect(),
+            Change::Truncate(tables) => tables.iter().cloned().map(Effect::Truncated).collect(),
+            Change::DropDatabase(database) => self.drop_database(database, scope),
+            Change::Charset { database, charset } => {
+                match charset {
+                    Some(charset) => self.database_charsets.insert(database.clone(), charset.clone()),
+                    None => self.database_charsets.remove(database),
+                };
+                Vec::new()
+            }
+            Change::Lost(text) => self.lost_in(text, scope),
+        };
+        self.database_charsets.retain(|database, _| scope.reads_from(database));
+        self.tables.retain(|table, _| scope.follows(table));
+        effects.into_iter().filter(|effect| effect.concerns(scope)).collect()
     }
 
     fn charset_of(&self, table: &str) -> String {
@@ -148,86 +222,70 @@ impl History {
         self.database_charsets.get(database).unwrap_or(&self.server_charset).clone()
     }
 
-    fn create(&mut self, database: &str, words: &mut Words) -> Vec<Effect> {
-        let only_if_new = words.skip_if_exists();
-        let Some(name) = words.name(database) else { return Vec::new() };
-        if only_if_new && self.tables.contains_key(&name) {
-            return Vec::new();
+    fn create(
+        &mut self,
+        ddl: &Ddl,
+        name: &str,
+        only_if_new: bool,
+        scope: &Scope,
+        database: &str,
+        body: &Words,
+    ) -> Option<Effect> {
+        if only_if_new && self.tables.contains_key(name) || !scope.follows(name) {
+            return None;
         }
-        match self.created(database, &name, words) {
-            Ok(table) => {
-                self.tables.insert(name.clone(), table);
-                vec![Effect::Created(name)]
-            }
-            Err(why) => vec![self.lose(name, why)],
-        }
+        let created = self.created(ddl, name, scope, database, body.clone());
+        let table = created.unwrap_or_else(|why| Table::Unknown { why: why.to_owned() });
+        self.tables.insert(name.to_owned(), table);
+        Some(Effect::Created { table: name.to_owned(), sure: !only_if_new })
     }
 
-    fn created(&self, database: &str, name: &str, words: &mut Words) -> Result<Table, &'static str> {
+    fn created(
+        &self,
+        ddl: &Ddl,
+        name: &str,
+        scope: &Scope,
+        database: &str,
+        mut words: Words,
+    ) -> Result<Table, &'static str> {
         let mut like = words.clone();
-        like.take_sign("(");
+        like.take_sign('(');
         if like.take("LIKE") {
-            let other = like.name(database).ok_or("it is created like a table without a name")?;
+            let other = like.name(scope, database).ok_or("it is created like a table without a name")?;
             return self.tables.get(&other).cloned().ok_or("it is created like a table that is not known");
         }
         let inside = words.parentheses().ok_or("it is created from a query")?;
-        if words.rest().iter().any(|word| word.is("SELECT") || word.is("AS")) {
+        words.cut_at(&["PARTITION", "BY"]);
+        if words.rest().iter().any(|word| word.is("SELECT") || word.is("AS") || word.is("TABLE") || word.is("VALUES")) {
             return Err("it is created from a query");
         }
-        let charset = charset_option(words.rest()).unwrap_or_else(|| self.charset_of(name));
-        let mut columns: Vec<CatalogColumn> = Vec::new();
-        let mut key = Vec::new();
-        for item in inside.split_commas() {
-            match Definition::read(item, &charset).ok_or("one of its columns is not understood")? {
-                Definition::Column(column) => columns.push(*column),
-                Definition::PrimaryKey(names) => key = names,
-                Definition::Other => {}
-            }
-        }
-        let mut table = Table::Known { charset, columns };
-        table.set_key(&key);
-        table.renumber();
-        Ok(table)
+        let charset = charset_option(words.rest()).filter(|charset| charset != "default");
+        let charset = charset.unwrap_or_else(|| self.charset_of(name));
+        let ground = ddl.ground(&charset, !self.own_timestamps);
+        altered::defined(inside.split_commas(), ground).map(|table| Table::Known(Shape::from(table)))
     }
 
-    fn alter(&mut self, database: &str, words: &mut Words) -> Vec<Effect> {
-        words.skip_if_exists();
-        let Some(name) = words.name(database) else { return Vec::new() };
-        let Some(Table::Known { charset, columns }) = self.tables.get(&name).cloned() else {
-            // Nothing is lost of what is not known; but its name may become another's.
-            let to = words.split_commas().into_iter().find_map(|mut clause| alter::renamed_to(&mut clause, database));
-            return to.map(|to| self.move_table(name, to)).into_iter().collect();
+    fn alter(&mut self, name: &str, alteration: &Alteration) -> Vec<Effect> {
+        let table = name.to_owned();
+        let (silent, key) = (alteration.silent(), alteration.touches_key());
+        let mut effects = match self.tables.get(name).cloned() {
+            Some(Table::Known(shape)) => match shape.altered(alteration) {
+                Ok((shape, silent, key)) => {
+                    self.tables.insert(table.clone(), Table::Known(shape));
+                    vec![Effect::Altered { table, silent, key }]
+                }
+                Err(why) => {
+                    self.lose(name, why);
+                    vec![
+                        Effect::Altered { table: table.clone(), silent, key },
+                        Effect::Unknown { table, why: why.to_owned() },
+                    ]
+                }
+            },
+            _ => vec![Effect::Altered { table, silent, key }],
         };
-        let mut table = alter::Altered { charset, columns, key: None, to: None };
-        for clause in words.split_commas() {
-            if let Err(why) = table.apply(clause, database) {
-                return vec![self.lose(name, why)];
-            }
-        }
-        let mut altered = Table::Known { charset: table.charset, columns: table.columns };
-        if let Some(key) = &table.key {
-            altered.set_key(key);
-        }
-        altered.renumber();
-        self.tables.insert(name.clone(), altered);
-        match table.to.filter(|to| *to != name) {
-            Some(to) => vec![Effect::Altered(name.clone()), self.move_table(name, to)],
-            None => vec![Effect::Altered(name)],
-        }
-    }
-
-    fn rename(&mut self, database: &str, words: &mut Words) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        words.skip_if_exists();
-        while let Some(from) = words.name(database) {
-            if !words.take("TO") {
-                break;
-            }
-            let Some(to) = words.name(database) else { break };
-            effects.push(self.move_table(from, to));
-            if !words.take_sign(",") {
-                break;
-            }
+        if let Some(to) = alteration.renamed_to().filter(|to| *to != name) {
+            effects.push(self.move_table(name.to_owned(), to.to_owned()));
         }
         effects
     }
@@ -241,34 +299,33 @@ impl History {
         Effect::Renamed { from, to }
     }
 
-    fn drop(&mut self, table: String) -> Option<Effect> {
-        self.tables.remove(&table).map(|_| Effect::Dropped(table))
+    fn drop(&mut self, table: &str) -> Effect {
+        self.tables.remove(table);
+        Effect::Dropped(table.to_owned())
     }
 
-    fn drop_database(&mut self, words: &mut Words) -> Vec<Effect> {
-        words.skip_if_exists();
-        let Some(name) = words.identifier() else { return Vec::new() };
-        self.database_charsets.remove(&name);
+    fn drop_database(&mut self, name: &str, scope: &Scope) -> Vec<Effect> {
+        self.database_charsets.remove(name);
         let inside = |table: &&String| table.split_once('.').is_some_and(|(database, _)| database == name);
-        let tables: Vec<String> = self.tables.keys().filter(inside).cloned().collect();
-        tables.into_iter().filter_map(|table| self.drop(table)).collect()
+        let mut tables: Vec<String> = self.tables.keys().chain(scope.captured()).filter(inside).cloned().collect();
+        tables.sort();
+        tables.dedup();
+        tables.iter().map(|table| self.drop(table)).collect()
     }
 
-    fn lose(&mut self, table: String, why: &str) -> Effect {
-        self.tables.insert(table.clone(), Table::Unknown { why: why.to_owned() });
-        Effect::Unknown { table, why: why.to_owned() }
-    }
-
-    /// A statement that cannot even be taken apart: every known table whose name is in it is unknown.
-    fn lost_in(&mut self, sql: &str) -> Vec<Effect> {
+    /// A statement that cannot even be taken apart: every followed table whose name is in it is unknown.
+    fn lost_in(&mut self, sql: &str, scope: &Scope) -> Vec<Effect> {
         const WHY: &str = "a statement that names it could not be read";
-        let first = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-        if !["CREATE", "ALTER", "DROP", "RENAME"].iter().any(|word| first.eq_ignore_ascii_case(word)) {
-            return Vec::new();
-        }
         let named = |table: &&String| table.split_once('.').is_some_and(|(_, table)| mentions(sql, table));
-        let tables: Vec<String> = self.tables.keys().filter(named).cloned().collect();
-        tables.into_iter().map(|table| self.lose(table, WHY)).collect()
+        let mut tables: Vec<String> = self.tables.keys().chain(scope.captured()).filter(named).cloned().collect();
+        tables.sort();
+        tables.dedup();
+        let lose = |table: &String| {
+            self.lose(table, WHY);
+            let altered = Effect::Altered { table: table.clone(), silent: Some(Silent::Rewritten), key: true };
+            [altered, Effect::Unknown { table: table.clone(), why: WHY.to_owned() }]
+        };
+        tables.iter().flat_map(lose).collect()
     }
 }
 
@@ -279,21 +336,49 @@ fn mentions(sql: &str, name: &str) -> bool {
     places.any(|(at, _)| !sql[..at].ends_with(inside) && !sql[at + name.len()..].starts_with(inside))
 }
 
-impl Table {
-    /// Says which columns are the primary key.
-    fn set_key(&mut self, names: &[String]) {
-        let Self::Known { columns, .. } = self else { return };
-        for column in columns.iter_mut() {
-            let named = names.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
-            column.key |= named;
-            column.nullable &= !column.key;
+impl Effect {
+    fn concerns(&self, scope: &Scope) -> bool {
+        match self {
+            Self::Created { table, .. } | Self::Altered { table, .. } | Self::Unknown { table, .. } => {
+                scope.follows(table)
+            }
+            Self::Dropped(table) | Self::Truncated(table) => scope.follows(table),
+            Self::Renamed { from, to } => scope.follows(from) || scope.follows(to),
         }
     }
 
-    fn renumber(&mut self) {
-        let Self::Known { columns, .. } = self else { return };
+    /// Whether it is about that table.
+    pub fn is_about(&self, name: &str) -> bool {
+        match self {
+            Self::Created { table, .. } | Self::Altered { table, .. } | Self::Unknown { table, .. } => table == name,
+            Self::Dropped(table) | Self::Truncated(table) => table == name,
+            Self::Renamed { from, to } => from == name || to == name,
+        }
+    }
+}
+
+impl From<Altered> for Shape {
+    fn from(table: Altered) -> Self {
+        let Altered { charset, mut columns, primary, unique } = table;
         for (at, column) in columns.iter_mut().enumerate() {
             column.ordinal = at as u32 + 1;
         }
+        Self { charset, columns, primary, unique }
+    }
+}
+
+impl Shape {
+    /// What an ALTER makes of it; what that does to its rows, and whether its key is another.
+    fn altered(self, alteration: &Alteration) -> Result<(Self, Option<Silent>, bool), &'static str> {
+        let key = |columns: &[CatalogColumn]| -> Vec<CatalogColumn> {
+            columns.iter().filter(|c| c.key).map(|c| CatalogColumn { ordinal: 0, default: None, ..c.clone() }).collect()
+        };
+        let before = key(&self.columns);
+        let Self { charset, columns, primary, unique } = self;
+        let mut table = Altered { charset, columns, primary, unique };
+        let silent = table.apply(alteration)?;
+        let shape = Self::from(table);
+        let key = key(&shape.columns) != before;
+        Ok((shape, silent, key))
     }
 }

@@ -1,47 +1,7 @@
-//! The words of a statement, comments left out.
+//! What is left of a statement while it is read.
 
-use datafusion_sql::sqlparser::dialect::MySqlDialect;
-use datafusion_sql::sqlparser::tokenizer::{Token, Tokenizer};
-
-/// A word, a text, a number or a sign.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Word(Token);
-
-impl Word {
-    /// Whether it is that key word: a name in back ticks never is.
-    pub fn is(&self, key_word: &str) -> bool {
-        matches!(&self.0, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(key_word))
-    }
-
-    pub fn is_sign(&self, sign: &str) -> bool {
-        !matches!(self.0, Token::Word(_) | Token::SingleQuotedString(_) | Token::DoubleQuotedString(_))
-            && self.0.to_string() == sign
-    }
-
-    /// A name, quoted or not.
-    pub fn name(&self) -> Option<&str> {
-        match &self.0 {
-            Token::Word(word) => Some(&word.value),
-            _ => None,
-        }
-    }
-
-    /// The inside of a text.
-    pub fn text(&self) -> Option<&str> {
-        match &self.0 {
-            Token::SingleQuotedString(text) | Token::DoubleQuotedString(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// The digits of a number.
-    pub fn number(&self) -> Option<&str> {
-        match &self.0 {
-            Token::Number(digits, _) => Some(digits),
-            _ => None,
-        }
-    }
-}
+use super::lexer::{Mode, Word, words};
+use super::scope::Scope;
 
 /// The words that are left of a statement.
 #[derive(Debug, Clone)]
@@ -52,11 +12,9 @@ pub(super) struct Words {
 
 impl Words {
     /// The words of a statement; `None` when it cannot be taken apart.
-    pub fn of(sql: &str) -> Option<Self> {
-        let tokens = Tokenizer::new(&MySqlDialect {}, sql).tokenize().ok()?;
-        let kept =
-            tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_) | Token::SemiColon | Token::EOF));
-        Some(Self { words: kept.map(Word).collect(), at: 0 })
+    pub fn of(sql: &str, mode: Mode) -> Option<Self> {
+        let words = words(sql, mode)?.into_iter().filter(|word| !word.is_sign(';')).collect();
+        Some(Self { words, at: 0 })
     }
 
     pub fn rest(&self) -> &[Word] {
@@ -84,7 +42,7 @@ impl Words {
         found
     }
 
-    pub fn take_sign(&mut self, sign: &str) -> bool {
+    pub fn take_sign(&mut self, sign: char) -> bool {
         let found = self.rest().first().is_some_and(|word| word.is_sign(sign));
         self.at += usize::from(found);
         found
@@ -107,34 +65,60 @@ impl Words {
     }
 
     /// `[database.]table`
-    pub fn name(&mut self, database: &str) -> Option<String> {
+    pub fn name(&mut self, scope: &Scope, database: &str) -> Option<String> {
+        // A dot in front stands for the session's database.
+        self.take_sign('.');
         let first = self.identifier()?;
-        if self.take_sign(".") {
-            return Some(format!("{first}.{}", self.identifier()?));
-        }
-        Some(format!("{database}.{first}"))
+        let name = match self.take_sign('.') {
+            true => format!("{first}.{}", self.identifier()?),
+            false => format!("{database}.{first}"),
+        };
+        Some(scope.spelled(name))
     }
 
-    pub fn names(&mut self, database: &str) -> Vec<String> {
+    pub fn names(&mut self, scope: &Scope, database: &str) -> Vec<String> {
         let mut names = Vec::new();
-        while let Some(name) = self.name(database) {
+        while let Some(name) = self.name(scope, database) {
             names.push(name);
-            if !self.take_sign(",") {
+            if !self.take_sign(',') {
                 break;
             }
         }
         names
     }
 
+    /// Takes MariaDB's `WAIT n` or `NOWAIT`.
+    pub fn skip_wait(&mut self) {
+        if self.take("WAIT") {
+            self.next();
+        } else {
+            self.take("NOWAIT");
+        }
+    }
+
+    /// Leaves out everything from that key word on, outside of parentheses.
+    pub fn cut_at(&mut self, key_words: &[&str]) {
+        let mut depth = 0;
+        for at in self.at..self.words.len() {
+            depth += i32::from(self.words[at].is_sign('(')) - i32::from(self.words[at].is_sign(')'));
+            let rest = &self.words[at..];
+            if depth == 0 && rest.len() >= key_words.len() && rest.iter().zip(key_words).all(|(word, key)| word.is(key))
+            {
+                self.words.truncate(at);
+                return;
+            }
+        }
+    }
+
     /// What stands in the parentheses that are next.
     pub fn parentheses(&mut self) -> Option<Self> {
-        if !self.take_sign("(") {
+        if !self.take_sign('(') {
             return None;
         }
         let (from, mut depth) = (self.at, 1);
         while depth > 0 {
             let word = self.next()?;
-            depth += i32::from(word.is_sign("(")) - i32::from(word.is_sign(")"));
+            depth += i32::from(word.is_sign('(')) - i32::from(word.is_sign(')'));
         }
         Some(Self { words: self.words[from..self.at - 1].to_vec(), at: 0 })
     }
@@ -144,8 +128,8 @@ impl Words {
         let mut parts = vec![Vec::new()];
         let mut depth = 0;
         for word in self.rest() {
-            depth += i32::from(word.is_sign("(")) - i32::from(word.is_sign(")"));
-            if depth == 0 && word.is_sign(",") {
+            depth += i32::from(word.is_sign('(')) - i32::from(word.is_sign(')'));
+            if depth == 0 && word.is_sign(',') {
                 parts.push(Vec::new());
             } else if let Some(part) = parts.last_mut() {
                 part.push(word.clone());

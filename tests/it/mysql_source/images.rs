@@ -53,36 +53,6 @@ async fn minimal_images_are_read_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_names_in_the_log_a_table_that_is_altered_is_read_again() {
-    for family in families() {
-        let metadata = if family == Family::MySql { "MINIMAL" } else { "NO_LOG" };
-        let server = Server::start(family, &[&format!("--binlog-row-metadata={metadata}")]);
-        let mut world = World::on(
-            &server,
-            "CREATE TABLE items (id int PRIMARY KEY, a int unsigned, b varchar(9), e enum('x', 'y')); \
-             INSERT INTO items VALUES (1, 4294967295, 'é', 'y')",
-        )
-        .await;
-        let launch = world.launch(ITEMS, "");
-        launch.run_until_caught_up().await;
-        world
-            .run(
-                "INSERT INTO items VALUES (2, 4294967294, 'zwei', 'x'); ALTER TABLE items ADD c decimal(6,2) AFTER id; \
-                 INSERT INTO items VALUES (3, 1.25, 3, 'drei', 'y'); ALTER TABLE items DROP b; \
-                 INSERT INTO items VALUES (4, 2.5, 4, 'x'); ALTER TABLE items CHANGE a d bigint; \
-                 INSERT INTO items VALUES (5, NULL, 5, 'y')",
-            )
-            .await;
-        launch.run_until_caught_up().await;
-        let query =
-            "SELECT CAST(id AS text), CAST(a AS text), b, CAST(c AS text), CAST(d AS text), e FROM items ORDER BY id";
-        let expected =
-            ["1|∅|∅|∅|4294967295|y", "2|∅|∅|∅|4294967294|x", "3|∅|∅|1.25|3|y", "4|∅|∅|2.50|4|x", "5|∅|∅|∅|5|y"];
-        assert_eq!(world.held(query).await, expected, "{family:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn documents_that_are_sent_as_differences_end_equal() {
     if !families().contains(&Family::MySql) {
         return;

@@ -2,7 +2,9 @@
 
 mod changes;
 mod check;
+mod columns;
 mod faults;
+mod history;
 mod images;
 mod lost;
 mod online;
