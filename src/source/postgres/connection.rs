@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Header, Message};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -184,6 +184,7 @@ impl Connection {
             |error| Error::new(ErrorKind::SourceUnavailable, format!("connect to {place}")).because(error);
         let mut socket = TcpStream::connect((settings.host.as_str(), settings.port)).await.map_err(unreachable)?;
         socket.set_nodelay(true).map_err(unreachable)?;
+        let mut binding = None;
         let socket: Box<dyn Socket> = match settings.tls.mode {
             TlsMode::Disable => Box::new(socket),
             TlsMode::VerifyFull => {
@@ -196,7 +197,9 @@ impl Connection {
                          `?sslmode=disable` into the URL",
                     ));
                 }
-                Box::new(tls::wrap(socket, settings).await?)
+                let stream = tls::wrap(socket, settings).await?;
+                binding = tls::end_point(&stream);
+                Box::new(stream)
             }
         };
         let mut connection = Self {
@@ -209,11 +212,13 @@ impl Connection {
             silence: Some(settings.receive_timeout),
         };
         let doing = format!("log in to {} as {}", connection.place, settings.user);
-        connection.log_in(settings, purpose).await.map_err(|trouble| trouble.error(doing))?;
+        connection.log_in(settings, purpose, binding).await.map_err(|trouble| trouble.error(doing))?;
         Ok(connection)
     }
 
-    async fn log_in(&mut self, settings: &Settings, purpose: Purpose) -> Result<(), Trouble> {
+    async fn log_in(&mut self, settings: &Settings, purpose: Purpose, binding: Option<Vec<u8>>) -> Result<(), Trouble> {
+        use fallible_iterator::FallibleIterator as _;
+
         let mut parameters = vec![
             ("user", settings.user.as_str()),
             ("database", settings.database.as_str()),
@@ -245,7 +250,10 @@ impl Connection {
                     let hash = md5_hash(settings.user.as_bytes(), password(settings)?, body.salt());
                     frontend::password_message(hash.as_bytes(), &mut self.outbox)?;
                 }
-                Message::AuthenticationSasl(_) => self.scram(password(settings)?).await?,
+                Message::AuthenticationSasl(body) => {
+                    let bound = body.mechanisms().any(|name| Ok(name == SCRAM_SHA_256_PLUS))?;
+                    self.scram(password(settings)?, bound, binding.clone()).await?;
+                }
                 _ => return Err(broken("the server asks for an authentication that is not offered (GSS, SSPI)")),
             }
             self.flush().await?;
@@ -259,9 +267,16 @@ impl Connection {
         }
     }
 
-    async fn scram(&mut self, password: &[u8]) -> Result<(), Trouble> {
-        let mut scram = ScramSha256::new(password, ChannelBinding::unsupported());
-        frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut self.outbox)?;
+    /// `bound`: the server offers to bind the login to the connection. That we could is said even when it does not, so that
+    /// it notices when somebody has left its offer out.
+    async fn scram(&mut self, password: &[u8], bound: bool, binding: Option<Vec<u8>>) -> Result<(), Trouble> {
+        let (mechanism, binding) = match binding {
+            Some(hash) if bound => (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash)),
+            Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
+            None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+        };
+        let mut scram = ScramSha256::new(password, binding);
+        frontend::sasl_initial_response(mechanism, scram.message(), &mut self.outbox)?;
         self.flush().await?;
         let Message::AuthenticationSaslContinue(body) = self.message().await? else {
             return Err(broken("the server broke off the authentication"));
