@@ -3,7 +3,7 @@
 #
 #   build   what compiling needs: a C and C++ compiler, make, pkg-config, and the headers of OpenSSL and zlib
 #   test    what the tests run against: PostgreSQL, MariaDB, a JDK and Maven for Apache Kafka; and in .cache, beside the
-#           system: Kafka's jars, the newest PostgreSQL, the newest MySQL
+#           system: Kafka's jars, the newest PostgreSQL, the newest MySQL, AWS' driver for Redshift
 #
 # Safe to repeat: when nothing is missing it prints nothing and touches nothing. A test component that cannot be had is
 # skipped loudly; with REQUIRE=all that is a failure. A build component that cannot be had always is.
@@ -81,6 +81,7 @@ patiently() {
   return 1
 }
 
+have_venv() { have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; }
 have_mariadb() { have mariadbd && have mariadb-install-db && have mariadb-binlog; }
 
 test_components() {
@@ -98,6 +99,8 @@ test_components() {
   { have_mariadb && tests/support/database-install.sh mariadb; } || missing_component MariaDB
   patiently tests/support/database-install.sh mysql || missing_component MySQL
   patiently tests/support/database-install.sh postgres-newest || missing_component "the newest PostgreSQL"
+  have_venv || install python3-venv || true
+  { have_venv && patiently tests/support/redshift-client-install.sh; } || missing_component "AWS' driver for Redshift"
 }
 
 for part in "$@"; do

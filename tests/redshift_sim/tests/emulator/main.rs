@@ -1,0 +1,484 @@
+//! The emulator of Redshift itself: what it loads, refuses, isolates and breaks, in front of a real PostgreSQL and an S3
+//! protocol server.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array,
+    Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampNanosecondArray,
+};
+use arrow::datatypes::Int32Type;
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+use redshift_sim::{Fault, Isolation, Kind, Rule};
+
+mod clients;
+mod redshift;
+mod servers;
+
+use redshift::{Redshift, Session, copy};
+use servers::available;
+
+/// A batch of nullable columns.
+fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
+}
+
+fn ids(ids: &[i64]) -> ArrayRef {
+    Arc::new(Int64Array::from(ids.to_vec()))
+}
+
+fn texts(values: &[&str]) -> ArrayRef {
+    Arc::new(StringArray::from(values.to_vec()))
+}
+
+/// A file of one text column that says of itself that it is JSON.
+fn json(value: &str) -> Vec<u8> {
+    let schema = Arc::new(parse_message_type("message m { required binary j (JSON); }").unwrap());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&[ByteArray::from(value)], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.into_inner().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_that_loads_is_read_back_as_it_was() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let session = redshift.connect().await;
+    session
+        .all(&["CREATE TABLE t (id BIGINT NOT NULL, s SMALLINT, i INTEGER, r REAL, f DOUBLE PRECISION, b BOOLEAN, d DECIMAL(20,4), \
+                day DATE, at TIMESTAMP, atz TIMESTAMPTZ, v VARCHAR(20), j SUPER, y VARBYTE)"])
+        .await;
+    let values = batch(vec![
+        ("f", Arc::new(Float64Array::from(vec![Some(0.5), None])) as ArrayRef),
+        ("id", ids(&[1, 9_223_372_036_854_775_807])),
+        ("s", Arc::new(Int16Array::from(vec![Some(-3), None]))),
+        ("i", Arc::new(Int32Array::from(vec![Some(7), None]))),
+        ("r", Arc::new(Float32Array::from(vec![Some(1.5), None]))),
+        ("b", Arc::new(BooleanArray::from(vec![Some(true), None]))),
+        (
+            "d",
+            Arc::new(
+                Decimal128Array::from(vec![Some(-12_345_678_901_234_567_890), None])
+                    .with_precision_and_scale(20, 4)
+                    .unwrap(),
+            ),
+        ),
+        ("day", Arc::new(Date32Array::from(vec![Some(19_000), None]))),
+        ("at", Arc::new(TimestampMicrosecondArray::from(vec![Some(1_700_000_000_123_456), None]))),
+        (
+            "atz",
+            Arc::new(TimestampMicrosecondArray::from(vec![Some(1_700_000_000_123_456), None]).with_timezone("UTC")),
+        ),
+        ("v", Arc::new(StringArray::from(vec![Some("tab\there \\ ä\nline"), None]))),
+        (
+            "j",
+            Arc::new(arrow::array::ListArray::from_iter_primitive::<Int32Type, _, _>(vec![
+                Some(vec![Some(1), None]),
+                None,
+            ])),
+        ),
+        ("y", Arc::new(BinaryArray::from(vec![Some(&[0u8, 255][..]), None]))),
+    ]);
+    let load = redshift.staged("all", &values, "t (f, id, s, i, r, b, d, day, at, atz, v, j, y)");
+    session.all(&[&load]).await;
+    assert_eq!(session.rows("SELECT pg_last_copy_count()").await, ["2"]);
+    assert_eq!(
+        session.rows("SELECT * FROM t ORDER BY id").await,
+        [
+            "1|-3|7|1.5|0.5|t|-1234567890123456.7890|2022-01-08|2023-11-14 22:13:20.123456|2023-11-14 22:13:20.123456+00|tab\there \\ ä\nline|[1, null]|\\x00ff",
+            "9223372036854775807|~|~|~|~|~|~|~|~|~|~|~|~"
+        ]
+    );
+    let counters = redshift.sim.counters();
+    assert_eq!((counters.of(Kind::Copy), counters.copied_rows, counters.copied_files), (1, 2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_json_text_becomes_a_document_only_where_the_file_says_that_it_is_one() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let session = redshift.connect().await;
+    session.all(&["CREATE TABLE t (j SUPER)"]).await;
+    let document = r#"{"n":12345678901234567890.10,"a":[1]}"#;
+    let load = |name: &str, text: &str| {
+        let file = redshift.put_bytes(&format!("{name}.parquet"), &json(text));
+        copy("t", &redshift.manifest(&format!("{name}.manifest"), &[&file]))
+    };
+    session.all(&[&load("json", document)]).await;
+    assert_eq!(session.rows("SELECT j FROM t").await, [r#"{"a": [1], "n": 12345678901234567890.10}"#]);
+    session.all(&["TRUNCATE t", &redshift.staged("text", &batch(vec![("j", texts(&[document]))]), "t")]).await;
+    assert_eq!(session.rows("SELECT j FROM t").await, [serde_json::to_string(document).unwrap()], "one string");
+    let bad = session.refused(&load("bad", "{")).await;
+    assert!(bad.detail.contains("not valid JSON"), "{bad:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_the_table_fails_the_whole_copy_and_says_why() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let session = redshift.connect().await;
+    session.all(&["CREATE TABLE t (id BIGINT NOT NULL, v VARCHAR(4), at TIMESTAMP, d DECIMAL(10,2), f REAL)"]).await;
+    let good = batch(vec![("id", ids(&[1])), ("v", texts(&["fine"]))]);
+    let one =
+        |name: &'static str, array: ArrayRef, into: &str| redshift.staged(name, &batch(vec![(name, array)]), into);
+    let nanos: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![1]));
+    let decimal: ArrayRef = Arc::new(Decimal128Array::from(vec![1]).with_precision_and_scale(12, 2).unwrap());
+    let cases = [
+        (
+            redshift.staged("count", &good, "t"),
+            "Unmatched number of columns between table and file. Table columns: 5, Data columns: 2",
+        ),
+        (
+            redshift.staged("order", &good, "t (v, id)"),
+            "incompatible Parquet schema for column 's3://lake/order.parquet.id'. Column type: VARCHAR",
+        ),
+        (
+            one("width", Arc::new(Int32Array::from(vec![1])), "t (id)"),
+            "Column type: BIGINT, Parquet schema:\noptional int32 width",
+        ),
+        (one("nanos", nanos, "t (at)"), "Column type: TIMESTAMP"),
+        (one("decimal", decimal, "t (d)"), "Column type: DECIMAL"),
+        (one("long", texts(&["fünf"]), "t (v)"), "longer than the length defined in the table. Table: 4, Data: 5"),
+        (one("nul", texts(&["a\0"]), "t (v)"), "invalid or unsupported UTF8"),
+        (one("nan", Arc::new(Float32Array::from(vec![f32::NAN])), "t (f)"), "a value that REAL does not hold"),
+    ];
+    for (sql, why) in cases {
+        let failure = session.refused(&sql).await;
+        assert_eq!((failure.code.as_str(), failure.message.as_str()), ("XX000", "Spectrum Scan Error"), "{sql}");
+        assert!(failure.detail.contains(why), "{sql}: {failure:?}");
+    }
+    let null: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
+    let failure = session.refused(&one("null", null, "t (id)")).await;
+    assert_eq!(
+        (failure.code.as_str(), failure.message.as_str()),
+        ("23502", "Cannot insert a NULL value into column id")
+    );
+    assert_eq!(session.rows("SELECT count(*) FROM t").await, ["0"], "all rows or none");
+    // What concerns values is written down; what concerns files is not.
+    assert_eq!(
+        session.rows("SELECT trim(column_name), error_code, trim(column_length), trim(file_name) FROM sys_load_error_detail ORDER BY start_time LIMIT 1").await,
+        ["v|1204|4|s3://lake/long.parquet"]
+    );
+    let written = session.rows("SELECT trim(colname), err_code FROM stl_load_errors ORDER BY starttime").await;
+    assert_eq!(written, ["v|1204", "v|1220", "f|1207", "id|1213"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_must_be_right_and_its_files_there() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let session = redshift.connect().await;
+    session.all(&["CREATE TABLE t (id BIGINT)"]).await;
+    let file = redshift.put("a.parquet", &batch(vec![("id", ids(&[1, 2]))]));
+    let length = std::fs::metadata(redshift.s3.folder().join("a.parquet")).unwrap().len();
+    let manifest = |text: String| copy("t", &redshift.put_bytes("m", text.as_bytes()));
+    let entry = |url: &str, mandatory: bool, length: u64| {
+        format!(r#"{{"url":"{url}","mandatory":{mandatory},"meta":{{"content_length":{length}}}}}"#)
+    };
+    let list = |entries: &[String]| format!(r#"{{"entries":[{}]}}"#, entries.join(","));
+    for (text, why) in [
+        (format!(r#"{{"entries":[{{"url":"{file}","mandatory":true}}]}}"#), "content_length is missing"),
+        (list(&[entry(&file, true, length + 1)]), "content_length in the manifest says"),
+        (list(&[entry("s3://lake/none.parquet", true, 1)]), "Mandatory url is not present"),
+        ("{".to_owned(), "not in correct json format"),
+    ] {
+        let failure = session.refused(&manifest(text)).await;
+        assert!(format!("{failure:?}").contains(why), "{why}: {failure:?}");
+    }
+    session.all(&[&manifest(list(&[entry(&file, true, length), entry("s3://lake/none.parquet", false, 1)]))]).await;
+    assert_eq!(
+        session.rows("SELECT count(*), pg_last_copy_count() FROM t").await,
+        ["2|2"],
+        "a missing file that is not mandatory"
+    );
+    let role = copy("t", "s3://lake/m").replace("dataflow-copy", "stranger");
+    assert!(session.refused(&role).await.message.contains("is not authorized to assume IAM Role"));
+    let packed = redshift.put_bytes("a.gz", b"x");
+    assert!(
+        session.refused(&copy("t", &redshift.manifest("m2", &[&packed]))).await.detail.contains("taken for a .gz file")
+    );
+    // A prefix loads all that begins with it.
+    redshift.put("a.parquet.2", &batch(vec![("id", ids(&[3]))]));
+    session.all(&["TRUNCATE t", &format!("COPY t FROM '{file}' IAM_ROLE DEFAULT FORMAT PARQUET")]).await;
+    assert_eq!(session.rows("SELECT id FROM t ORDER BY id").await, ["1", "2", "3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zstd_and_identity_columns_need_to_be_asked_for() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::with(|options| options.zstd_parquet = true).await;
+    let strict = Redshift::start().await;
+    let values = batch(vec![("v", ids(&[5]))]);
+    for (of, works) in [(&redshift, true), (&strict, false)] {
+        let session = of.connect().await;
+        session.all(&["CREATE TABLE t (n BIGINT IDENTITY(1,1), v BIGINT)"]).await;
+        let file = of.put_packed(
+            "z.parquet",
+            &values,
+            parquet::basic::Compression::ZSTD(parquet::basic::ZstdLevel::default()),
+        );
+        let load = copy("t", &of.manifest("z.manifest", &[&file]));
+        assert_eq!(session.run(&load).await.is_ok(), works);
+    }
+    let session = redshift.connect().await;
+    assert_eq!(session.rows("SELECT * FROM t").await, ["1|5"], "the identity column is left out");
+    let both = batch(vec![("n", ids(&[9])), ("v", ids(&[6]))]);
+    let load = redshift.staged("both", &both, "t (n, v)");
+    assert!(session.refused(&load).await.message.contains("cannot set an identity column to a value"));
+    session.all(&[&format!("{load} EXPLICIT_IDS")]).await;
+    assert_eq!(session.rows("SELECT * FROM t ORDER BY n").await, ["1|5", "9|6"]);
+    assert_eq!(session.refused("INSERT INTO t (n, v) VALUES (3, 3)").await.code, "428C9");
+}
+
+/// A load as one is written: the answer to its steps, up to the commit.
+async fn load(session: &Session, lock: bool) -> Result<(), redshift::Failure> {
+    session.run("BEGIN").await?;
+    if lock {
+        session.run("LOCK ledger_lock").await?;
+    }
+    session.run("SELECT max(n) FROM ledger").await?;
+    session.run("INSERT INTO ledger SELECT coalesce(max(n), 0) + 1 FROM ledger").await?;
+    Ok(())
+}
+
+const LEDGER: [&str; 2] = ["CREATE TABLE ledger (n BIGINT)", "CREATE TABLE ledger_lock (n BIGINT)"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_loaders_that_read_before_they_lock_collide_and_two_that_lock_first_do_not() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let (a, b) = (redshift.connect().await, redshift.connect().await);
+    a.all(&LEDGER).await;
+    // The second takes its snapshot before the first commits.
+    b.all(&["BEGIN", "SELECT max(n) FROM ledger"]).await;
+    load(&a, false).await.unwrap();
+    a.all(&["COMMIT"]).await;
+    let failure = b.refused("INSERT INTO ledger SELECT coalesce(max(n), 0) + 1 FROM ledger").await;
+    assert_eq!((failure.code.as_str(), failure.message.as_str()), ("XX000", "1023"));
+    assert!(failure.detail.starts_with("Serializable isolation violation on table - "), "{failure:?}");
+    assert_eq!(b.refused("SELECT 1").await.code, "25P02");
+    b.all(&["ROLLBACK"]).await;
+    assert_eq!(redshift.sim.counters().serialization_failures, 1);
+    // With the lock first, one waits for the other, and sees what it did.
+    load(&a, true).await.unwrap();
+    let waiting = {
+        let b = b.clone();
+        tokio::spawn(async move { load(&b, true).await })
+    };
+    wait_for_lock(&redshift).await;
+    a.all(&["COMMIT"]).await;
+    waiting.await.unwrap().unwrap();
+    b.all(&["COMMIT"]).await;
+    assert_eq!(a.rows("SELECT n FROM ledger ORDER BY n").await, ["1", "2", "3"]);
+}
+
+/// Until a session waits for a lock.
+async fn wait_for_lock(redshift: &Redshift) {
+    let watcher = redshift.connect().await;
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    while watcher.rows(waits).await == ["0"] {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshot_isolation_lets_them_pass_unless_they_change_one_row() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::with(|options| options.isolation = Isolation::Snapshot).await;
+    let (a, b) = (redshift.connect().await, redshift.connect().await);
+    a.all(&LEDGER).await;
+    b.all(&["BEGIN", "SELECT max(n) FROM ledger"]).await;
+    load(&a, false).await.unwrap();
+    a.all(&["COMMIT"]).await;
+    b.all(&["INSERT INTO ledger SELECT coalesce(max(n), 0) + 1 FROM ledger", "COMMIT"]).await;
+    assert_eq!(a.rows("SELECT n FROM ledger").await, ["1", "1"], "both saw none");
+    b.all(&["BEGIN", "SELECT 1 FROM ledger"]).await;
+    a.all(&["UPDATE ledger SET n = 2"]).await;
+    assert!(b.refused("UPDATE ledger SET n = 3").await.message.contains("conflict with concurrent transaction"));
+    assert_eq!(
+        a.rows("SELECT DISTINCT trim(isolation_level) FROM stv_db_isolation_level").await,
+        ["Snapshot Isolation"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_not_enforced_truncate_commits_and_widening_stands_alone() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let session = redshift.connect().await;
+    session
+        .all(&[
+            "CREATE TABLE t (id BIGINT PRIMARY KEY, v VARCHAR(3), k VARCHAR(3) UNIQUE)",
+            "INSERT INTO t VALUES (1, 'a', 'k'), (1, 'b', 'k')",
+        ])
+        .await;
+    assert_eq!(session.rows("SELECT count(*) FROM t").await, ["2"], "doubled rows show");
+    assert_eq!(session.refused("INSERT INTO t VALUES (NULL, 'a', 'k')").await.code, "23502");
+    let long = session.refused("INSERT INTO t VALUES (2, 'äö', 'k')").await;
+    assert_eq!((long.code.as_str(), long.message.as_str()), ("22001", "value too long for type character varying(3)"));
+    session
+        .all(&["BEGIN", "INSERT INTO t VALUES (2, 'c', 'k')", "CREATE TABLE u (a int)", "TRUNCATE t", "ROLLBACK"])
+        .await;
+    assert_eq!(session.rows("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM u)").await, ["0|0"]);
+    session.all(&["BEGIN"]).await;
+    let widen = "ALTER TABLE t ALTER COLUMN v TYPE VARCHAR(12)";
+    assert_eq!(session.refused(widen).await.message, "ALTER TABLE ALTER COLUMN cannot run inside a transaction block");
+    session.all(&["ROLLBACK", widen, "INSERT INTO t VALUES (3, 'zwölf bytes', 'k')"]).await;
+    for (sql, why) in [
+        (widen, "target column size should be different"),
+        ("ALTER TABLE t ALTER COLUMN v TYPE VARCHAR(5)", "it holds values of 12 bytes"),
+        ("ALTER TABLE t ALTER COLUMN k TYPE VARCHAR(12)", "constraint"),
+        ("ALTER TABLE t ALTER COLUMN id TYPE VARCHAR(12)", "only the size of a VARCHAR"),
+    ] {
+        assert!(session.refused(sql).await.message.contains(why), "{sql}");
+    }
+    session.all(&["CREATE TEMP TABLE stage (LIKE t)"]).await;
+    assert_eq!(
+        session.refused("INSERT INTO stage VALUES (3, 'dreizehn Bytes', 'k')").await.code,
+        "22001",
+        "lengths come along"
+    );
+    session
+        .all(&[
+            "INSERT INTO stage VALUES (3, 'new', 'k')",
+            "DELETE FROM t USING stage WHERE t.id = stage.id",
+            "INSERT INTO t SELECT * FROM stage",
+        ])
+        .await;
+    assert_eq!(session.rows("SELECT id, v FROM t").await, ["3|new"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_binding_view_outlives_its_table_and_takes_nested_queries() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let session = redshift.connect().await;
+    session
+        .all(&[
+            "CREATE SCHEMA bi",
+            "CREATE OR REPLACE VIEW bi.v AS SELECT id, v AS name FROM public.t WITH NO SCHEMA BINDING",
+            "CREATE TABLE t (id BIGINT, v VARCHAR(3))",
+            "INSERT INTO t VALUES (1, 'a'), (2, 'b')",
+        ])
+        .await;
+    let nested = "select top 1000001 \"_\".\"name\", \"_\".\"a0\" from (select \"rows\".\"name\" as \"name\", sum(\"rows\".\"id\") as \"a0\" from \
+                  (select \"_\".\"id\", \"_\".\"name\" from (select \"id\", \"name\" from \"bi\".\"v\" \"$Table\") \"_\" where \"_\".\"id\" > 1) \"rows\" \
+                  group by \"name\") \"_\" where not \"_\".\"a0\" is null";
+    assert_eq!(session.rows(nested).await, ["b|2"]);
+    session.all(&["DROP TABLE t"]).await;
+    assert_eq!(session.refused("SELECT * FROM bi.v").await.code, "42P01");
+    session.all(&["DROP VIEW bi.v"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_happen_where_they_were_asked_for_and_the_counters_tell() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let session = redshift.connect().await;
+    session.all(&["CREATE TABLE t (n BIGINT)"]).await;
+    redshift.sim.reset_counters();
+    redshift.sim.fail(Rule::new(Fault::Serializable).on(Kind::Commit).every(2));
+    for n in 1..=2 {
+        session.all(&["BEGIN", &format!("INSERT INTO t VALUES ({n})")]).await;
+        assert_eq!(session.run("COMMIT").await.is_ok(), n == 1);
+    }
+    assert_eq!(session.rows("SELECT n FROM t").await, ["1"], "a commit that fails is no commit");
+    redshift.sim.heal();
+    redshift.sim.fail(Rule::new(Fault::QueueTimeout).containing("insert").times(1));
+    assert_eq!(session.refused("INSERT INTO t VALUES (3)").await.code, "57014");
+    // The answer is lost; the commit is not.
+    redshift.sim.fail(Rule::new(Fault::AnswerLost).on(Kind::Commit).times(1));
+    session.all(&["BEGIN", "INSERT INTO t VALUES (4)"]).await;
+    assert_eq!(session.refused("COMMIT").await.code, "");
+    let session = redshift.connect().await;
+    redshift.sim.fail(Rule::new(Fault::ResetBefore).on(Kind::Commit).times(1));
+    session.all(&["BEGIN", "INSERT INTO t VALUES (5)"]).await;
+    assert_eq!(session.refused("COMMIT").await.code, "");
+    let session = redshift.connect().await;
+    assert_eq!(session.rows("SELECT n FROM t ORDER BY n").await, ["1", "4"]);
+    let counters = redshift.sim.counters();
+    assert_eq!((counters.commits, counters.injected, counters.of(Kind::Commit), counters.connections), (2, 4, 4, 2));
+    assert_eq!(counters.errors["57014"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_right_password_any_more_is_not_let_in() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let url = redshift.sim.url();
+    let refused = async |url: String| Session::connect(&url).await.err().unwrap();
+    assert_eq!(refused(url.replace("Secret-1", "wrong")).await.code, "28000");
+    assert_eq!(refused(url.replace("/dev", "/other")).await.code, "3D000");
+    redshift.sim.lend("lent", "p", Duration::from_secs(900));
+    let lent = url.replace("loader:Secret-1", "lent:p");
+    let session = Session::connect(&lent).await.unwrap();
+    redshift.sim.expire_credentials();
+    assert_eq!(session.rows("SELECT 1").await, ["1"], "a session outlives its password");
+    assert!(refused(lent).await.message.contains("password authentication failed"));
+    assert_eq!(redshift.sim.counters().refused_logins, 3);
+    for (parameter, why) in [
+        ("extra_float_digits\x003", "outside the valid range"),
+        ("lc_monetary\0C", "unrecognized configuration parameter"),
+    ] {
+        let answer = greeting(&redshift, &format!("user\0loader\0database\0dev\0{parameter}\0\0")).await;
+        assert!(answer.starts_with('E') && answer.contains("FATAL") && answer.contains(why), "{answer:?}");
+    }
+}
+
+/// What is answered to a startup packet with these parameters.
+async fn greeting(redshift: &Redshift, parameters: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut socket = tokio::net::TcpStream::connect(redshift.sim.address()).await.unwrap();
+    let length = u32::try_from(parameters.len() + 8).unwrap().to_be_bytes();
+    socket.write_all(&[&length[..], &196_608u32.to_be_bytes(), parameters.as_bytes()].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emulator_that_was_down_comes_back_with_its_rows() {
+    if !available("postgres") {
+        return;
+    }
+    let mut database = String::new();
+    let redshift = Redshift::with(|options| database.clone_from(&options.postgres_url)).await;
+    let session = redshift.connect().await;
+    session.all(&["CREATE TABLE t (n BIGINT)", "INSERT INTO t VALUES (1)", "BEGIN", "INSERT INTO t VALUES (2)"]).await;
+    let port = redshift.sim.port();
+    redshift.sim.shutdown().await;
+    assert_eq!(session.refused("COMMIT").await.code, "", "the connection has gone");
+    let again = Redshift::with(|options| (options.postgres_url, options.port) = (database, port)).await;
+    assert_eq!(again.connect().await.rows("SELECT n FROM t").await, ["1"]);
+}
