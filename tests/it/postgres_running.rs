@@ -188,7 +188,7 @@ async fn a_restart_goes_on_inside_a_transaction_however_it_is_sent() {
         return;
     }
     let mut world = world(TABLE).await;
-    let sent = |how: &str| format!(", max_transaction: 1MiB, streaming: \"{how}\"");
+    let sent = |how: &str| format!(", streaming: \"{how}\"");
     world.launch(ITEMS, "").run_until_caught_up().await;
     let slot = world.url.rsplit('/').next().unwrap().to_owned();
     for (n, (first, then)) in [("on", "off"), ("off", "on"), ("on", "on")].into_iter().enumerate() {
@@ -200,10 +200,10 @@ async fn a_restart_goes_on_inside_a_transaction_however_it_is_sent() {
             .await;
         world.run("UPDATE items SET n = n + 10").await;
         // The second epoch ends inside a transaction, and there the process dies.
-        let mut broken = world.launch(ITEMS, &sent(first)).failpoints("log.put.after=1*off->return(kill)").run();
+        let mut broken = world.launch_small(ITEMS, &sent(first)).failpoints("log.put.after=1*off->return(kill)").run();
         assert!(!broken.exit(LIMIT).await.success());
         world.until_idle(&slot).await;
-        let launch = world.launch(ITEMS, &sent(then));
+        let launch = world.launch_small(ITEMS, &sent(then));
         launch.run_until_caught_up().await;
         assert_eq!(world.held(SUMS).await, world.there(SUMS).await, "{first}, then {then}");
         let accounts = launch.status();

@@ -35,12 +35,23 @@ impl World {
 
     /// The topology: `tables` is YAML below `tables:`, `more` stands inside the source.
     pub fn launch(&self, tables: &str, more: &str) -> Launch {
+        self.launch_epochs(tables, more, "every: 200ms")
+    }
+
+    /// The same where an epoch ends with every MiB, also inside of a transaction: however quick or slow the machine is,
+    /// what is larger takes several.
+    pub fn launch_small(&self, tables: &str, more: &str) -> Launch {
+        let more = format!(", max_transaction: 1MiB{more}");
+        self.launch_epochs(tables, &more, "every: 200ms, max_bytes: 1MiB")
+    }
+
+    fn launch_epochs(&self, tables: &str, more: &str, epoch: &str) -> Launch {
         // Names of slots are the server's, not the database's.
         let name = self.url.rsplit('/').next().unwrap();
         let topology = format!(
             "version: 1\nname: pg\nsources:\n  shop: {{ kind: postgres, url: \"{}?sslmode=disable\", slot: {name}, \
              publication: p{more} }}\ntables: {tables}\nlake: {{ url: ./lake }}\nwarehouse: {{ kind: sqlite, path: w.db }}\n\
-             epoch: {{ every: 200ms }}\n",
+             epoch: {{ {epoch} }}\n",
             self.url
         );
         Launch::new(self.path(), &topology)
@@ -440,17 +451,19 @@ async fn a_transaction_becomes_visible_at_once_or_says_that_it_does_not() {
     process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
     world.run("INSERT INTO items SELECT n, n, repeat('a', 100) FROM generate_series(1, 100000) n").await;
     let counted = "SELECT CAST(count(*) AS text) FROM items";
+    let begun = std::time::Instant::now();
     loop {
         let count = world.held(counted).await.remove(0);
         if count == "100001" {
             break;
         }
         assert_eq!(count, "1", "half a transaction is visible");
+        assert!(begun.elapsed() < LIMIT, "{}", process.log_tail());
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     process.stop().await;
     assert!(!launch.whole_log().contains("larger than max_transaction"));
-    let small = world.launch(ITEMS, ", max_transaction: 1MiB");
+    let small = world.launch_small(ITEMS, "");
     world.run("UPDATE items SET n = n + 1").await;
     // Its second epoch ends inside the transaction, and it goes on there.
     let mut broken = small.clone().failpoints("log.put.after=1*off->return(kill)").run();
