@@ -37,6 +37,7 @@ mod postgres_source;
 #[cfg(feature = "postgres")]
 mod postgres_tls;
 mod quarantine;
+mod readme;
 mod reprocess;
 mod servers;
 mod status;

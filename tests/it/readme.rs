@@ -1,0 +1,35 @@
+//! What the README says of the tests is there.
+
+use std::path::Path;
+
+/// The tests that a line of the table of scenarios names: file below `tests/it/`, and function.
+fn named(line: &str) -> Vec<(String, String)> {
+    let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+    let [_, number, _, postgres, mysql, _] = cells[..] else { return Vec::new() };
+    if number.parse::<u32>().is_err() {
+        return Vec::new();
+    }
+    let mysql = format!("mysql_source::{}", mysql.trim_matches('`'));
+    [postgres.trim_matches('`'), &mysql]
+        .into_iter()
+        .filter_map(|path| path.rsplit_once("::").filter(|(_, name)| !name.is_empty()))
+        .map(|(module, name)| (format!("{}.rs", module.replace("::", "/")), name.to_owned()))
+        .collect()
+}
+
+#[test]
+fn every_scenario_that_is_listed_is_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let mut scenarios = 0;
+    for line in readme.lines() {
+        let tests = named(line);
+        scenarios += usize::from(!tests.is_empty());
+        for (file, name) in tests {
+            let text = std::fs::read_to_string(root.join("tests/it").join(&file));
+            let text = text.unwrap_or_else(|error| panic!("{file}: {error}: {line}"));
+            assert!(text.contains(&format!("fn {name}()")), "{file} has no test {name}: {line}");
+        }
+    }
+    assert!(scenarios >= 30, "the README lists {scenarios} scenarios");
+}
