@@ -259,6 +259,7 @@ impl Stream {
             _ => self.event(event, begins).await?,
         }
         self.reader = Some(reader);
+        self.records.note_log_bytes(bytes.len() as u64);
         self.dump.give_back(bytes);
         self.seen = self.seen.max((file_number(&self.file), self.pos));
         self.end = self.end.max(self.seen);

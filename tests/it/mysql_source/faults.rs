@@ -1,11 +1,13 @@
 //! Connections that break at every stage, processes that die at every place, and what is large.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use mysql_async::prelude::Queryable;
 use tokio_util::sync::CancellationToken;
 
+use crate::mysql_source::lost::end_readers;
 use crate::mysql_source::{ITEMS, ROWS, SUMS, World, families, items, run, write_until};
-use crate::support::mysql::Family;
+use crate::support::mysql::{Family, Server};
 use crate::support::process::{LIMIT, table};
 use crate::support::proxy::{Fault, Proxy};
 
@@ -186,4 +188,43 @@ async fn a_locked_table(family: Family) {
     let there: Vec<&str> = there.iter().map(String::as_str).collect();
     world.until_held(&mut process, SUMS, &there).await;
     process.stop().await;
+}
+
+/// The captured table is quiet and the server is busy: the place in the lake moves on with every 64 MiB of log, so that
+/// files can be purged that nobody needs, and the lake does not fill with epochs that say nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn quiet_tables_on_a_busy_server_hold_nothing_back() {
+    for family in families() {
+        let server = Server::start(family, &[]);
+        let mut world = World::on(&server, &items(20)).await;
+        world.run("CREATE DATABASE busy; CREATE TABLE busy.large (t longtext)").await;
+        let launch = world.launch(ITEMS, "");
+        let mut process = launch.run();
+        let there = world.there(SUMS).await;
+        world.until_held(&mut process, SUMS, &[&there[0]]).await;
+        let manifests = || std::fs::read_dir(world.path().join("lake/_log")).unwrap().count();
+        let before = manifests();
+        let mut writer = server.connect("busy").await;
+        for _ in 0..12 {
+            run(&mut writer, "INSERT INTO large VALUES (repeat('x', 8 * 1024 * 1024)); FLUSH BINARY LOGS").await;
+        }
+        let begun = Instant::now();
+        while manifests() == before {
+            assert!(begun.elapsed() < LIMIT, "{family:?}: the place stays where it was\n{}", process.log_tail());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(manifests() - before < 10, "{} manifests that say nothing", manifests() - before);
+        process.kill();
+        // A file holds 8 MiB, and the place has passed 64.
+        let files: Vec<mysql_async::Row> = writer.query("SHOW BINARY LOGS").await.unwrap();
+        let needed: String = files[6].get(0).unwrap();
+        end_readers(&mut writer).await;
+        run(&mut writer, &format!("PURGE BINARY LOGS TO '{needed}'")).await;
+        let files: Vec<mysql_async::Row> = writer.query("SHOW BINARY LOGS").await.unwrap();
+        assert_eq!(files[0].get::<String, _>(0).unwrap(), needed, "{family:?}: nothing was purged");
+        world.run("INSERT INTO items VALUES (1001, 1, 'awake')").await;
+        launch.run_until_caught_up().await;
+        world.assert_equal(ROWS).await;
+        launch.assert_equal();
+    }
 }

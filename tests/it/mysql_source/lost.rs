@@ -1,5 +1,6 @@
 //! What cannot go on halts with the way out; what can, goes on: purged logs, other servers, clashes, missing rights.
 
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::mysql_source::{ITEMS, ROWS, SUMS, World, families, items, run};
@@ -19,20 +20,24 @@ async fn halts(launch: &Launch, says: &[&str]) {
 
 const AGAIN: &str = ", snapshot: { on_lost_position: snapshot_again }";
 
-async fn purge(server: &Server) {
-    let mut conn = server.connect("").await;
-    // A reader that has gone holds its file until the server notices.
+/// A reader that has gone holds its file until the server notices.
+pub async fn end_readers(conn: &mut Conn) {
     let readers = "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'";
     loop {
         let there: Vec<u64> = conn.query(readers).await.unwrap();
         if there.is_empty() {
-            break;
+            return;
         }
         for id in there {
             let _gone_meanwhile = conn.query_drop(format!("KILL {id}")).await;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+}
+
+async fn purge(server: &Server) {
+    let mut conn = server.connect("").await;
+    end_readers(&mut conn).await;
     run(&mut conn, "FLUSH BINARY LOGS; FLUSH BINARY LOGS").await;
     // What the server itself still needs it does not purge.
     loop {
