@@ -247,6 +247,11 @@ async fn make(connection: &mut Connection, wanted: &Wanted<'_>, doing: &str, sql
         Err(trouble) if trouble.code() == "42501" => {
             Err(refused(format!("source {}: the role may not {doing}", wanted.source), sql))
         }
+        // Somebody has made it since we looked (duplicate_object): worth another look, not the end.
+        Err(trouble) if trouble.code() == "42710" => {
+            let what = format!("source {}: {doing}: somebody else has just done so", wanted.source);
+            Err(Error::new(ErrorKind::SourceUnavailable, what).because(trouble.error("the server")))
+        }
         Err(trouble) => Err(trouble.error(format!("source {}: {doing}", wanted.source))),
     }
 }
