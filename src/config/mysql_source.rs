@@ -3,8 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::database_source::{DatabaseTls, OnFilledColumn, gibibyte};
-pub use super::database_source::{SnapshotMode as MysqlSnapshotMode, TlsMode as MysqlTlsMode};
+use super::database_source::{DatabaseTls, OnFilledColumn, SnapshotMode, gibibyte};
 use super::hidden;
 use super::units::{Bytes, Span};
 
@@ -59,7 +58,7 @@ fn ten_seconds() -> Span {
 #[serde(deny_unknown_fields, default)]
 pub struct MysqlSnapshot {
     /// Whether they are read.
-    pub mode: MysqlSnapshotMode,
+    pub mode: SnapshotMode,
     /// What happens when the server no longer has the binary log that must come next.
     pub on_lost_position: OnLostPosition,
     /// What happens when DDL gives rows values without any event: a column with a default, a conversion, another name.
@@ -76,7 +75,7 @@ pub struct MysqlSnapshot {
 impl Default for MysqlSnapshot {
     fn default() -> Self {
         Self {
-            mode: MysqlSnapshotMode::default(),
+            mode: SnapshotMode::default(),
             on_lost_position: OnLostPosition::default(),
             on_filled_column: OnFilledColumn::default(),
             on_unknown_columns: OnUnknownColumns::default(),

@@ -67,7 +67,7 @@ use self::setup::{Server, Wanted};
 use self::worker::{Item, Job};
 use super::{Lag, Polled, Source};
 use crate::batch::{RawBatch, RawRecords};
-use crate::config::{MysqlSnapshotMode, MysqlSource, OnLostPosition};
+use crate::config::{MysqlSource, OnLostPosition, SnapshotMode};
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Generation, Partition, Position, Progress, Span, Standing, Standings};
@@ -208,7 +208,7 @@ impl Mysql {
             true => begin::anew(connection, server, known).await?,
             false => begin::begin(connection, server, &self.name, known, on_lost).await?,
         };
-        let snapshot = self.config.snapshot.mode == MysqlSnapshotMode::Initial;
+        let snapshot = self.config.snapshot.mode == SnapshotMode::Initial;
         begun.place.fit(&self.captured, snapshot);
         if !snapshot {
             schema::look_at_all(connection, server, &self.name, &mut begun.place, &self.captured).await?;

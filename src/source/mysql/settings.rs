@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mysql_async::{ClientIdentity, Opts, OptsBuilder, SslOpts};
 
-use crate::config::{MysqlSource, MysqlTlsMode};
+use crate::config::{MysqlSource, TlsMode};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The largest packet that is taken: an event may be as large as the server's largest row.
@@ -36,8 +36,8 @@ impl Settings {
         })?;
         let mode = match (config.tls.mode, url.ssl_mode.as_deref()) {
             (Some(mode), _) => mode,
-            (None, None | Some("verify_identity" | "verify-full")) => MysqlTlsMode::VerifyFull,
-            (None, Some("disabled" | "disable")) => MysqlTlsMode::Disable,
+            (None, None | Some("verify_identity" | "verify-full")) => TlsMode::VerifyFull,
+            (None, Some("disabled" | "disable")) => TlsMode::Disable,
             (None, Some(other)) => {
                 return Err(bad(name, format!("ssl-mode `{other}` is not offered")).help(
                     "`verify-full` (the default) proves who the server is; `disable` is for a server on this machine. \
@@ -47,8 +47,8 @@ impl Settings {
         };
         let ca = config.tls.ca.clone().or(url.ssl_ca);
         let tls = match mode {
-            MysqlTlsMode::Disable => None,
-            MysqlTlsMode::VerifyFull => Some(tls(ca, &config.tls.certificate, &config.tls.key)?),
+            TlsMode::Disable => None,
+            TlsMode::VerifyFull => Some(tls(ca, &config.tls.certificate, &config.tls.key)?),
         };
         let options = OptsBuilder::default()
             .ip_or_hostname(host.clone())
