@@ -230,6 +230,9 @@ async fn every_type_compares() {
             .await;
         launch.run_until_caught_up().await;
         launch.assert_equal();
+        world.run("UPDATE types SET id = id + 100 WHERE id > 11; DELETE FROM types WHERE id < 3").await;
+        launch.run_until_caught_up().await;
+        launch.assert_equal();
     }
 }
 
