@@ -116,7 +116,7 @@ pub struct Postgres {
     /// Streams to read again, and the epochs of the orders.
     wanted: watch::Sender<BTreeMap<String, EpochNumber>>,
     confirmed: watch::Sender<Lsn>,
-    told: watch::Sender<Lsn>,
+    told: watch::Sender<Option<Lsn>>,
     worker: Option<Worker>,
     /// Something went wrong, perhaps because tables are not what they were.
     stale: bool,
@@ -237,8 +237,10 @@ impl Source for Postgres {
             let newer = self.confirmed.send_if_modified(|known| std::mem::replace(known, lsn.max(*known)) < lsn);
             if newer && self.worker.is_some() {
                 // The process may be about to end, and a server that was not told keeps its log for nothing.
+                // While tables are read there is no stream, and nobody to wait for.
                 let mut told = self.told.subscribe();
-                let _not_in_time = tokio::time::timeout(TELL_WAIT, told.wait_for(|told| *told >= lsn)).await;
+                let known = |told: &Option<Lsn>| told.is_none_or(|told| told >= lsn);
+                let _not_in_time = tokio::time::timeout(TELL_WAIT, told.wait_for(known)).await;
             }
         }
         Ok(())

@@ -116,7 +116,7 @@ impl Postgres {
             confirmed: watch::Sender::new(confirmed.map_or(Lsn(0), |place| place.lsn)),
             at: opened.clone().unwrap_or_else(|| beginning.place.position()),
             opened,
-            told: watch::Sender::new(Lsn(0)),
+            told: watch::Sender::new(None),
             behind: 0,
             wanted: watch::Sender::default(),
             worker: None,

@@ -459,7 +459,7 @@ impl Stream {
         status.extend(0i64.to_be_bytes());
         status.push(1);
         self.connection.send_copy(&status).await.map_err(|trouble| self.broken(trouble))?;
-        self.job.told.send_replace(confirmed);
+        self.job.told.send_replace(Some(confirmed));
         Ok(())
     }
 }

@@ -47,8 +47,8 @@ pub(super) struct Job {
     pub confirmed: watch::Receiver<Lsn>,
     /// Tables that must be read again, and the epochs of the orders.
     pub wanted: watch::Receiver<BTreeMap<String, EpochNumber>>,
-    /// What the server has been told of it.
-    pub told: watch::Sender<Lsn>,
+    /// What the server has been told of it; `None` while there is no stream to tell it by.
+    pub told: watch::Sender<Option<Lsn>>,
 }
 
 impl Job {
@@ -72,6 +72,7 @@ pub(super) async fn run(job: Job, place: Place, out: mpsc::Sender<Result<Item>>)
 async fn read(job: Job, mut place: Place, out: &mpsc::Sender<Result<Item>>) -> Result<()> {
     let job = Arc::new(job);
     loop {
+        job.told.send_replace(None);
         snapshot::read(&job, &mut place, out).await?;
         // It ends when a table must be read again.
         place = Stream::open(Arc::clone(&job), place, out.clone()).await?.run().await?;
