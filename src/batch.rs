@@ -67,12 +67,13 @@ pub struct RawRecord<'a> {
 }
 
 impl RawRecords {
-    /// None, with room for as much as `other` holds.
+    /// None, with room for as much as `other` holds and a little more: the next batch is about as large.
     pub fn with_room_of(other: &Self) -> Self {
+        let room = |len: usize| len + len / 8;
         Self {
-            bytes: Vec::with_capacity(other.bytes.len()),
-            rows: Vec::with_capacity(other.rows.len()),
-            headers: Vec::with_capacity(other.headers.len()),
+            bytes: Vec::with_capacity(room(other.bytes.len())),
+            rows: Vec::with_capacity(room(other.rows.len())),
+            headers: Vec::with_capacity(room(other.headers.len())),
             log_bytes: 0,
         }
     }

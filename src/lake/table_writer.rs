@@ -17,6 +17,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// Rows that are encoded at once: bounds what a write needs beside the writer.
 const SLICE_ROWS: usize = 64 << 10;
 
+/// What the end of a file takes, about.
+const FOOTER_BYTES: usize = 64 << 10;
+
 /// A file that is written but not yet in the lake.
 #[derive(Debug)]
 pub(super) struct LocalFile {
@@ -51,7 +54,14 @@ impl OpenFile {
 
     /// Ends the row group: what its compressors need is given back.
     pub fn end_group(&mut self) -> Result<()> {
+        self.make_room();
         self.writer.flush().map_err(unwritable)
+    }
+
+    /// Makes room for the row group in work: what grows while it is appended is copied again and again.
+    fn make_room(&mut self) {
+        let size = self.writer.in_progress_size();
+        self.writer.inner_mut().reserve_exact(size + size / 8 + FOOTER_BYTES);
     }
 
     /// Bytes held: finished row groups and the one in work.
@@ -60,7 +70,8 @@ impl OpenFile {
     }
 
     /// Ends the file.
-    pub fn finish(self) -> Result<LocalFile> {
+    pub fn finish(mut self) -> Result<LocalFile> {
+        self.make_room();
         let body = self.writer.into_inner().map_err(unwritable)?.into();
         Ok(LocalFile { body, rows: self.rows, memory_bytes: self.memory_bytes })
     }

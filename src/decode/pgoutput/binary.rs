@@ -31,7 +31,7 @@ pub(super) fn append(
     ignore: bool,
     scratch: &mut String,
 ) -> Result<(), RowError> {
-    let form = column.binary.ok_or(RowError::Malformed)?;
+    let Some(form) = column.binary else { return Err(RowError::Malformed) };
     match form {
         BinaryForm::Text => {
             let text = simdutf8::basic::from_utf8(bytes).map_err(|_| RowError::Malformed)?;
