@@ -41,6 +41,9 @@ pub const ROWS_TOTAL: &str = "dataflow_rows_total";
 pub const REJECTS_TOTAL: &str = "dataflow_rejects_total";
 /// Retries, counter, labels `part`, `reason`.
 pub const RETRIES_TOTAL: &str = "dataflow_retries_total";
+/// Passing failures of a Redshift warehouse, counter, labels `reason` (`serializable`, `conflict`, `relation`, `queue`,
+/// `store`, `credentials`, `connection`, `resources`, `server`).
+pub const WAREHOUSE_FAULTS_TOTAL: &str = "dataflow_warehouse_faults_total";
 /// Time from an epoch's first record to its commit, histogram.
 pub const EPOCH_DURATION_SECONDS: &str = "dataflow_epoch_duration_seconds";
 /// Time of each step (`seal`, `upload`, `manifest`, `fold`, `apply`, `release`), histogram, labels `step`.
@@ -126,6 +129,7 @@ pub fn describe() {
     describe_counter!(RETRIES_TOTAL, Unit::Count, "Retries by part and reason");
     describe_counter!(STORE_REQUESTS_TOTAL, Unit::Count, "Requests to the lake's store by operation and answer");
     describe_counter!(STORE_SENT_BYTES_TOTAL, Unit::Bytes, "Bytes sent to the lake's store");
+    describe_counter!(WAREHOUSE_FAULTS_TOTAL, Unit::Count, "Passing failures of the warehouse by reason");
     describe_histogram!(EPOCH_DURATION_SECONDS, Unit::Seconds, "From an epoch's first record to its commit");
     describe_histogram!(STEP_DURATION_SECONDS, Unit::Seconds, "Time of each step of an epoch");
     describe_gauge!(LOG_EPOCH, Unit::Count, "The newest epoch in the log");

@@ -97,6 +97,9 @@ async fn report(loaded: &Loaded) -> Result<PlanReport> {
             .map_err(|error| Error::new(ErrorKind::Internal, "write the policy").because(error))?;
         report.steps.push(PlanStep { place: "lake".into(), table: None, what: "policy of its role".into(), text });
     }
+    for (what, text) in warehouse::needs(&topology.warehouse, &topology.lake) {
+        report.steps.push(PlanStep { place: "warehouse".into(), table: None, what, text });
+    }
     let learned = match Log::open(Lake::open(&topology.lake)?, &topology.name, Access::Read).await {
         Ok(log) => log.state().contracts.clone(),
         // Nothing has run yet: there is nothing to learn from.

@@ -6,6 +6,7 @@
 //! | `database_source.rs` | what sources that are databases have in common |
 //! | `postgres_source.rs` | the part of them that a PostgreSQL source is |
 //! | `mysql_source.rs` | the part of them that a MySQL or MariaDB source is |
+//! | `redshift_warehouse.rs` | the part of them that a Redshift warehouse is |
 //! | `contract_file.rs` | a table's contract as people write it |
 //! | `units.rs` | sizes and lengths of time |
 //! | `load.rs` | [`load`]: from a file to a checked topology |
@@ -25,6 +26,7 @@ mod masks;
 mod mistake;
 mod mysql_source;
 mod postgres_source;
+mod redshift_warehouse;
 mod reference;
 mod rules;
 mod shape;
@@ -39,6 +41,7 @@ pub use load::{Loaded, contract_schema, load, load_with, topology_schema};
 pub use mistake::{Mistake, Mistakes, nearest};
 pub use mysql_source::*;
 pub use postgres_source::*;
+pub use redshift_warehouse::*;
 pub use reference::Environment;
 pub use topology::*;
 pub use units::{Bytes, Span};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::hidden;
 use super::mysql_source::MysqlSource;
 use super::postgres_source::PostgresSource;
+use super::redshift_warehouse::RedshiftWarehouse;
 use super::units::{Bytes, Span};
 use crate::epoch::DeleteMode;
 
@@ -467,6 +468,8 @@ pub enum Warehouse {
     Sqlite(SqliteWarehouse),
     /// PostgreSQL 13 or newer.
     Postgres(PostgresWarehouse),
+    /// Amazon Redshift.
+    Redshift(RedshiftWarehouse),
 }
 
 /// SQLite.

@@ -24,6 +24,7 @@
 //! <lake>/processed/<table>/dt=2026-11-22/hour=14/<attempt>.parquet
 //! <lake>/quarantine/dt=2026-11-22/<attempt>.parquet
 //! <lake>/raw/dt=2026-11-22/hour=14/<attempt>.parquet
+//! <lake>/_stage/<group>/<ulid>-….parquet         what a warehouse is loading; a manifest beside it
 //! <lake>/_tmp/                                  local folders only: files before they get their name
 //! ```
 
@@ -61,6 +62,9 @@ use crate::epoch::DataFile;
 use crate::error::{Error, ErrorKind, Result};
 use crypt::MasterKey;
 use store::Store;
+
+/// Files that a warehouse is about to load.
+const STAGE: &str = "_stage";
 
 /// An object store with the lake's root and settings. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -110,6 +114,21 @@ impl Lake {
     /// Whether there is a log. Writes nothing.
     pub async fn has_log(&self) -> Result<bool> {
         Ok(self.store.get(log::IDENTITY).await?.is_some())
+    }
+
+    /// The URL of a file that a warehouse is to load.
+    pub fn staged_url(&self, name: &str) -> String {
+        format!("{}/{STAGE}/{name}", self.url())
+    }
+
+    /// Puts a file that a warehouse is to load, under a name that nobody else uses.
+    pub async fn put_staged(&self, name: &str, body: Bytes) -> Result<()> {
+        self.store.create_own("lake.stage", &format!("{STAGE}/{name}"), body).await
+    }
+
+    /// Removes a file that a warehouse has loaded, or will not load.
+    pub async fn discard_staged(&self, name: &str) -> Result<()> {
+        self.store.delete(&format!("{STAGE}/{name}")).await
     }
 
     /// Whether raw payloads are kept.

@@ -19,7 +19,7 @@ use ulid::Ulid;
 use super::expiry;
 use super::log::PROBES;
 use super::store::{STAGING, Store, place, vanished};
-use super::{Access, Lake, Log};
+use super::{Access, Lake, Log, STAGE};
 use crate::epoch::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -151,7 +151,7 @@ async fn candidates(
     now: DateTime<Utc>,
     oldest: Option<DateTime<Utc>>,
 ) -> Result<BTreeMap<String, ObjectMeta>> {
-    let mut folders = vec![STAGING.to_owned(), PROBES.to_owned()];
+    let mut folders = vec![STAGING.to_owned(), PROBES.to_owned(), STAGE.to_owned()];
     for zone in ["quarantine", "raw"] {
         folders.extend(days(store, zone, oldest).await?);
     }

@@ -10,6 +10,7 @@
 //! | `unit.rs` | which epochs become one warehouse transaction: pure |
 //! | `fold.rs` | newest value per key: pure |
 //! | `opening.rs` | the warehouse, also when it is away at the start |
+//! | `staging.rs` | the lake as the place from which a warehouse loads |
 //! | `load.rs` | one task per group: fold, ensure, apply |
 //! | `quarantine.rs` | refused entries: list, retry, drop |
 //! | `probe.rs` | `check --connect`: what can be reached, and what it lacks |
@@ -45,6 +46,7 @@ mod replay;
 mod report;
 pub mod reprocess;
 mod run;
+pub mod staging;
 mod unit;
 mod upkeep;
 pub mod verify;

@@ -11,9 +11,10 @@ use crate::error::{Disposition, Result};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::build::{self, Parts};
 use crate::pipeline::report::{Report, WAREHOUSE};
+use crate::pipeline::staging::open_warehouse;
 use crate::progress::Standings;
 use crate::telemetry::Status;
-use crate::warehouse::{self, Warehouse};
+use crate::warehouse::Warehouse;
 
 /// The warehouse that all loaders of a process share, once it is open.
 #[derive(Clone)]
@@ -32,7 +33,7 @@ impl Opening {
     /// One attempt, which all who ask at the same time share.
     pub async fn once(&self) -> Result<Arc<dyn Warehouse>> {
         let opened = self.open.get_or_try_init(|| async {
-            let warehouse = warehouse::open(&self.topology.warehouse, &self.topology.name).await?;
+            let warehouse = open_warehouse(&self.topology).await?;
             for fresh in warehouse.freshness().await? {
                 self.report.fresh(&fresh.table, fresh.max_source_time_us);
             }

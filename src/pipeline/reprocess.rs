@@ -285,7 +285,7 @@ async fn commit(log: &Log, spans: Vec<Advance>) -> Result<()> {
 }
 
 async fn loaded_rows(topology: &Topology) -> Result<LoadAccount> {
-    let warehouse = crate::warehouse::open(&topology.warehouse, &topology.name).await?;
+    let warehouse = super::staging::open_warehouse(topology).await?;
     let mut load = LoadAccount::default();
     for group in build::groups(topology).keys() {
         let applied = warehouse.applied(group).await?;
@@ -343,7 +343,7 @@ fn refuse_unknown_sources(topology: &Topology, survey: &Survey) -> Result<()> {
 async fn refuse_loaded_warehouse(topology: &Topology, new: &Log, old_name: &str) -> Result<()> {
     let elsewhere =
         "name another schema or file, e.g. --set warehouse.schema=rebuilt; switch readers over when it is full";
-    let warehouse = crate::warehouse::open(&topology.warehouse, &topology.name).await?;
+    let warehouse = super::staging::open_warehouse(topology).await?;
     for group in build::groups(topology).keys() {
         let Some(applied) = warehouse.applied(group).await? else { continue };
         if applied.log != new.state().log {
@@ -354,7 +354,10 @@ async fn refuse_loaded_warehouse(topology: &Topology, new: &Log, old_name: &str)
     if old_name == topology.name {
         return Ok(());
     }
-    let tables = crate::warehouse::open(&topology.warehouse, old_name).await?.freshness().await?;
+    let tables = super::staging::open_warehouse(&Topology { name: old_name.to_owned(), ..topology.clone() })
+        .await?
+        .freshness()
+        .await?;
     match tables.iter().find(|loaded| topology.tables.contains_key(&loaded.table)) {
         Some(loaded) => {
             let what = format!("the warehouse holds table {} of topology {old_name}", loaded.table);

@@ -102,6 +102,14 @@ pub async fn find(config: &config::Warehouse, topology: &str) -> Result<Option<A
         #[cfg(not(feature = "postgres"))]
         config::Warehouse::Postgres(_) => Err(Error::new(ErrorKind::Config, "open the warehouse of kind postgres")
             .help("this binary was built without it; build with `--features postgres`")),
+        #[cfg(feature = "redshift")]
+        config::Warehouse::Redshift(config) => {
+            let found = super::redshift::Redshift::find(config, topology).await?;
+            Ok(found.map(|found| Arc::new(found) as Arc<dyn Inspect>))
+        }
+        #[cfg(not(feature = "redshift"))]
+        config::Warehouse::Redshift(_) => Err(Error::new(ErrorKind::Config, "open the warehouse of kind redshift")
+            .help("this binary was built without it; build with `--features redshift`")),
     }
 }
 

@@ -7,7 +7,8 @@
 //! | `key.rs` | a key as text |
 //! | `inspect.rs` | [`Inspect`]: what people ask, and nothing that a load needs |
 //! | `names.rs` | ledger and system column names, quoting |
-//! | `sqlite/`, `postgres/` | client, SQL, types and apply of each; neither knows the other |
+//! | `staging.rs` | [`Staging`]: files in the lake that a warehouse is about to load |
+//! | `sqlite/`, `postgres/`, `redshift/` | client, SQL, types and apply of each; none knows another |
 
 mod inspect;
 mod key;
@@ -15,11 +16,15 @@ mod merge;
 mod names;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redshift")]
+pub mod redshift;
 mod shape;
 pub mod sqlite;
+mod staging;
 
 pub use inspect::{HeldKeys, HeldQuery, HeldRow, Inspect, LiveRows, OpenIncomplete, TakeRow, find};
 pub use key::KeyText;
+pub use staging::Staging;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,8 +77,11 @@ pub trait Warehouse: Send + Sync {
     async fn incompletes(&self, group: &str, after: EpochNumber) -> Result<Vec<Incomplete>>;
 }
 
-/// Opens the warehouse of a topology; makes its ledger tables and the `freshness` view when they are missing.
-pub async fn open(config: &config::Warehouse, topology: &str) -> Result<Arc<dyn Warehouse>> {
+/// Opens the warehouse of a topology; makes its ledger tables and the `freshness` view when they are missing. `staging`:
+/// where files stand that it is to load, for a warehouse that takes its rows from there.
+pub async fn open(config: &config::Warehouse, topology: &str, staging: Arc<dyn Staging>) -> Result<Arc<dyn Warehouse>> {
+    #[cfg(not(feature = "redshift"))]
+    drop(staging);
     match config {
         config::Warehouse::Sqlite(config) => Ok(Arc::new(sqlite::Sqlite::open(config, topology).await?)),
         #[cfg(feature = "postgres")]
@@ -81,6 +89,13 @@ pub async fn open(config: &config::Warehouse, topology: &str) -> Result<Arc<dyn 
         #[cfg(not(feature = "postgres"))]
         config::Warehouse::Postgres(_) => Err(Error::new(ErrorKind::Config, "open the warehouse of kind postgres")
             .help("this binary was built without it; build with `--features postgres`")),
+        #[cfg(feature = "redshift")]
+        config::Warehouse::Redshift(config) => {
+            Ok(Arc::new(redshift::Redshift::connect(config, topology, staging).await?))
+        }
+        #[cfg(not(feature = "redshift"))]
+        config::Warehouse::Redshift(_) => Err(Error::new(ErrorKind::Config, "open the warehouse of kind redshift")
+            .help("this binary was built without it; build with `--features redshift`")),
     }
 }
 
@@ -92,6 +107,22 @@ pub fn plan(config: &config::Warehouse, topology: &str, contract: &Contract, mod
         config::Warehouse::Postgres(config) => postgres::plan(&config.schema, topology, contract, mode),
         #[cfg(not(feature = "postgres"))]
         config::Warehouse::Postgres(_) => vec!["-- this binary was built without the feature `postgres`".to_owned()],
+        #[cfg(feature = "redshift")]
+        config::Warehouse::Redshift(config) => redshift::plan(config, topology, contract, mode),
+        #[cfg(not(feature = "redshift"))]
+        config::Warehouse::Redshift(_) => vec!["-- this binary was built without the feature `redshift`".to_owned()],
+    }
+}
+
+/// What the warehouse's owner must grant: what it is, and its text. Needs no connection.
+pub fn needs(config: &config::Warehouse, lake: &config::Lake) -> Vec<(String, String)> {
+    match config {
+        #[cfg(feature = "redshift")]
+        config::Warehouse::Redshift(config) => redshift::needs(config, lake),
+        _ => {
+            let _only_for_some = lake;
+            Vec::new()
+        }
     }
 }
 
@@ -130,7 +161,7 @@ fn place(name: &str) -> Result<()> {
 }
 
 /// A group's row in the ledger.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Ledger {
     log: Uuid,
     through: EpochNumber,

@@ -38,6 +38,8 @@ mod postgres_source;
 mod postgres_tls;
 mod quarantine;
 mod readme;
+#[cfg(all(feature = "redshift", feature = "postgres"))]
+mod redshift;
 mod reprocess;
 mod servers;
 mod status;

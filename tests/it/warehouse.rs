@@ -20,13 +20,13 @@ use uuid::Uuid;
 
 /// A change of the model's table `(id bigint key, a bigint, b text)`; `None` = unchanged.
 #[derive(Clone)]
-struct Change {
-    op: Op,
-    seq: u64,
-    id: i64,
-    old: Option<i64>,
-    a: Option<i64>,
-    b: Option<Option<String>>,
+pub(crate) struct Change {
+    pub(crate) op: Op,
+    pub(crate) seq: u64,
+    pub(crate) id: i64,
+    pub(crate) old: Option<i64>,
+    pub(crate) a: Option<i64>,
+    pub(crate) b: Option<Option<String>>,
 }
 
 impl std::fmt::Debug for Change {
@@ -52,7 +52,7 @@ fn seq(n: u64) -> Seq {
     Seq { major: n, ..Seq::default() }
 }
 
-fn contract() -> Arc<Contract> {
+pub(crate) fn contract() -> Arc<Contract> {
     let schema = TableSchema {
         columns: vec![Column::new("id", Type::BigInt), Column::new("a", Type::BigInt), Column::new("b", Type::TEXT)],
         key: vec!["id".into()],
@@ -65,7 +65,7 @@ fn bits(rows: &[Change], unchanged: impl Fn(&Change) -> bool) -> Option<BooleanB
 }
 
 /// The changes as the lake would give them.
-fn batch(contract: &Arc<Contract>, rows: &[Change]) -> TableChanges {
+pub(crate) fn batch(contract: &Arc<Contract>, rows: &[Change]) -> TableChanges {
     let id: ArrayRef = Arc::new(Int64Array::from_iter(rows.iter().map(|r| (r.op != Op::Truncate).then_some(r.id))));
     let a: ArrayRef = Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.a.filter(|_| r.op.has_row()))));
     let b: ArrayRef =
@@ -86,7 +86,7 @@ fn batch(contract: &Arc<Contract>, rows: &[Change]) -> TableChanges {
 }
 
 /// A row of the model: order, values, deleted.
-type Values = (u64, i64, Option<String>, bool);
+pub(crate) type Values = (u64, i64, Option<String>, bool);
 
 /// Row by row, as the words of the design say it.
 #[derive(Debug, Default)]
@@ -254,12 +254,14 @@ fn with_repeats(changes: Vec<Change>, repeats: &[(usize, usize)]) -> Vec<Change>
 }
 
 /// A warehouse under test and a way to read what it shows.
-struct Under {
+pub(crate) struct Under {
     warehouse: Arc<dyn Warehouse>,
     reader: Reader,
     /// What `open` was given, to open it a second time.
     config: dataflow::config::Warehouse,
-    _folder: Option<tempfile::TempDir>,
+    /// Where it finds what it is to load.
+    staging: Arc<dyn dataflow::warehouse::Staging>,
+    _kept: Box<dyn std::any::Any + Send + Sync>,
 }
 
 #[derive(Clone)]
@@ -269,14 +271,21 @@ enum Reader {
     Postgres(sqlx::PgPool),
 }
 
+/// For warehouses that take their rows through their connection.
+fn nowhere() -> Arc<dyn dataflow::warehouse::Staging> {
+    let url = std::env::temp_dir().join("no-lake").to_str().unwrap().to_owned();
+    let lake = dataflow::config::Lake { url, ..Default::default() };
+    dataflow::pipeline::staging::staging(&dataflow::lake::Lake::open(&lake).unwrap())
+}
+
 impl Under {
     async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.db").to_str().unwrap().to_owned();
         let reader = Reader::Sqlite(sqlx::SqlitePool::connect(&format!("{path}?mode=rwc")).await.unwrap());
         let config = dataflow::config::Warehouse::Sqlite(dataflow::config::SqliteWarehouse { path });
-        let warehouse = dataflow::warehouse::open(&config, "t").await.unwrap();
-        Self { warehouse, reader, config, _folder: Some(folder) }
+        let warehouse = dataflow::warehouse::open(&config, "t", nowhere()).await.unwrap();
+        Self { warehouse, reader, config, staging: nowhere(), _kept: Box::new(folder) }
     }
 
     #[cfg(feature = "postgres")]
@@ -285,11 +294,29 @@ impl Under {
         let reader = Reader::Postgres(sqlx::PgPool::connect(&url).await.unwrap());
         let schema = "public".to_owned();
         let config = dataflow::config::Warehouse::Postgres(dataflow::config::PostgresWarehouse { url, schema });
-        let warehouse = dataflow::warehouse::open(&config, "t").await.unwrap();
-        Self { warehouse, reader, config, _folder: None }
+        let warehouse = dataflow::warehouse::open(&config, "t", nowhere()).await.unwrap();
+        Self { warehouse, reader, config, staging: nowhere(), _kept: Box::new(()) }
     }
 
-    fn warehouse(&self) -> &dyn Warehouse {
+    /// Read behind the emulator's back.
+    #[cfg(all(feature = "redshift", feature = "postgres"))]
+    pub(crate) async fn redshift() -> Self {
+        let cluster = crate::support::cluster::Cluster::start().await;
+        let reader = Reader::Postgres(sqlx::PgPool::connect(&cluster.postgres_url).await.unwrap());
+        let lake = dataflow::lake::Lake::open(&cluster.lake()).unwrap();
+        let staging = dataflow::pipeline::staging::staging(&lake);
+        let config = dataflow::config::Warehouse::Redshift(cluster.warehouse());
+        let warehouse = dataflow::warehouse::open(&config, "t", Arc::clone(&staging)).await.unwrap();
+        Self { warehouse, reader, config, staging, _kept: Box::new(cluster) }
+    }
+
+    /// What the warehouse stands on.
+    #[cfg(all(feature = "redshift", feature = "postgres"))]
+    pub(crate) fn kept<T: 'static>(&self) -> &T {
+        self._kept.downcast_ref().expect("another warehouse")
+    }
+
+    pub(crate) fn warehouse(&self) -> &dyn Warehouse {
         &*self.warehouse
     }
 
@@ -303,7 +330,7 @@ impl Under {
     }
 
     /// All rows of a query whose columns are texts.
-    async fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+    pub(crate) async fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
         match &self.reader {
             Reader::Sqlite(pool) => {
@@ -318,7 +345,7 @@ impl Under {
         }
     }
 
-    async fn things(&self, soft: bool) -> BTreeMap<i64, Values> {
+    pub(crate) async fn things(&self, soft: bool) -> BTreeMap<i64, Values> {
         let deleted = if soft { "CASE WHEN _deleted THEN '1' ELSE '0' END" } else { "'0'" };
         let sql = format!("SELECT CAST(id AS text), _seq, CAST(a AS text), b, {deleted} FROM things");
         let rows = self.rows(&sql).await.into_iter().map(|r| {
@@ -329,14 +356,20 @@ impl Under {
         rows.collect()
     }
 
-    async fn reset(&self) {
-        let tables = ["_dataflow_ledger", "_dataflow_tables", "_dataflow_tombstones", "_dataflow_incomplete"];
-        let clear: String = tables.map(|t| format!("DELETE FROM {t};")).concat();
+    pub(crate) async fn reset(&self) {
+        let mut tables = ["_dataflow_ledger", "_dataflow_tables", "_dataflow_tombstones", "_dataflow_incomplete"]
+            .map(str::to_owned)
+            .to_vec();
+        if matches!(self.config, dataflow::config::Warehouse::Redshift(_)) {
+            let control = "SELECT tablename::text FROM pg_tables WHERE tablename LIKE '\\_dataflow\\_%'";
+            tables = self.rows(control).await.into_iter().filter_map(|row| row[0].clone()).collect();
+        }
+        let clear: String = tables.iter().map(|t| format!("DELETE FROM {t};")).collect();
         self.execute(&format!("{clear} DROP TABLE IF EXISTS things;")).await;
     }
 }
 
-fn unit(after: u64, tables: Vec<TableLoad>) -> LoadUnit {
+pub(crate) fn unit(after: u64, tables: Vec<TableLoad>) -> LoadUnit {
     LoadUnit {
         group: "g".into(),
         log: Uuid::nil(),
@@ -429,6 +462,24 @@ fn postgres_equals_the_model_hard() {
 #[test]
 fn postgres_equals_the_model_soft() {
     scripts(16, DeleteMode::Soft, Under::postgres);
+}
+
+#[cfg(all(feature = "redshift", feature = "postgres"))]
+#[test]
+fn redshift_equals_the_model_hard() {
+    scripts(10, DeleteMode::Hard, Under::redshift);
+}
+
+#[cfg(all(feature = "redshift", feature = "postgres"))]
+#[test]
+fn redshift_equals_the_model_soft() {
+    scripts(10, DeleteMode::Soft, Under::redshift);
+}
+
+#[cfg(all(feature = "redshift", feature = "postgres"))]
+#[test]
+fn redshift_equals_the_model_history() {
+    scripts(10, DeleteMode::History, Under::redshift);
 }
 
 /// The changes of a source that keeps its own rules: what is updated, moved or deleted is there, and nothing has the key
@@ -691,6 +742,46 @@ mod on_sqlite {
     }
 }
 
+#[cfg(all(feature = "redshift", feature = "postgres"))]
+mod on_redshift {
+    use super::Under;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keys_move_and_swap() {
+        super::keys_move_and_swap(Under::redshift().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_becomes_whole_is_not_incomplete_any_more() {
+        super::what_becomes_whole_is_not_incomplete_any_more(Under::redshift().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn partial_moves_come_again() {
+        super::partial_moves_come_again(Under::redshift().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tombstones_outlive_rows() {
+        super::tombstones_outlive_rows(Under::redshift().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn two_loaders_race() {
+        super::two_loaders_race(Under::redshift().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_log_is_refused() {
+        super::another_log_is_refused(Under::redshift().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn append_only_tables() {
+        super::append_only_tables(Under::redshift().await).await;
+    }
+}
+
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::Under;
@@ -785,15 +876,15 @@ impl Under {
     }
 }
 
-fn put(seq: u64, id: i64, a: i64, b: &str) -> Change {
+pub(crate) fn put(seq: u64, id: i64, a: i64, b: &str) -> Change {
     Change { op: Op::Create, seq, id, old: None, a: Some(a), b: Some(Some(b.into())) }
 }
 
-fn moved(seq: u64, old: i64, id: i64) -> Change {
+pub(crate) fn moved(seq: u64, old: i64, id: i64) -> Change {
     Change { op: Op::Move, seq, id, old: Some(old), a: None, b: None }
 }
 
-fn gone(seq: u64, id: i64) -> Change {
+pub(crate) fn gone(seq: u64, id: i64) -> Change {
     Change { op: Op::Delete, seq, id, old: None, a: None, b: None }
 }
 
@@ -802,7 +893,7 @@ fn partial(seq: u64, id: i64, a: i64) -> Change {
 }
 
 /// A contract of the table `t` with these columns; the first is the key unless `key` is false.
-fn table(columns: &[(&str, Type)], key: bool) -> Arc<Contract> {
+pub(crate) fn table(columns: &[(&str, Type)], key: bool) -> Arc<Contract> {
     let schema = TableSchema {
         columns: columns.iter().map(|(name, data_type)| Column::new(*name, *data_type)).collect(),
         key: if key { vec![columns[0].0.to_owned()] } else { Vec::new() },
@@ -810,7 +901,7 @@ fn table(columns: &[(&str, Type)], key: bool) -> Arc<Contract> {
     Arc::new(Contract { table: "t".into(), version: 1, input: schema.clone(), output: schema })
 }
 
-fn created(contract: &Arc<Contract>, first: u64, columns: Vec<ArrayRef>) -> TableChanges {
+pub(crate) fn created(contract: &Arc<Contract>, first: u64, columns: Vec<ArrayRef>) -> TableChanges {
     let rows = RecordBatch::try_new(contract.output.arrow(), columns).unwrap();
     let count = rows.num_rows();
     TableChanges {
@@ -825,7 +916,7 @@ fn created(contract: &Arc<Contract>, first: u64, columns: Vec<ArrayRef>) -> Tabl
     }
 }
 
-async fn try_load(under: &Under, n: u64, changes: TableChanges) -> dataflow::error::Result<LoadAccount> {
+pub(crate) async fn try_load(under: &Under, n: u64, changes: TableChanges) -> dataflow::error::Result<LoadAccount> {
     let contract = Arc::clone(&changes.contract);
     let load = fold(&contract, DeleteMode::Hard, vec![changes], false)?;
     Ok(under.warehouse().apply(&unit(n, vec![load])).await?.accounts["t"])
@@ -1023,6 +1114,15 @@ async fn incomplete_rows_are_kept_apart(under: Under) {
 }
 
 impl Under {
+    async fn tombstones(&self) -> usize {
+        if !matches!(self.config, dataflow::config::Warehouse::Redshift(_)) {
+            return self.rows("SELECT key FROM _dataflow_tombstones").await.len();
+        }
+        let control = "SELECT tablename::text FROM pg_tables WHERE tablename LIKE '\\_dataflow\\_tombstones\\_%'";
+        let table = self.rows(control).await[0][0].clone().unwrap();
+        self.rows(&format!("SELECT key FROM {table}")).await.len()
+    }
+
     /// The orders of what is written down as incomplete.
     async fn open_incompletes(&self) -> Vec<u64> {
         let open = self.warehouse().incompletes("g", 0).await.unwrap();
@@ -1100,17 +1200,17 @@ async fn tombstones_outlive_rows(under: Under) {
     assert_eq!(under.things(false).await.keys().collect::<Vec<_>>(), [&2]);
     let newer = under.load(3, mode, true, &[put(6, 1, 11, "again")]).await;
     assert_eq!(newer.applied, 1);
-    assert_eq!(under.rows("SELECT key FROM _dataflow_tombstones").await.len(), 0);
+    assert_eq!(under.tombstones().await, 0);
     under.load(4, mode, true, &[gone(7, 1)]).await;
-    assert_eq!(under.rows("SELECT key FROM _dataflow_tombstones").await.len(), 1);
+    assert_eq!(under.tombstones().await, 1);
     under.load(5, mode, false, &[put(8, 3, 0, "")]).await;
-    assert_eq!(under.rows("SELECT key FROM _dataflow_tombstones").await.len(), 0);
+    assert_eq!(under.tombstones().await, 0);
 }
 
 async fn two_loaders_race(under: Under) {
     let mode = DeleteMode::Hard;
     under.warehouse().ensure(&contract(), mode).await.unwrap();
-    let other = dataflow::warehouse::open(&under.config, "t").await.unwrap();
+    let other = dataflow::warehouse::open(&under.config, "t", Arc::clone(&under.staging)).await.unwrap();
     for n in 0..5 {
         let load = |a| {
             let contract = contract();
@@ -1244,7 +1344,7 @@ async fn a_taken_view_name(under: Under) {
     under.execute("DROP VIEW freshness").await;
     under.execute("CREATE TABLE freshness (mine integer)").await;
     for _ in 0..2 {
-        dataflow::warehouse::open(&under.config, "t").await.unwrap();
+        dataflow::warehouse::open(&under.config, "t", nowhere()).await.unwrap();
     }
     assert_eq!(under.rows("SELECT \"table\" FROM dataflow_freshness").await.len(), 0);
 }

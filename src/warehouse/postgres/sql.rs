@@ -125,7 +125,8 @@ impl Names {
             tombstones: self.of(TOMBSTONES),
             topology,
             table,
-            types: schema.columns.iter().map(|c| sql_type(c.data_type)).collect(),
+            into_stage: |data_type, value| format!("CAST({value} AS {})", sql_type(data_type)),
+            into_target: |_, value| value.to_owned(),
         }
     }
 

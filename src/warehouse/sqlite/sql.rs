@@ -152,7 +152,8 @@ pub(crate) fn merge<'a>(topology: &'a str, table: &'a str, schema: &'a TableSche
         tombstones: TOMBSTONES.to_owned(),
         topology,
         table,
-        types: schema.columns.iter().map(|c| sql_type(c.data_type).to_owned()).collect(),
+        into_stage: |_, value| value.to_owned(),
+        into_target: |_, value| value.to_owned(),
     }
 }
 

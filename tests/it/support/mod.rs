@@ -1,5 +1,6 @@
 //! Real servers and the oracle that the tests stand on.
 
+pub mod cluster;
 pub mod kafka;
 pub mod mysql;
 pub mod oracle;

@@ -1,0 +1,334 @@
+//! One unit, one transaction.
+//!
+//! The group's lock comes first and alone, so that what is read afterwards is what stands once the lock is had, under
+//! snapshot isolation as under serializable. Everything that a load decides by the group's state is decided before, from
+//! the state as it was last seen; under the lock that state must still be the same.
+
+use std::collections::BTreeMap;
+
+use super::session::Session;
+use super::sql::{self, GroupNames, StageKind, time};
+use super::state::{Known, State, ledger_row, table_row};
+use super::upload::{Round, Uploaded, Work};
+use super::{Redshift, text};
+use crate::batch::NO_TIME;
+use crate::epoch::{Applied, Incomplete, LoadAccount, LoadUnit, TableLoad};
+use crate::error::{Error, ErrorKind, Result};
+use crate::warehouse::merge::Merge;
+use crate::warehouse::shape::{incompletes, settled};
+use crate::warehouse::{check_ledger, place, settle};
+
+/// Rows of one INSERT, so that a statement stays far below its limit of 16 MB.
+const ROWS_PER_INSERT: usize = 500;
+
+pub(super) async fn apply(warehouse: &Redshift, unit: &LoadUnit) -> Result<Applied> {
+    let names = warehouse.group(&unit.group);
+    warehouse.ensure_group(&unit.group, &names).await?;
+    let before = warehouse.state_before(unit).await?;
+    check_ledger(unit, before.ledger.as_ref())?;
+    let uploaded = warehouse.upload(unit, |table| before.tables.get(table).cloned().unwrap_or_default()).await?;
+    let done = warehouse.load(unit, &names, before, &uploaded).await;
+    warehouse.discard(&uploaded.objects).await;
+    let (accounts, after) = done?;
+    warehouse.known().insert(unit.group.clone(), after);
+    Ok(Applied { log: unit.log, through: unit.through, held: unit.held.clone(), accounts })
+}
+
+/// What a transaction has done.
+struct Loading<'a> {
+    warehouse: &'a Redshift,
+    session: &'a mut Session,
+    names: &'a GroupNames,
+    unit: &'a LoadUnit,
+    /// Temporary tables to be dropped.
+    stages: Vec<String>,
+}
+
+impl Redshift {
+    /// The state as this process knows it, or as it stands.
+    async fn state_before(&self, unit: &LoadUnit) -> Result<State> {
+        let known = self.known().get(&unit.group).cloned();
+        if let Some(known) = known.filter(|known| check_ledger(unit, known.ledger.as_ref()).is_ok()) {
+            return Ok(known);
+        }
+        Ok(self.read_state(&unit.group).await?.unwrap_or_default())
+    }
+
+    async fn load(
+        &self,
+        unit: &LoadUnit,
+        names: &GroupNames,
+        before: State,
+        uploaded: &Uploaded<'_>,
+    ) -> Result<(BTreeMap<String, LoadAccount>, State)> {
+        let mut lease = self.sessions.lease().await?;
+        let mut loading = Loading { warehouse: self, session: &mut lease.session, names, unit, stages: Vec::new() };
+        let done = loading.transaction(before, &uploaded.works).await;
+        let done = match done {
+            Err(error) => return Err(loading.explained(error, &uploaded.objects).await),
+            Ok(done) => done,
+        };
+        self.sessions.give_back(lease);
+        Ok(done)
+    }
+}
+
+impl Loading<'_> {
+    async fn run(&mut self, statement: String, table: &str) -> Result<u64> {
+        self.session.run(&statement, Some(table)).await.map(|answer| answer.affected)
+    }
+
+    async fn transaction(
+        &mut self,
+        before: State,
+        works: &[Work<'_>],
+    ) -> Result<(BTreeMap<String, LoadAccount>, State)> {
+        self.session.run("BEGIN", None).await?;
+        self.session.run(&self.warehouse.names.lock(self.names), None).await?;
+        let rows = self.session.run(&self.warehouse.names.state(&self.names.state), None).await?.rows;
+        let mut state = State::read(&self.unit.group, &rows)?;
+        check_ledger(self.unit, state.ledger.as_ref())?;
+        if state != before {
+            return Err(Error::new(ErrorKind::LedgerMoved, "the group's control table changed while rows were staged"));
+        }
+        let mut accounts = BTreeMap::new();
+        for work in works {
+            let table = work.load.contract.table.clone();
+            let known = state.tables.remove(&table).unwrap_or_default();
+            let (account, known) = self.table(work, known).await?;
+            accounts.insert(table.clone(), account);
+            state.tables.insert(table, known);
+        }
+        place("warehouse.ledger.before")?;
+        state.ledger = Some(crate::warehouse::Ledger {
+            log: self.unit.log,
+            through: self.unit.through,
+            held: self.unit.held.clone(),
+        });
+        self.write_state(&state, &accounts).await?;
+        place("warehouse.ledger.after")?;
+        if !self.stages.is_empty() {
+            self.session.run(&format!("DROP TABLE {}", self.stages.join(", ")), None).await?;
+        }
+        place("warehouse.commit.before")?;
+        self.session.run("COMMIT", None).await?;
+        place("warehouse.commit.after")?;
+        Ok((accounts, state))
+    }
+
+    async fn table(&mut self, work: &Work<'_>, before: Known) -> Result<(LoadAccount, Known)> {
+        place("warehouse.copy.before")?;
+        let (load, table) = (work.load, work.load.contract.table.as_str());
+        let mut account = LoadAccount::default();
+        if let Some(truncate) = load.truncate {
+            let stale = before.floor.is_some_and(|(floor, _)| floor >= truncate);
+            account.superseded += u64::from(stale);
+            account.applied += u64::from(!stale);
+            let merge = self.merge_of(load, "");
+            let truncates = load.earlier_truncates.iter().copied().chain(work.floor);
+            for statement in truncates.map(|(seq, at)| merge.truncate(seq, &time(at))).collect::<Vec<_>>() {
+                self.run(statement, table).await?;
+            }
+        }
+        let mut incomplete = Vec::new();
+        for round in &work.rounds {
+            let (rows, more) = self.round(round).await?;
+            account.add(&rows);
+            incomplete.extend(more);
+        }
+        place("warehouse.copy.after")?;
+        let account = settle(load, account)?;
+        let marked_before = before.marked || work.rounds.iter().any(|round| round.marked);
+        let mut known = Known { epoch: self.unit.through, floor: work.floor, ..before };
+        known.account.add(&account);
+        known.max_source_time_us =
+            known.max_source_time_us.max(Some(load.max_source_time_us).filter(|time| *time != NO_TIME));
+        known.marked = marked_before && self.has_tombstones(table).await?;
+        let incomplete: Vec<&Incomplete> = load.incomplete.iter().chain(&incomplete).collect();
+        if !incomplete.is_empty() {
+            self.write_incomplete(&incomplete).await?;
+        }
+        if known.gaps || !incomplete.is_empty() {
+            known.gaps = self.clear_incomplete(load).await?;
+        }
+        Ok((account, known))
+    }
+
+    fn merge_of<'m>(&self, load: &'m TableLoad, stage: &str) -> Merge<'m>
+    where
+        Self: 'm,
+    {
+        let (warehouse, contract) = (self.warehouse, &load.contract);
+        warehouse.names.merge(&warehouse.topology, self.names, &contract.table, &contract.output, load.mode, stage)
+    }
+
+    async fn round(&mut self, round: &Round) -> Result<(LoadAccount, Vec<Incomplete>)> {
+        let (load, table, kind) = (&round.load, round.load.contract.table.as_str(), round.kind);
+        let staged = round.shape.rows as u64;
+        if round.rows == 0 {
+            return Ok((LoadAccount { superseded: staged, ..LoadAccount::default() }, Vec::new()));
+        }
+        self.copy(round).await?;
+        let merge = self.merge_of(load, &round.stage);
+        let applied = match kind {
+            StageKind::Append => self.run(self.warehouse.names.append(&merge), table).await?,
+            StageKind::Plain => {
+                let superseded = self.run(merge.supersede(), table).await?;
+                let [delete, insert] = merge.replace(false, false);
+                self.run(delete, table).await?;
+                let applied = self.run(insert, table).await?;
+                if applied + superseded != staged {
+                    return Err(miscounted(
+                        load,
+                        &format!("{applied} of {staged} rows went in, {superseded} were older"),
+                    ));
+                }
+                applied
+            }
+            StageKind::Merge => {
+                let needs = round.shape.needs(round.marked);
+                for statement in merge.statements(needs, round.low.clone(), load.keep_tombstones) {
+                    if statement.starts_with("CREATE TEMP TABLE") {
+                        self.stages.push(merge.followers());
+                    }
+                    self.run(statement, table).await?;
+                }
+                return self.outcome(load, &merge, round.shape.partial).await;
+            }
+        };
+        Ok((LoadAccount { applied, superseded: staged - applied, ..LoadAccount::default() }, Vec::new()))
+    }
+
+    async fn copy(&mut self, round: &Round) -> Result<()> {
+        let (load, table) = (&round.load, round.load.contract.table.as_str());
+        let schema = &load.contract.output;
+        self.run(sql::create_stage(&round.stage, schema, round.kind), table).await?;
+        self.stages.push(round.stage.clone());
+        let copy = sql::copy(&round.stage, schema, round.kind, &round.manifest, &self.warehouse.iam_role);
+        self.run(copy, table).await?;
+        let copied = self.session.run(sql::COPIED, Some(table)).await?;
+        let copied = copied.single().and_then(|count| count.trim().parse::<u64>().ok());
+        if copied == Some(round.rows) {
+            return Ok(());
+        }
+        let message = format!("Redshift says that COPY took {copied:?} rows of {} of table {table}", round.rows);
+        Err(Error::new(ErrorKind::WarehouseUnavailable, message))
+    }
+
+    async fn outcome(
+        &mut self,
+        load: &TableLoad,
+        merge: &Merge<'_>,
+        partial: bool,
+    ) -> Result<(LoadAccount, Vec<Incomplete>)> {
+        let table = Some(load.contract.table.as_str());
+        let counts = self.session.run(&merge.count(), table).await?;
+        let count = |column: usize| -> u64 {
+            let value = counts.rows.first().and_then(|row| row.get(column)).and_then(Option::as_deref);
+            value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+        };
+        let account = LoadAccount { loaded: 0, applied: count(0), superseded: count(1), incomplete: count(2) };
+        // Also rows that are not counted (what a move left) can be incomplete.
+        let numbers = if partial { self.session.run(&merge.incomplete(), table).await?.rows } else { Vec::new() };
+        let number = |row: &Vec<Option<String>>| row.first()?.as_deref()?.trim().parse::<i64>().ok();
+        let numbers: Vec<i64> = numbers.iter().filter_map(number).collect();
+        Ok((account, incompletes(load, &numbers)?))
+    }
+
+    async fn has_tombstones(&mut self, table: &str) -> Result<bool> {
+        let statement = format!(
+            "SELECT count(*) FROM {} WHERE topology = {} AND table_name = {}",
+            self.warehouse.names.of(&self.names.tombstones),
+            text(&self.warehouse.topology),
+            text(table)
+        );
+        let answer = self.session.run(&statement, Some(table)).await?;
+        Ok(answer.single() != Some("0"))
+    }
+
+    async fn write_incomplete(&mut self, rows: &[&Incomplete]) -> Result<()> {
+        let incomplete = self.warehouse.names.of(&self.names.incomplete);
+        let answer = self.session.run(&format!("SELECT max(id) FROM {incomplete}"), None).await?;
+        // Numbers of different groups never meet.
+        let first = i64::from(xxhash_rust::xxh3::xxh3_64(self.names.incomplete.as_bytes()) as u32 >> 1) << 32;
+        let last = answer.single().and_then(|id| id.trim().parse::<i64>().ok()).unwrap_or(first);
+        let (topology, group, epoch) = (text(&self.warehouse.topology), text(&self.unit.group), self.unit.through);
+        let values = |(number, row): (usize, &&Incomplete)| {
+            let missing = serde_json::Value::from(row.missing.clone()).to_string();
+            let cells = [&row.table, &row.key, &row.seq, &row.partition, &missing].map(|cell| text(cell));
+            format!("({}, {topology}, {group}, {epoch}, {})", last + 1 + number as i64, cells.join(", "))
+        };
+        let values: Vec<String> = rows.iter().enumerate().map(values).collect();
+        for values in values.chunks(ROWS_PER_INSERT) {
+            let statement = format!(
+                "INSERT INTO {incomplete} (id, topology, group_name, epoch, table_name, key, seq, source_partition, \
+                 missing) VALUES {}",
+                values.join(", ")
+            );
+            self.session.run(&statement, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what was incomplete of keys that are shown whole now, or not any more. Whether some are left.
+    async fn clear_incomplete(&mut self, load: &TableLoad) -> Result<bool> {
+        let table = load.contract.table.as_str();
+        let incomplete = self.warehouse.names.of(&self.names.incomplete);
+        let open = format!("SELECT id, key, seq FROM {incomplete} WHERE table_name = {}", text(table));
+        let open = self.session.run(&open, Some(table)).await?.rows;
+        let settled: BTreeMap<String, String> =
+            if load.contract.output.key.is_empty() { BTreeMap::new() } else { settled(load)?.into_iter().collect() };
+        let floor = load.truncate.map(|seq| seq.to_string());
+        let is_settled = |key: &str, seq: &str| {
+            floor.as_deref().is_some_and(|floor| seq < floor)
+                || settled.get(key).is_some_and(|newest| seq < newest.as_str())
+        };
+        let gone: Vec<&str> = open
+            .iter()
+            .filter_map(|row| match row.as_slice() {
+                [Some(id), Some(key), Some(seq)] => is_settled(key, seq).then_some(id.as_str()),
+                _ => None,
+            })
+            .collect();
+        for ids in gone.chunks(ROWS_PER_INSERT) {
+            self.run(format!("DELETE FROM {incomplete} WHERE id IN ({})", ids.join(", ")), table).await?;
+        }
+        Ok(gone.len() < open.len())
+    }
+
+    async fn write_state(&mut self, state: &State, changed: &BTreeMap<String, LoadAccount>) -> Result<()> {
+        let (names, topology, group) = (&self.warehouse.names, &self.warehouse.topology, &self.unit.group);
+        let tables: Vec<&str> = std::iter::once("").chain(changed.keys().map(String::as_str)).collect();
+        let mut rows = vec![ledger_row(topology, self.unit)?];
+        let changed = changed.keys().filter_map(|table| Some((table, state.tables.get(table)?)));
+        rows.extend(changed.map(|(table, known)| table_row(topology, group, table, known)));
+        self.session.run(&names.forget_state(self.names, &tables), None).await?;
+        self.session.run(&names.put_state(self.names, &rows), None).await?;
+        Ok(())
+    }
+
+    /// Undoes what the transaction did, and adds what Redshift has written down about a COPY that failed.
+    async fn explained(&mut self, error: Error, objects: &[String]) -> Error {
+        if self.session.run("ROLLBACK", None).await.is_err() || !matches!(error.kind(), ErrorKind::Table(_)) {
+            return error;
+        }
+        let Some(files) = objects.first().and_then(|name| self.warehouse.staging.as_ref().map(|s| s.url(name))) else {
+            return error;
+        };
+        let files = files.rsplit_once("-0-0.").map_or(files.as_str(), |(files, _)| files);
+        let details = self.session.run(&sql::load_errors(files), None).await;
+        match details.ok().as_ref().and_then(|answer| answer.rows.first()) {
+            Some(row) => {
+                let cells: Vec<&str> = row.iter().map(|cell| cell.as_deref().unwrap_or("").trim()).collect();
+                let cell = |index: usize| cells.get(index).copied().unwrap_or("");
+                error.doing(format!("COPY of column {} ({}): {} (error {})", cell(0), cell(1), cell(2), cell(3)))
+            }
+            None => error,
+        }
+    }
+}
+
+fn miscounted(load: &TableLoad, what: &str) -> Error {
+    Error::new(ErrorKind::Internal, format!("the load of table {} does not add up: {what}", load.contract.table))
+        .help("nothing was changed; please report this")
+}

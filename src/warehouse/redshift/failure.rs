@@ -1,0 +1,127 @@
+//! What a failure of Redshift means. SQLSTATE alone does not say it: much that passes comes as `XX000`, with its meaning
+//! in the text.
+
+use crate::error::{Error, ErrorKind};
+use crate::telemetry;
+
+/// Texts of failures that pass, with the reason that they are counted by.
+const PASSING: [(&str, &str); 15] = [
+    ("serializable isolation violation", "serializable"),
+    ("conflict with concurrent transaction", "conflict"),
+    ("concurrent transaction", "conflict"),
+    ("deadlock detected", "conflict"),
+    ("could not open relation", "relation"),
+    ("relation was dropped", "relation"),
+    ("queue wait", "queue"),
+    ("cancelled on user's request", "queue"),
+    ("cancelled by wlm", "queue"),
+    ("canceling statement due to", "queue"),
+    ("slowdown", "store"),
+    ("slow down", "store"),
+    ("s3serviceexception:internal", "store"),
+    ("expiredtoken", "credentials"),
+    ("token has expired", "credentials"),
+];
+
+/// SQLSTATEs and classes of them that pass.
+const PASSING_CODES: [(&str, &str); 11] = [
+    ("08", "connection"),
+    ("57P01", "connection"),
+    ("57P02", "connection"),
+    ("57P03", "connection"),
+    ("57014", "queue"),
+    ("40001", "serializable"),
+    ("40P01", "conflict"),
+    ("55P03", "conflict"),
+    ("53", "resources"),
+    ("58", "server"),
+    ("25006", "server"),
+];
+
+/// Why a refusal passes, if it does.
+pub(super) fn passes(code: &str, text: &str) -> Option<&'static str> {
+    let text = text.to_ascii_lowercase();
+    // A login is refused for good, whatever the text says.
+    if code.starts_with("28") {
+        return ["expired", "token"].iter().any(|word| text.contains(word)).then_some("credentials");
+    }
+    // The whole message of the error itself; a number inside a text may be anything.
+    if text.trim() == "1023" || text.starts_with("1023;") {
+        return Some("serializable");
+    }
+    let by_text = PASSING.iter().find(|(words, _)| text.contains(words));
+    let by_code = || PASSING_CODES.iter().find(|(start, _)| code.starts_with(start));
+    by_text.or_else(by_code).map(|(_, reason)| *reason)
+}
+
+fn counted(reason: &'static str) {
+    metrics::counter!(telemetry::WAREHOUSE_FAULTS_TOTAL, "reason" => reason).increment(1);
+}
+
+/// The error of a statement about `table`. The statement itself is never shown.
+pub(super) fn failure(error: &tokio_postgres::Error, table: Option<&str>) -> Error {
+    let message = |what: &str| match table {
+        Some(table) => format!("Redshift, table {table}: {what}"),
+        None => format!("Redshift: {what}"),
+    };
+    let Some(refusal) = error.as_db_error() else {
+        counted("connection");
+        let found = Error::new(ErrorKind::WarehouseUnavailable, message("the connection was lost"));
+        return found.because(error.to_string());
+    };
+    let mut text = refusal.message().to_owned();
+    for more in [refusal.detail(), refusal.hint()].into_iter().flatten() {
+        text.push_str(&format!("; {}", more.split_whitespace().collect::<Vec<_>>().join(" ")));
+    }
+    let code = refusal.code().code();
+    let cause = format!("{text} ({code})");
+    if let Some(reason) = passes(code, &text) {
+        counted(reason);
+        return Error::new(ErrorKind::WarehouseUnavailable, message("not possible right now")).because(cause);
+    }
+    let refused = |what: &str, help: &str| Error::new(ErrorKind::WarehouseRefused, message(what)).help(help);
+    let found = match code {
+        code if code.starts_with("28") => {
+            refused("the server refuses the login", "check the user and the password, or the role that gives them out")
+        }
+        "3D000" => refused("there is no such database", "create it, or change the URL"),
+        "3F000" => refused("there is no such schema", "create it, or let the user create it"),
+        "42501" => refused(
+            "the user may not do this",
+            "`dataflow plan` prints the grants: the user needs USAGE and CREATE on the schema and must own its tables",
+        ),
+        _ if text.to_ascii_lowercase().contains("access denied") => refused(
+            "the role of COPY may not read the staged file",
+            "`dataflow plan` prints the policy that warehouse.iam_role needs; it must be attached to the cluster",
+        ),
+        _ => match table {
+            Some(name) => Error::new(ErrorKind::Table(name.to_owned()), message("a statement failed")),
+            None => Error::new(ErrorKind::Internal, message("a statement failed")),
+        },
+    };
+    found.because(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::passes;
+
+    #[test]
+    fn what_passes_is_known_by_its_text() {
+        let cases = [
+            ("XX000", "1023; Serializable isolation violation on table - 108307", Some("serializable")),
+            ("XX000", "could not complete because of conflict with concurrent transaction", Some("conflict")),
+            ("XX000", "could not open relation with OID 1234", Some("relation")),
+            ("57014", "Query (5) cancelled on user's request", Some("queue")),
+            ("XX000", "S3ServiceException:Please reduce your request rate.,Status 503,Error SlowDown", Some("store")),
+            ("08006", "broken", Some("connection")),
+            ("28000", "IAM authentication token has expired", Some("credentials")),
+            ("28P01", "password authentication failed for user \"loader\"", None),
+            ("XX000", "Load into table 'x' failed. Check 'sys_load_error_detail' system table for details.", None),
+            ("42703", "column \"b\" does not exist", None),
+        ];
+        for (code, text, reason) in cases {
+            assert_eq!(passes(code, text), reason, "{text}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What people ask.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+
+use super::sql::{INCOMPLETE_PREFIX, STATE_PREFIX};
+use super::{Redshift, text};
+use crate::config::RedshiftWarehouse;
+use crate::epoch::DeleteMode;
+use crate::error::{Error, ErrorKind, Result};
+use crate::warehouse::inspect::{
+    COLUMNS, HeldKeys, HeldQuery, HeldRow, Inspect, LiveRows, OpenIncomplete, TakeRow, open_incomplete,
+};
+use crate::warehouse::names::{SEQ, literal, live, quote};
+
+impl Redshift {
+    /// Connects, and looks whether something has been loaded. Makes nothing.
+    pub async fn find(config: &RedshiftWarehouse, topology: &str) -> Result<Option<Self>> {
+        let found = Self::new(config, topology, None)?;
+        let doing = format!("look at the Redshift warehouse {}, schema {}", found.sessions.place, config.schema);
+        let there = found.tables_like(STATE_PREFIX).await.map_err(|e| e.doing(doing))?;
+        Ok((!there.is_empty()).then_some(found))
+    }
+
+    /// The names of a table's columns; none: the table is not there.
+    async fn column_names(&self, table: &str) -> Result<BTreeSet<String>> {
+        let answer = self.once(&self.names.columns(table), Some(table)).await?;
+        Ok(answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+    }
+
+    /// One query over the incomplete rows of all groups.
+    async fn over_incompletes(&self, columns: &str) -> Result<Vec<Vec<Option<String>>>> {
+        let tables = self.tables_like(INCOMPLETE_PREFIX).await?;
+        if tables.is_empty() {
+            return Ok(Vec::new());
+        }
+        let topology = text(&self.topology);
+        let select =
+            |table: &String| format!("SELECT {columns} FROM {} WHERE topology = {topology}", self.names.of(table));
+        let all = tables.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
+        Ok(self.once(&all, None).await?.rows)
+    }
+}
+
+fn number(cell: &str) -> Result<i64> {
+    cell.trim().parse().map_err(|error| {
+        Error::new(ErrorKind::WarehouseRefused, format!("a control table holds `{cell}` instead of a number"))
+            .because(error)
+    })
+}
+
+#[async_trait]
+impl Inspect for Redshift {
+    async fn live_rows(&self, table: &str, mode: DeleteMode) -> Result<Option<LiveRows>> {
+        if self.column_names(table).await?.is_empty() {
+            return Ok(None);
+        }
+        // A column store counts quickly: there is no need for an estimate.
+        let statement = format!("SELECT count(*) FROM {} WHERE {}", self.names.of(table), live(mode));
+        let answer = self.once(&statement, Some(table)).await.map_err(|e| e.doing("count rows"))?;
+        let rows = number(answer.single().unwrap_or_default())?.unsigned_abs();
+        Ok(Some(LiveRows { rows, estimated: false }))
+    }
+
+    async fn open_incompletes(&self) -> Result<Vec<OpenIncomplete>> {
+        let rows = self.over_incompletes(COLUMNS).await.map_err(|e| e.doing("read the incomplete rows"))?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let mut cells = row.into_iter().map(Option::unwrap_or_default);
+            let mut next = || cells.next().unwrap_or_default();
+            let (id, epoch) = (number(&next())?, number(&next())?);
+            found.push(open_incomplete((id, epoch, next(), next(), next(), next(), next()))?);
+        }
+        found.sort_by_key(|row| (row.epoch, row.id));
+        Ok(found)
+    }
+
+    async fn count_incompletes(&self) -> Result<BTreeMap<String, u64>> {
+        let rows = self.over_incompletes("table_name").await.map_err(|e| e.doing("count the incomplete rows"))?;
+        let mut counts = BTreeMap::new();
+        for table in rows.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
+            *counts.entry(table).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    async fn drop_incompletes(&self, ids: &[i64]) -> Result<u64> {
+        let (mut dropped, list) = (0, ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", "));
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        for table in self.tables_like(INCOMPLETE_PREFIX).await? {
+            let (of, topology) = (self.names.of(&table), text(&self.topology));
+            let statement = format!("DELETE FROM {of} WHERE topology = {topology} AND id IN ({list})");
+            let done = self.once(&statement, None).await.map_err(|e| e.doing("give incomplete rows up"))?;
+            dropped += done.affected;
+        }
+        Ok(dropped)
+    }
+
+    async fn held_rows(&self, query: &HeldQuery<'_>, take: &mut TakeRow<'_>) -> Result<bool> {
+        let there = self.column_names(query.table).await?;
+        if there.is_empty() {
+            return Ok(false);
+        }
+        let statement = select(&self.names.of(query.table), query, &there);
+        let answer = self.once(&statement, Some(query.table)).await;
+        let answer = answer.map_err(|e| e.doing("read the rows of the warehouse"))?;
+        for mut row in answer.rows {
+            let seq = row.pop().flatten();
+            take(&HeldRow { cells: row, seq })?;
+        }
+        Ok(true)
+    }
+}
+
+fn select(target: &str, query: &HeldQuery<'_>, there: &BTreeSet<String>) -> String {
+    use crate::contract::Type;
+    let has = |name: &str| there.contains(&name.to_ascii_lowercase());
+    let column = |(name, data_type): &(String, Type)| match (has(name), data_type) {
+        (false, _) => "NULL".to_owned(),
+        (true, Type::Json) => format!("JSON_SERIALIZE({})", quote(name)),
+        (true, _) => quote(name),
+    };
+    let mut columns: Vec<String> = query.columns.iter().map(column).collect();
+    columns.push(if has(SEQ) { SEQ.to_owned() } else { "NULL".to_owned() });
+    let keys = query.keys.filter(|keys| keys.columns.iter().all(|(name, _)| has(name)));
+    let keys = keys.map(condition).unwrap_or_default();
+    format!("SELECT {} FROM {target} WHERE {}{keys}", columns.join(", "), live(query.mode))
+}
+
+fn condition(keys: &HeldKeys) -> String {
+    let cell = |(column, value): (&(String, crate::contract::Type), &String)| {
+        format!("{} = {}", quote(&column.0), if value.contains('\\') { text(value) } else { literal(value) })
+    };
+    let row = |values: &Vec<String>| {
+        format!("({})", keys.columns.iter().zip(values).map(cell).collect::<Vec<_>>().join(" AND "))
+    };
+    match keys.rows.is_empty() {
+        true => " AND 1 = 0".to_owned(),
+        false => format!(" AND ({})", keys.rows.iter().map(row).collect::<Vec<_>>().join(" OR ")),
+    }
+}

@@ -1,0 +1,242 @@
+//! Amazon Redshift, provisioned or serverless.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `session.rs`, `sessions.rs` | TLS, log-in, plain statements; the few sessions that groups share |
+//! | `failure.rs` | what a failure means, by SQLSTATE and text |
+//! | `sql.rs` | SQL text |
+//! | `types.rs` | contract types, the stage's and the catalog's |
+//! | `prove.rs` | which values Redshift can hold |
+//! | `stage.rs` | folded rows as the Parquet file of a stage |
+//! | `state.rs` | a group's control table: ledger, accounts, floors |
+//! | `ensure.rs` | control tables, and tables as their contracts say |
+//! | `upload.rs` | what a load stages before its transaction begins |
+//! | `apply.rs` | one unit, one transaction |
+//! | `inspect.rs` | what people ask |
+//! | `policy.rs` | what the loader and COPY must be allowed to do |
+//!
+//! Rows go through the lake: a Parquet file and a manifest for every table of a unit, then `LOCK` of the group's lock
+//! table, the ledger's compare-and-set, `COPY` into a temporary table, and delete-and-insert, in one transaction.
+
+mod apply;
+mod ensure;
+mod failure;
+mod inspect;
+mod policy;
+mod prove;
+mod session;
+mod sessions;
+mod sql;
+mod stage;
+mod state;
+mod types;
+mod upload;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+pub use self::policy::needs;
+use self::sessions::Sessions;
+use self::sql::{GroupNames, STATE_COLUMNS, STATE_PREFIX, StageKind};
+use self::state::{Row, State};
+use super::merge::Needs;
+use super::names::literal;
+use super::staging::Staging;
+use super::{Freshness, IncompleteRow, Warehouse, incomplete_of};
+use crate::config::RedshiftWarehouse;
+use crate::contract::Contract;
+use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadUnit};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A schema of a Redshift database.
+pub struct Redshift {
+    sessions: Sessions,
+    names: sql::Names,
+    topology: String,
+    iam_role: String,
+    /// `None`: to look at it only.
+    staging: Option<Arc<dyn Staging>>,
+    /// The states of groups as the last commit left them.
+    known: Mutex<BTreeMap<String, State>>,
+    /// Groups whose control tables are there.
+    ready: Mutex<BTreeSet<String>>,
+}
+
+impl Redshift {
+    /// Connects, and makes the schema when it is missing.
+    pub async fn connect(config: &RedshiftWarehouse, topology: &str, staging: Arc<dyn Staging>) -> Result<Self> {
+        let warehouse = Self::new(config, topology, Some(staging))?;
+        let doing = format!("open the Redshift warehouse {}, schema {}", warehouse.sessions.place, config.schema);
+        warehouse.set_up().await.map_err(|e| e.doing(&doing))?;
+        Ok(warehouse)
+    }
+
+    fn new(config: &RedshiftWarehouse, topology: &str, staging: Option<Arc<dyn Staging>>) -> Result<Self> {
+        Ok(Self {
+            sessions: Sessions::new(config)?,
+            names: sql::Names::new(&config.schema),
+            topology: topology.to_owned(),
+            iam_role: config.iam_role.clone(),
+            staging,
+            known: Mutex::default(),
+            ready: Mutex::default(),
+        })
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ready(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn group(&self, group: &str) -> GroupNames {
+        GroupNames::new(&self.topology, group)
+    }
+
+    /// Runs one statement in a session of its own, outside a transaction.
+    async fn once(&self, statement: &str, table: Option<&str>) -> Result<session::Answer> {
+        let mut lease = self.sessions.lease().await?;
+        let answer = lease.session.run(statement, table).await?;
+        self.sessions.give_back(lease);
+        Ok(answer)
+    }
+
+    /// The tables whose names begin like that.
+    async fn tables_like(&self, prefix: &str) -> Result<Vec<String>> {
+        let answer = self.once(&self.names.tables_like(prefix), None).await?;
+        Ok(answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+    }
+
+    /// The state of a group; `None` when it has no control tables.
+    async fn read_state(&self, group: &str) -> Result<Option<State>> {
+        let names = self.group(group);
+        if !self.tables_like(&names.state).await?.contains(&names.state) {
+            return Ok(None);
+        }
+        let answer = self.once(&self.names.state(&names.state), None).await?;
+        State::read(group, &answer.rows).map(Some)
+    }
+}
+
+/// A text literal. A backslash would begin an escape in Redshift's.
+fn text(value: &str) -> String {
+    match value.contains('\\') {
+        true => format!("({})", value.split('\\').map(literal).collect::<Vec<_>>().join(" || chr(92) || ")),
+        false => literal(value),
+    }
+}
+
+#[async_trait]
+impl Warehouse for Redshift {
+    async fn applied(&self, group: &str) -> Result<Option<Applied>> {
+        let doing = || format!("read the ledger of group {group}");
+        let found = self.read_state(group).await.map_err(|e| e.doing(doing()))?;
+        let Some(state) = found else { return Ok(None) };
+        let accounts = state.tables.iter().map(|(table, known)| (table.clone(), known.account)).collect();
+        let applied = state.ledger.clone().map(|ledger| Applied {
+            log: ledger.log,
+            through: ledger.through,
+            held: ledger.held,
+            accounts,
+        });
+        self.known().insert(group.to_owned(), state);
+        Ok(applied)
+    }
+
+    async fn ensure(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {
+        self.ensure_table(contract, mode).await.map_err(|e| {
+            e.doing(format!("make table {} what its contract version {} says", contract.table, contract.version))
+        })
+    }
+
+    async fn apply(&self, unit: &LoadUnit) -> Result<Applied> {
+        let applied = apply::apply(self, unit).await;
+        if applied.is_err() {
+            self.known().remove(&unit.group);
+        }
+        applied
+            .map_err(|e| e.doing(format!("apply epochs {}..={} of group {}", unit.after + 1, unit.through, unit.group)))
+    }
+
+    async fn freshness(&self) -> Result<Vec<Freshness>> {
+        let doing = "read how fresh the tables are";
+        let states = self.tables_like(STATE_PREFIX).await.map_err(|e| e.doing(doing))?;
+        let select = |state: &String| {
+            let (of, topology) = (self.names.of(state), text(&self.topology));
+            format!("SELECT {STATE_COLUMNS} FROM {of} WHERE table_name <> '' AND topology = {topology}")
+        };
+        if states.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statement = states.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
+        let answer = self.once(&statement, None).await.map_err(|e| e.doing(doing))?;
+        let mut fresh = answer.rows.iter().map(|row| Row(row).freshness()).collect::<Result<Vec<_>>>()?;
+        fresh.sort_by(|a, b| a.table.cmp(&b.table));
+        Ok(fresh)
+    }
+
+    async fn incompletes(&self, group: &str, after: EpochNumber) -> Result<Vec<Incomplete>> {
+        let (names, doing) = (self.group(group), || format!("read the incomplete rows of group {group}"));
+        if !self.tables_like(&names.incomplete).await?.contains(&names.incomplete) {
+            return Ok(Vec::new());
+        }
+        let statement = format!(
+            "SELECT table_name, key, seq, source_partition, missing FROM {} WHERE epoch > {after} ORDER BY id",
+            self.names.of(&names.incomplete)
+        );
+        let answer = self.once(&statement, None).await.map_err(|e| e.doing(doing()))?;
+        let cells = |row: Vec<Option<String>>| -> IncompleteRow {
+            let mut cells = row.into_iter().map(Option::unwrap_or_default);
+            let mut next = || cells.next().unwrap_or_default();
+            (next(), next(), next(), next(), next())
+        };
+        answer.rows.into_iter().map(|row| incomplete_of(cells(row))).collect()
+    }
+}
+
+/// The SQL of an empty warehouse, for `dataflow plan`.
+pub fn plan(config: &RedshiftWarehouse, topology: &str, contract: &Contract, mode: DeleteMode) -> Vec<String> {
+    let names = sql::Names::new(&config.schema);
+    let (table, schema, stage) = (contract.table.as_str(), &contract.output, "_dataflow_stage_0");
+    let group = GroupNames::new(topology, table);
+    let mut out = vec![names.create(table, schema, mode)];
+    let merge = names.merge(topology, &group, table, schema, mode, stage);
+    let staged = |kind| {
+        let copy = sql::copy(stage, schema, kind, "s3://…/….manifest", &config.iam_role);
+        [sql::create_stage(stage, schema, kind), copy, sql::COPIED.to_owned()]
+    };
+    if schema.key.is_empty() {
+        out.extend(staged(StageKind::Append));
+        out.push(names.append(&merge));
+        return out;
+    }
+    if mode != DeleteMode::History {
+        out.extend(staged(StageKind::Plain));
+        out.push(merge.supersede());
+        out.extend(merge.replace(false, false));
+    }
+    out.extend(staged(StageKind::Merge));
+    out.extend(merge.statements(Needs { partial: true, gone: true, marked: true }, None, true));
+    out
+}
+
+/// What only those can do who have a place for staged files.
+fn not_staged() -> Error {
+    Error::new(ErrorKind::Config, "Redshift loads from the lake, and none was given")
+        .help("set lake.url to s3://bucket/prefix, in the region of the cluster")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_backslash_begins_an_escape() {
+        assert_eq!(text("it's"), "'it''s'");
+        assert_eq!(text(r#"{"a\"b":1}"#), r#"('{"a' || chr(92) || '"b":1}')"#);
+    }
+}

@@ -1,0 +1,245 @@
+//! One session: TLS, log-in, and plain statements one at a time.
+//!
+//! Everything goes through the simple protocol: Redshift's catalog lacks what prepared statements look up, and several
+//! statements in one message would be one transaction. Nothing is spawned: whoever waits for an answer drives the
+//! connection.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::failure::failure;
+use crate::config::RedshiftWarehouse;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long connecting and logging in may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const PORT: u16 = 5439;
+/// What asks a server to go on in TLS: length 8, then 80877103.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// Where the database is, and how a connection proves both ends.
+pub(super) struct Place {
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    /// Who the URL says that we are.
+    pub user: Option<String>,
+    pub password: Option<Vec<u8>>,
+    /// `None`: no TLS.
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}/{}", self.host, self.port, self.database)
+    }
+}
+
+impl Place {
+    /// What the URL says. Never prints the URL.
+    pub fn new(config: &RedshiftWarehouse) -> Result<Self> {
+        let wrong = |what: &str| {
+            Error::new(ErrorKind::Config, format!("the URL of the Redshift warehouse cannot be read: {what}")).help(
+                "write it as redshift://user:password@host:5439/database; escape special characters in the password",
+            )
+        };
+        let (base, query) = config.url.split_once('?').unwrap_or((&config.url, ""));
+        let rest = base.split_once("://").map(|(_, rest)| rest).ok_or_else(|| wrong("it has no scheme"))?;
+        let parsed: tokio_postgres::Config =
+            format!("postgres://{rest}").parse().map_err(|_| wrong("a part of it is malformed"))?;
+        let host = match parsed.get_hosts() {
+            [tokio_postgres::config::Host::Tcp(host)] => host.clone(),
+            _ => return Err(wrong("it must name one host")),
+        };
+        let secure = match query {
+            "" | "sslmode=verify-full" => true,
+            "sslmode=disable" => false,
+            _ => return Err(wrong("the only parameter is `sslmode`, `verify-full` or `disable`")),
+        };
+        Ok(Self {
+            host,
+            port: parsed.get_ports().first().copied().unwrap_or(PORT),
+            database: parsed.get_dbname().ok_or_else(|| wrong("it names no database"))?.to_owned(),
+            user: parsed.get_user().map(str::to_owned),
+            password: parsed.get_password().map(<[u8]>::to_vec),
+            tls: if secure { Some(Arc::new(tls(config.root_certificate.as_deref())?)) } else { None },
+        })
+    }
+}
+
+/// Public authorities vouch for the server, and those of `more`.
+fn tls(more: Option<&str>) -> Result<ClientConfig> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = more {
+        let bad = |error: Box<dyn std::error::Error + Send + Sync>| {
+            Error::new(ErrorKind::Config, format!("read warehouse.root_certificate {path}")).because(error)
+        };
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| bad(e.into()))? {
+            roots.add(certificate.map_err(|e| bad(e.into()))?).map_err(|e| bad(e.into()))?;
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::new(ErrorKind::Internal, "set up TLS").because(error))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
+
+/// A connection that has logged in.
+pub(super) struct Session {
+    client: Client,
+    connection: Driver,
+    ended: bool,
+}
+
+/// What a statement gave.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    /// Every value as text.
+    pub rows: Vec<Vec<Option<String>>>,
+    /// The number in the command's tag.
+    pub affected: u64,
+}
+
+impl Answer {
+    /// The value in the first row's first column.
+    pub fn single(&self) -> Option<&str> {
+        self.rows.first()?.first()?.as_deref()
+    }
+}
+
+impl Session {
+    /// Connects and logs in.
+    pub async fn open(place: &Place, user: &str, password: &[u8]) -> Result<Self> {
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, Self::try_open(place, user, password)).await;
+        opened.unwrap_or_else(|_| Err(unreachable(place).because(format!("no answer in {CONNECT_TIMEOUT:?}"))))
+    }
+
+    async fn try_open(place: &Place, user: &str, password: &[u8]) -> Result<Self> {
+        let lost = |error: std::io::Error| unreachable(place).because(error);
+        let mut socket = TcpStream::connect((place.host.as_str(), place.port)).await.map_err(lost)?;
+        socket.set_nodelay(true).map_err(lost)?;
+        // Only what Redshift knows: a parameter that it does not is refused.
+        let mut config = tokio_postgres::Config::new();
+        config.user(user).password(password).dbname(&place.database).ssl_mode(SslMode::Disable);
+        let (client, connection): (Client, Driver) = match &place.tls {
+            None => {
+                let (client, connection) = config.connect_raw(socket, NoTls).await.map_err(|e| failure(&e, None))?;
+                (client, Box::pin(connection))
+            }
+            Some(tls) => {
+                socket.write_all(&SSL_REQUEST).await.map_err(lost)?;
+                if socket.read_u8().await.map_err(lost)? != b'S' {
+                    return Err(Error::new(ErrorKind::WarehouseRefused, format!("{place} does not speak TLS"))
+                        .help("Redshift always does: check the host and the port of the URL"));
+                }
+                let name = ServerName::try_from(place.host.clone()).map_err(|error| {
+                    Error::new(ErrorKind::Config, format!("`{}` cannot be in a certificate", place.host)).because(error)
+                })?;
+                let socket = TlsConnector::from(Arc::clone(tls)).connect(name, socket).await;
+                let socket = socket.map_err(|error| insecure(place, error))?;
+                let (client, connection) = config.connect_raw(socket, NoTls).await.map_err(|e| failure(&e, None))?;
+                (client, Box::pin(connection))
+            }
+        };
+        let mut session = Self { client, connection, ended: false };
+        // Times are compared and written as UTC, however the user is set up.
+        session.run("SET timezone TO 'UTC'", None).await?;
+        Ok(session)
+    }
+
+    /// Runs one statement. `table`: the one that it is about.
+    pub async fn run(&mut self, statement: &str, table: Option<&str>) -> Result<Answer> {
+        let messages = self.ask(statement).await.map_err(|error| failure(&error, table))?;
+        let mut answer = Answer::default();
+        for message in messages {
+            match message {
+                SimpleQueryMessage::Row(row) => {
+                    answer.rows.push((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect());
+                }
+                SimpleQueryMessage::CommandComplete(affected) => answer.affected = affected,
+                _ => {}
+            }
+        }
+        Ok(answer)
+    }
+
+    async fn ask(&mut self, statement: &str) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
+        let answer = self.client.simple_query(statement);
+        tokio::pin!(answer);
+        if !self.ended {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer,
+                ended = &mut self.connection => {
+                    self.ended = true;
+                    ended?;
+                }
+            }
+        }
+        // The connection has ended: the answer says so.
+        answer.await
+    }
+
+    /// Whether the server has not hung up. For a session that nobody is using.
+    pub fn lives(&mut self) -> bool {
+        if !self.ended {
+            let waker = std::task::Waker::noop();
+            self.ended = self.connection.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_ready();
+        }
+        !self.ended
+    }
+}
+
+fn unreachable(place: &Place) -> Error {
+    Error::new(ErrorKind::WarehouseUnavailable, format!("connect to Redshift at {place}"))
+}
+
+fn insecure(place: &Place, error: std::io::Error) -> Error {
+    let refused = error.get_ref().is_some_and(|cause| cause.is::<tokio_rustls::rustls::Error>());
+    let kind = if refused { ErrorKind::WarehouseRefused } else { ErrorKind::WarehouseUnavailable };
+    Error::new(kind, format!("speak TLS with {place}")).because(error).help(
+        "the server's certificate must be signed by a public authority, or one that `warehouse.root_certificate` names, and \
+         bear the host name of the URL",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(url: &str) -> Result<Place> {
+        let (schema, iam_role) = ("public".to_owned(), "default".to_owned());
+        Place::new(&RedshiftWarehouse { url: url.to_owned(), schema, iam_role, root_certificate: None })
+    }
+
+    #[test]
+    fn a_url_is_read_and_tls_is_the_rule() {
+        let found = place("redshift://loader:p%40ss@cluster.example.com/dev").expect("a URL");
+        assert_eq!((found.to_string().as_str(), found.tls.is_some()), ("cluster.example.com:5439/dev", true));
+        assert_eq!(found.password.as_deref(), Some(&b"p@ss"[..]));
+        assert!(place("redshift://u:p@h:5440/d?sslmode=disable").is_ok_and(|p| p.tls.is_none() && p.port == 5440));
+        assert!(place("redshift://u:p@h/d?sslmode=require").is_err());
+    }
+
+    #[test]
+    fn no_error_shows_the_url() {
+        for url in ["redshift://u:s3cret@host:port/d", "redshift://u:s3cret@host", "s3cret"] {
+            let error = place(url).map(|_| ()).expect_err("it is wrong");
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
+    }
+}

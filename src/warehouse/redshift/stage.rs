@@ -1,0 +1,226 @@
+//! A table's folded rows as the Parquet file that COPY loads into its stage. Columns stand in the order of
+//! [`stage_columns`](super::sql::stage_columns), because COPY matches them by position.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int16Array, Int64Array, RecordBatch, StringArray, StringBuilder,
+    TimestampMicrosecondArray, new_null_array,
+};
+use arrow::compute::{filter_record_batch, interleave};
+use arrow::datatypes::{
+    DataType, Decimal256Type, Field, Schema, SchemaRef, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::{WriterProperties, WriterVersion};
+use parquet::schema::types::ColumnPath;
+
+use super::prove::Proof;
+use super::sql::{STATE, StageKind};
+use super::types::MAX_PRECISION;
+use crate::batch::{NO_TIME, Seq, TableChanges};
+use crate::contract::Type;
+use crate::epoch::TableLoad;
+use crate::error::{Error, ErrorKind, Result};
+use crate::warehouse::merge::{StageColumn, base_column};
+use crate::warehouse::names::{PARTITION, SEQ};
+use crate::warehouse::shape::StageRows;
+
+/// A file that is to be staged.
+pub(super) struct Staged {
+    pub body: Bytes,
+    pub rows: u64,
+}
+
+/// Writes the rows of `load`. `marked`: tombstones matter. `floor`: older rows of a table without a key are left out.
+pub(super) fn encode(load: &TableLoad, kind: StageKind, marked: bool, floor: Option<Seq>) -> Result<Staged> {
+    let layout = layout(load, kind);
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&layout), Some(properties()))
+        .map_err(|error| unwritable(load, error))?;
+    let (mut number, mut rows) = (0i64, 0u64);
+    for changes in &load.rows {
+        let mut columns = data_columns(load, changes)?;
+        columns.push(Arc::new(StringArray::from_iter_values(changes.seqs.iter().map(Seq::to_string))));
+        match kind {
+            StageKind::Plain => {}
+            StageKind::Append => {
+                let partition = changes.partition.to_string();
+                columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(partition, changes.len()))));
+            }
+            StageKind::Merge => columns.extend(meta_columns(load, changes, marked, number)?),
+        }
+        number += changes.len() as i64;
+        let mut batch = RecordBatch::try_new(Arc::clone(&layout), columns).map_err(|error| unwritable(load, error))?;
+        if let (StageKind::Append, Some(floor)) = (kind, floor) {
+            let stays: BooleanArray = changes.seqs.iter().map(|seq| Some(*seq >= floor)).collect();
+            batch = filter_record_batch(&batch, &stays).map_err(|error| unwritable(load, error))?;
+        }
+        rows += batch.num_rows() as u64;
+        writer.write(&batch).map_err(|error| unwritable(load, error))?;
+    }
+    let body = writer.into_inner().map_err(|error| unwritable(load, error))?.into();
+    Ok(Staged { body, rows })
+}
+
+/// What Redshift reads for certain: the first version of the format, Snappy inside, whatever the name ends in.
+fn properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_created_by(format!("dataflow {}", env!("CARGO_PKG_VERSION")))
+        .set_compression(Compression::SNAPPY)
+        .set_column_dictionary_enabled(ColumnPath::from(SEQ), false)
+        .build()
+}
+
+fn unwritable(load: &TableLoad, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Internal, format!("write the stage of table {}", load.contract.table)).because(error)
+}
+
+fn layout(load: &TableLoad, kind: StageKind) -> SchemaRef {
+    let output = &load.contract.output;
+    let field = |name: &str, data_type: DataType| Field::new(name, data_type, true);
+    let mut fields: Vec<Field> = output.columns.iter().map(|c| field(&c.name, stage_arrow(c.data_type))).collect();
+    fields.push(field(SEQ, DataType::Utf8));
+    match kind {
+        StageKind::Plain => {}
+        StageKind::Append => fields.push(field(PARTITION, DataType::Utf8)),
+        StageKind::Merge => {
+            fields.extend(StageColumn::ALL.map(|column| {
+                let data_type = match column {
+                    StageColumn::Row => DataType::Int64,
+                    StageColumn::Time => DataType::Timestamp(TimeUnit::Microsecond, None),
+                    _ => DataType::Utf8,
+                };
+                field(column.name(), data_type)
+            }));
+            let key = output.key_indices().into_iter().enumerate();
+            fields.extend(key.map(|(part, i)| field(&base_column(part), stage_arrow(output.columns[i].data_type))));
+            fields.push(field(STATE, DataType::Int16));
+        }
+    }
+    Arc::new(Schema::new(fields))
+}
+
+/// How a column of the stage stands in the file.
+fn stage_arrow(data_type: Type) -> DataType {
+    match data_type {
+        Type::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, None),
+        Type::Time => DataType::Utf8,
+        Type::Decimal { precision, .. } if precision > MAX_PRECISION => DataType::Utf8,
+        other => other.arrow(),
+    }
+}
+
+fn staged(data_type: Type, array: &ArrayRef) -> ArrayRef {
+    match data_type {
+        Type::TimestampTz => {
+            Arc::new(array.as_primitive::<TimestampMicrosecondType>().clone().with_timezone_opt(None::<Arc<str>>))
+        }
+        Type::Time => {
+            let times = array.as_primitive::<Time64MicrosecondType>();
+            Arc::new(times.iter().map(|time| time.map(time_text)).collect::<StringArray>())
+        }
+        Type::Decimal { precision, .. } if precision > MAX_PRECISION => {
+            let numbers = array.as_primitive::<Decimal256Type>();
+            let text = |row: usize| numbers.is_valid(row).then(|| numbers.value_as_string(row));
+            Arc::new((0..numbers.len()).map(text).collect::<StringArray>())
+        }
+        _ => Arc::clone(array),
+    }
+}
+
+/// `hh:mm:ss.ffffff`; 24:00:00 is a time of day too.
+fn time_text(micros: i64) -> String {
+    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+    format!("{:02}:{:02}:{:02}.{micros:06}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+/// The data columns, every value proven to load.
+fn data_columns(load: &TableLoad, changes: &TableChanges) -> Result<Vec<ArrayRef>> {
+    let output = &load.contract.output;
+    let mut columns = Vec::with_capacity(output.columns.len());
+    for (column, array) in output.columns.iter().zip(changes.rows.columns()) {
+        let proof = Proof::new(column.data_type, array, output.key.contains(&column.name));
+        for row in 0..changes.len() {
+            if let Some(why) = proof.refusal(row) {
+                return Err(refused(load, &column.name, changes.seqs[row], &why));
+            }
+        }
+        columns.push(staged(column.data_type, array));
+    }
+    Ok(columns)
+}
+
+/// The columns of [`StageColumn`], the base's key, and the state.
+fn meta_columns(load: &TableLoad, changes: &TableChanges, marked: bool, first: i64) -> Result<Vec<ArrayRef>> {
+    let rows = StageRows::new(load, changes, marked);
+    let count = changes.len();
+    let keys = rows.key_texts(0..count)?;
+    let unchanged: Vec<Option<String>> = (0..count).map(|row| rows.unchanged(row)).collect();
+    let key = |row: usize| keys.as_ref().map(|keys| keys[row].own.as_str());
+    let base_key = |row: usize| keys.as_ref().map(|keys| keys[row].base.as_str()).filter(|_| unchanged[row].is_some());
+    let (mut base_seqs, mut arrived) = (StringBuilder::new(), StringBuilder::new());
+    for (row, partial) in unchanged.iter().enumerate() {
+        let [base, came] = if partial.is_some() { rows.base_seqs(row).map(Some) } else { [None, None] };
+        base_seqs.append_option(base);
+        arrived.append_option(came);
+    }
+    let times = changes.source_times_us.iter().map(|time| Some(*time).filter(|time| *time != NO_TIME));
+    let mut columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(first..first + count as i64)),
+        Arc::new(StringArray::from_iter_values((0..count).map(|row| rows.op(row)))),
+        Arc::new(times.collect::<TimestampMicrosecondArray>()),
+        Arc::new(unchanged.iter().map(Option::as_deref).collect::<StringArray>()),
+        Arc::new((0..count).map(key).collect::<StringArray>()),
+        Arc::new((0..count).map(base_key).collect::<StringArray>()),
+        Arc::new(base_seqs.finish()),
+        Arc::new(arrived.finish()),
+    ];
+    columns.extend(base_columns(load, &rows, &unchanged)?);
+    columns.push(Arc::new(Int16Array::from(vec![0i16; count])));
+    Ok(columns)
+}
+
+/// The key of the row that each partial row stands on; null for whole ones.
+fn base_columns(load: &TableLoad, rows: &StageRows<'_>, unchanged: &[Option<String>]) -> Result<Vec<ArrayRef>> {
+    let output = &load.contract.output;
+    let (changes, mut columns) = (rows.changes, Vec::new());
+    for (part, index) in output.key_indices().into_iter().enumerate() {
+        let own = changes.rows.column(index);
+        let none = new_null_array(own.data_type(), 1);
+        let old = changes.old_keys.as_ref().map_or(&none, |old| old.column(part));
+        let choose = |(row, partial): (usize, &Option<String>)| match partial {
+            None => (2, 0),
+            Some(_) if rows.has_old_key(row) => (1, row),
+            Some(_) => (0, row),
+        };
+        let from: Vec<(usize, usize)> = unchanged.iter().enumerate().map(choose).collect();
+        let base =
+            interleave(&[own.as_ref(), old.as_ref(), none.as_ref()], &from).map_err(|error| unwritable(load, error))?;
+        columns.push(staged(output.columns[index].data_type, &base));
+    }
+    Ok(columns)
+}
+
+fn refused(load: &TableLoad, column: &str, seq: Seq, why: &str) -> Error {
+    let table = &load.contract.table;
+    Error::new(
+        ErrorKind::Table(table.clone()),
+        format!("Redshift cannot hold a value of {table}.{column} (the change with _seq {seq}): {why}"),
+    )
+    .help("replace such values with a `compute` operator, refuse them with `validate`, or `drop` the column")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_day_sort_like_their_text() {
+        assert_eq!(time_text(0), "00:00:00.000000");
+        assert_eq!(time_text(86_400_000_000), "24:00:00.000000");
+        assert_eq!(time_text(3_723_000_045), "01:02:03.000045");
+    }
+}
