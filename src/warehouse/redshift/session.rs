@@ -70,13 +70,22 @@ impl Place {
         };
         Ok(Self {
             host,
-            port: parsed.get_ports().first().copied().unwrap_or(PORT),
+            // The library takes PostgreSQL's port where none is written.
+            port: parsed.get_ports().first().copied().filter(|_| names_port(rest)).unwrap_or(PORT),
             database: parsed.get_dbname().ok_or_else(|| wrong("it names no database"))?.to_owned(),
             user: parsed.get_user().map(str::to_owned),
             password: parsed.get_password().map(<[u8]>::to_vec),
             tls: if secure { Some(Arc::new(tls(config.root_certificate.as_deref())?)) } else { None },
         })
     }
+}
+
+/// Whether a URL behind its scheme names a port.
+fn names_port(rest: &str) -> bool {
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    // What stands in brackets is an address with colons of its own.
+    host.rsplit(']').next().is_some_and(|rest| rest.contains(':'))
 }
 
 /// Public authorities vouch for the server, and those of `more`.
@@ -233,6 +242,7 @@ mod tests {
         assert_eq!(found.password.as_deref(), Some(&b"p@ss"[..]));
         assert!(place("redshift://u:p@h:5440/d?sslmode=disable").is_ok_and(|p| p.tls.is_none() && p.port == 5440));
         assert!(place("redshift://u:p@h/d?sslmode=require").is_err());
+        assert!(place("redshift://h/d").is_ok_and(|p| p.port == 5439 && p.user.is_none()));
     }
 
     #[test]
