@@ -1,13 +1,18 @@
 //! Global transaction identifiers: sets of MySQL's, and positions of MariaDB's.
 //!
 //! MySQL's `uuid[:tag]:number` name transactions of a server, and a set of them is what a server has executed: intervals
-//! per server and tag. MariaDB's `domain-server-sequence` are a position: of each domain the last one.
+//! per server and tag. MariaDB's `domain-server-sequence` are a position: of each domain the last one. The state of its log
+//! keeps the last one of each server in it.
+
+mod state;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use self::state::MariaState;
 
 use super::binlog::Malformed;
 

@@ -1,6 +1,7 @@
 //! Where the stream begins on the server that answers: behind what the lake log has, or nowhere.
 
 use super::connection::{Connection, Trouble, literal};
+use super::errant;
 use super::gtids::Gtids;
 use super::place::Place;
 use super::setup::{self, Flavour, Server};
@@ -57,6 +58,7 @@ async fn at_end(connection: &mut Connection, server: &Server) -> Result<Place> {
         file: end.file,
         pos,
         gtids: end.gtids.filter(|_| server.gtids),
+        seen: errant::learn(connection, server).await?,
         last: None,
         within: None,
         ordinal: 0,

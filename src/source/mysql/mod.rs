@@ -8,6 +8,7 @@
 //! | `catalog.rs` | tables and columns as the server knows them |
 //! | `place.rs`, `gtids.rs` | the position in the lake log |
 //! | `begin.rs` | where the stream begins on the server that answers |
+//! | `errant.rs` | what only that server has, where MariaDB's positions do not show it |
 //! | `worker.rs` | the task that reads |
 //! | `dump.rs` | the binary log as the server sends it |
 //! | `stream.rs`, `tables.rs`, `statement.rs` | transactions: their borders, their rows, their statements |
@@ -32,6 +33,7 @@ mod begin;
 mod catalog;
 mod connection;
 mod dump;
+mod errant;
 mod gtids;
 mod place;
 mod probe;

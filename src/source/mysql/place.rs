@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::errant::Seen;
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Position;
@@ -22,6 +23,9 @@ pub(super) struct Place {
     /// The transactions that were read: a set of MySQL's, a position of MariaDB's; none where MySQL writes no GTIDs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gtids: Option<String>,
+    /// Which servers' transactions those are, where a position does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
     /// The last transaction before it, by which a log that was put back is recognised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Last>,
@@ -195,6 +199,7 @@ mod tests {
             file: "bin.000012".into(),
             pos: 1_000,
             gtids: Some("0-1-7".into()),
+            seen: Some(Seen { last: "0-1-7,0-2-3".parse().unwrap(), began: [(0, 5)].into() }),
             last: Some(Last { file: "bin.000012".into(), pos: 800, time: 5 }),
             within: Some(Within { rows: [("shop.a".to_owned(), 3)].into() }),
             ordinal: 4,

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use super::catalog::CatalogTable;
 use super::connection::{Connection, Trouble};
 use super::dump::{self, Begin, Dump};
+use super::errant;
 use super::gtids::{Gtids, Transaction};
 use super::place::{Last, Place, Within, file_number};
 use super::refusal::{Reason, reason};
@@ -113,6 +114,7 @@ impl Stream {
         }
         let end = setup::end(&mut side, &job.server).await?;
         let gtids = Gtids::parse(job.server.flavour, place.gtids.as_deref())?;
+        errant::refuse(&mut side, &job, &mut place).await?;
         let schema = Schema::begin(&mut side, &job, &mut place).await?;
         let verify = match &place.last {
             Some(last) if place.pos > 0 => Some(last.clone()),
@@ -407,6 +409,9 @@ impl Stream {
         }
         if let Some(gtid) = &open.gtid {
             self.gtids.add(gtid);
+            if let (Some(seen), Transaction::MariaDb(gtid)) = (&mut self.place.seen, gtid) {
+                seen.last.add(*gtid);
+            }
         }
         self.place.file.clone_from(&self.file);
         self.place.pos = self.pos;

@@ -9,7 +9,7 @@ use crate::support::process::{LIMIT, Launch};
 use crate::support::proxy::{Fault, Proxy};
 
 /// Runs to its end, which must be a failure that says all of this.
-async fn halts(launch: &Launch, says: &[&str]) {
+pub async fn halts(launch: &Launch, says: &[&str]) {
     let mut process = launch.run();
     assert!(!process.exit(LIMIT).await.success());
     let log = process.log();
@@ -18,7 +18,7 @@ async fn halts(launch: &Launch, says: &[&str]) {
     }
 }
 
-const AGAIN: &str = ", snapshot: { on_lost_position: snapshot_again }";
+pub const AGAIN: &str = ", snapshot: { on_lost_position: snapshot_again }";
 
 /// A reader that has gone holds its file until the server notices.
 pub async fn end_readers(conn: &mut Conn) {
@@ -140,7 +140,7 @@ async fn a_reader_that_takes_our_number_is_named() {
 }
 
 /// Makes `to` a replica of `from`, and waits until it has everything.
-async fn replicate(from: &Server, to: &Server) {
+pub async fn replicate(from: &Server, to: &Server) {
     let mut source = from.connect("").await;
     let mut replica = to.connect("").await;
     let (port, family) = (from.port(), from.family());
@@ -163,7 +163,7 @@ async fn replicate(from: &Server, to: &Server) {
     until_replicated(from, to).await;
 }
 
-async fn until_replicated(from: &Server, to: &Server) {
+pub async fn until_replicated(from: &Server, to: &Server) {
     let (position, wait) = match from.family() {
         Family::MySql => ("SELECT @@global.gtid_executed", "SELECT WAIT_FOR_EXECUTED_GTID_SET('$', 60)"),
         Family::MariaDb => ("SELECT @@global.gtid_binlog_pos", "SELECT MASTER_GTID_WAIT('$', 60)"),
@@ -174,7 +174,7 @@ async fn until_replicated(from: &Server, to: &Server) {
     assert_eq!(waited, Some(0), "{}", to.log());
 }
 
-async fn promote(server: &Server) {
+pub async fn promote(server: &Server) {
     let stop = match server.family() {
         Family::MySql => "STOP REPLICA; RESET REPLICA ALL",
         Family::MariaDb => "STOP SLAVE; RESET SLAVE ALL",

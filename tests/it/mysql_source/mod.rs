@@ -3,6 +3,7 @@
 mod changes;
 mod check;
 mod columns;
+mod errant;
 mod faults;
 mod history;
 mod images;
