@@ -44,6 +44,11 @@ pub const RETRIES_TOTAL: &str = "dataflow_retries_total";
 /// Passing failures of a Redshift warehouse, counter, labels `reason` (`serializable`, `conflict`, `relation`, `queue`,
 /// `store`, `credentials`, `connection`, `resources`, `server`).
 pub const WAREHOUSE_FAULTS_TOTAL: &str = "dataflow_warehouse_faults_total";
+/// Loads by the reason why they were begun, counter, labels `group`, `why` (`committed`, `due`, `full`, `stopping`, `behind`,
+/// `ledger`).
+pub const LOADS_TOTAL: &str = "dataflow_loads_total";
+/// Seconds until a group's changes that wait are due (0: nothing waits), gauge, labels `group`.
+pub const LOAD_DUE_SECONDS: &str = "dataflow_load_due_seconds";
 /// Time from an epoch's first record to its commit, histogram.
 pub const EPOCH_DURATION_SECONDS: &str = "dataflow_epoch_duration_seconds";
 /// Time of each step (`seal`, `upload`, `manifest`, `fold`, `apply`, `release`), histogram, labels `step`.
@@ -130,6 +135,8 @@ pub fn describe() {
     describe_counter!(STORE_REQUESTS_TOTAL, Unit::Count, "Requests to the lake's store by operation and answer");
     describe_counter!(STORE_SENT_BYTES_TOTAL, Unit::Bytes, "Bytes sent to the lake's store");
     describe_counter!(WAREHOUSE_FAULTS_TOTAL, Unit::Count, "Passing failures of the warehouse by reason");
+    describe_counter!(LOADS_TOTAL, Unit::Count, "Loads by group and the reason why they were begun");
+    describe_gauge!(LOAD_DUE_SECONDS, Unit::Seconds, "Until the group's changes that wait are due; 0: nothing waits");
     describe_histogram!(EPOCH_DURATION_SECONDS, Unit::Seconds, "From an epoch's first record to its commit");
     describe_histogram!(STEP_DURATION_SECONDS, Unit::Seconds, "Time of each step of an epoch");
     describe_gauge!(LOG_EPOCH, Unit::Count, "The newest epoch in the log");

@@ -79,6 +79,7 @@ fn set_gauges(snapshot: &StatusSnapshot) {
     }
     for group in &snapshot.groups {
         gauge!(telemetry::WAREHOUSE_EPOCH, "group" => group.group.clone()).set(group.warehouse_epoch as f64);
+        gauge!(telemetry::LOAD_DUE_SECONDS, "group" => group.group.clone()).set(group.due_in_s.unwrap_or(0.0));
         if let Some(seconds) = group.commit_age_s {
             gauge!(telemetry::SINK_COMMIT_AGE_SECONDS, "group" => group.group.clone()).set(seconds);
         }

@@ -125,6 +125,8 @@ pub struct TableReport {
     pub epoch_warehouse: u64,
     /// Now minus the newest commit time at the source that the warehouse shows, seconds.
     pub freshness_s: Option<f64>,
+    /// How old its changes may be when the warehouse shows them, seconds; `None`: they do not wait.
+    pub fresh_within_s: Option<f64>,
     /// Rows in the lake that are not yet in the warehouse.
     pub lag: u64,
     /// Refused and neither retried nor given up.
@@ -166,6 +168,11 @@ impl StatusReport {
         for (table, why) in self.tables.iter().filter_map(|t| Some((&t.table, t.needs_resync.as_deref()?))) {
             let help = format!("`dataflow table resync TOPOLOGY {table}` reads it again");
             out.push_str(&format!("\n{} {}: needs a resync: {why}; {help}\n", paint.yellow("!"), paint.bold(table)));
+        }
+        for table in self.tables.iter().filter(|t| t.lag > 0 && !t.state.is_stopped()) {
+            let Some(seconds) = table.fresh_within_s else { continue };
+            let may = format!("{} rows may wait in the lake: fresh_within is {}", number(table.lag), age(seconds));
+            out.push_str(&format!("\n{}: {}\n", paint.bold(&table.table), paint.dim(&may)));
         }
         for slot in &self.slots {
             out.push_str(&format!("\n{}\n", slot.text(paint)));
@@ -393,6 +400,7 @@ async fn gather(loaded: &Loaded) -> Result<(StatusReport, Option<Error>)> {
     for table in &mut report.tables {
         table.reading = readings.get(&table.table).copied();
         table.needs_resync = needs.remove(&table.table);
+        table.fresh_within_s = topology.fresh_within(&table.table).map(|span| span.0.as_secs_f64());
     }
     report.slots = slots(topology).await;
     report.tables.sort_by(|a, b| a.table.cmp(&b.table));
@@ -457,6 +465,7 @@ fn table_report(group: &str, table: String, state: Option<&LogState>, said: &Sai
         changes: fresh.map(|f| f.rows),
         epoch_log: totals.map_or(0, |totals| totals.epoch),
         epoch_warehouse: through,
+        fresh_within_s: None,
         freshness_s: newest.map(|us| (chrono::Utc::now().timestamp_micros() - us) as f64 / 1e6),
         lag: written.saturating_sub(fresh.map_or(0, |f| f.account.loaded)),
         rejects_open: count(state.map(|state| &state.open_quarantine)),
@@ -493,6 +502,7 @@ mod tests {
             epoch_log: 7,
             epoch_warehouse: 6,
             freshness_s: Some(75.0),
+            fresh_within_s: Some(900.0),
             lag: 5,
             rejects_open: 11,
             rejects_expired: 2,
@@ -539,6 +549,14 @@ orders    1 000  =      900          79         5           11        5
 account: balanced; nothing disappeared unsaid
 ";
         assert_eq!(report().text(Paint::plain()), expected);
+    }
+
+    #[test]
+    fn rows_that_may_wait_are_said_to() {
+        let mut report = report();
+        report.tables[0].state = TableState::Running;
+        let text = report.text(Paint::plain());
+        assert!(text.contains("\norders: 5 rows may wait in the lake: fresh_within is 15 m 00 s\n"), "{text}");
     }
 
     #[test]

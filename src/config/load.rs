@@ -15,6 +15,7 @@ use super::rules::{self, Draft, Findings};
 use super::shape::Shape;
 use super::sheet::Sheet;
 use super::topology::{Operator, Topology};
+use super::units::Span;
 
 /// A checked topology and the contract files that it names.
 #[derive(Clone)]
@@ -175,6 +176,7 @@ fn draft(root: &Node, shape: &Shape<'_>) -> Draft {
         tables: each(root, "tables", |node| shape.quiet(node, "Table")),
         operators: each(root, "tables", |node| operators(node, shape)).into_iter().map(known).collect(),
         groups: each(root, "groups", list),
+        fresh_within: text("fresh_within").and_then(|text| Span::try_from(text).ok()),
         lake: section(root, shape, "lake", "Lake"),
         warehouse: section(root, shape, "warehouse", "Warehouse"),
         epoch: section(root, shape, "epoch", "Epoch"),

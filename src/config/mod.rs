@@ -8,6 +8,7 @@
 //! | `mysql_source.rs` | the part of them that a MySQL or MariaDB source is |
 //! | `redshift_warehouse.rs` | the part of them that a Redshift warehouse is |
 //! | `contract_file.rs` | a table's contract as people write it |
+//! | `freshness.rs` | how long changes may wait |
 //! | `units.rs` | sizes and lengths of time |
 //! | `load.rs` | [`load`]: from a file to a checked topology |
 //! | `hidden.rs` | secrets stay out of what is printed |
@@ -20,6 +21,7 @@
 mod contract_file;
 mod database_source;
 mod document;
+mod freshness;
 mod hidden;
 mod load;
 mod masks;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::At;
+use super::freshness;
 use super::mistake::{Mistake, suggest};
 use super::mysql_source::MysqlSource;
 use super::postgres_source::PostgresSource;
@@ -10,6 +11,7 @@ use super::redshift_warehouse::RedshiftWarehouse;
 use super::sheet::{Place, Sheet};
 use super::streams;
 use super::topology::*;
+use super::units::Span;
 
 /// As much of a topology as is sound by itself; `None` where a section has mistakes of its own.
 pub(super) struct Draft {
@@ -20,6 +22,7 @@ pub(super) struct Draft {
     /// The operators of each table, one by one.
     pub operators: BTreeMap<String, Vec<Option<Operator>>>,
     pub groups: BTreeMap<String, Option<Vec<String>>>,
+    pub fresh_within: Option<Span>,
     pub lake: Option<Lake>,
     pub warehouse: Option<Warehouse>,
     pub epoch: Option<Epoch>,
@@ -84,6 +87,7 @@ pub(super) fn check(draft: &Draft, found: &mut Findings<'_>) {
         operators(found, &format!("tables.{name}"), list);
     }
     groups(draft, found);
+    freshness::check(draft, found);
     if let Some(lake) = &draft.lake {
         lake_url(found, lake);
         raw_zone(draft, lake, found);

@@ -28,6 +28,10 @@ pub struct Topology {
     /// Tables that become visible together, in one warehouse transaction. A table in no group is a group of its own.
     #[serde(default)]
     pub groups: BTreeMap<String, Vec<String>>,
+    /// How old a change may be when the warehouse shows it, e.g. `5m`: until then changes wait in the lake, and one load
+    /// takes all of them. When absent, changes are loaded as soon as they are in the lake; into Redshift, within a minute.
+    #[serde(default)]
+    pub fresh_within: Option<Span>,
     /// Where Parquet files and the log are kept.
     pub lake: Lake,
     /// Where people look.
@@ -228,6 +232,10 @@ pub struct Table {
     /// What a delete at the source does: `hard`, `soft` or `history`.
     #[serde(default)]
     pub deletes: DeleteMode,
+    /// How old its changes may be when the warehouse shows them: instead of the topology's `fresh_within`. The most
+    /// urgent table of a group decides for all of them.
+    #[serde(default)]
+    pub fresh_within: Option<Span>,
     /// What happens to a row that the contract cannot take by widening (a type changed, a column gone).
     #[serde(default)]
     pub on_mismatch: OnMismatch,

@@ -5,26 +5,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{NO_TIME, TableChanges};
 use crate::config::Topology;
 use crate::contract::Contract;
-use crate::epoch::{Applied, Control, EpochNumber, LoadUnit, Manifest};
+use crate::epoch::{Applied, Control, EpochNumber, LoadUnit};
 use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::lake::{Lake, Log, LogState};
+use crate::pipeline::backlog::Backlog;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::fold::fold;
+use crate::pipeline::governor::{Decision, Governor, Situation};
 use crate::pipeline::quarantine::commit_control;
-use crate::pipeline::report::Report;
+use crate::pipeline::report::{LoadStanding, Report, TableLacks};
 use crate::pipeline::unit::{self, Standing, UnitPlan};
 use crate::telemetry;
 use crate::warehouse::Warehouse;
 
-/// The most manifests that one plan looks at.
-const MANIFESTS_PER_PLAN: u64 = 256;
+/// The longest sleep until a load is due: the machine's clock may be set meanwhile.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// Loads one group.
 pub struct Loader {
@@ -43,6 +47,21 @@ pub struct Loader {
     pub ensured: BTreeMap<String, Arc<Contract>>,
     /// What the loaders of this process may hold of rows at the same time: see [`memory`].
     pub memory: Arc<Semaphore>,
+    /// What waits to be loaded.
+    pub backlog: Backlog,
+    /// When it is.
+    pub governor: Governor,
+}
+
+/// What a step has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// A unit was applied: there may be more.
+    Applied,
+    /// There is nothing to do.
+    Idle,
+    /// What there is to do is not due for so long.
+    Waits(Duration),
 }
 
 /// One permit is a KiB of rows; `limits.unit_bytes` of them, however many groups there are.
@@ -61,19 +80,28 @@ impl Loader {
         loop {
             // Asked before the log is read: what ingest commits last, it commits before it says stop.
             let stopping = stop.is_cancelled();
-            match self.step().await {
-                Ok(true) => backoff.reset(),
-                Ok(false) if stopping => return Ok(()),
-                Ok(false) => self.wait(&stop).await,
+            match self.step(stopping).await {
+                Ok(Step::Applied) => backoff.reset(),
+                Ok(_) if stopping => return Ok(()),
+                Ok(Step::Idle) => self.wait(&stop, None).await,
+                Ok(Step::Waits(time)) => self.wait(&stop, Some(time)).await,
                 // Also while stopping: the grace period bounds it, not we.
                 Err(error) => self.handle(error, &mut backoff).await?,
             }
         }
     }
 
-    async fn wait(&mut self, stop: &CancellationToken) {
+    /// Waits until the log has more, `time` is over or it is time to stop.
+    async fn wait(&mut self, stop: &CancellationToken, time: Option<Duration>) {
+        let due = async {
+            match time {
+                Some(time) => tokio::time::sleep(time.min(LONGEST_SLEEP)).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => {}
+            () = due => {}
             // Whoever tells has gone only when the process stops.
             changed = self.head.changed() => if changed.is_err() { stop.cancelled().await },
         }
@@ -111,39 +139,80 @@ impl Loader {
         }
     }
 
-    /// Applies one unit; `false` when there was nothing to do.
-    async fn step(&mut self) -> Result<bool> {
+    /// Applies one unit, if there is one and it is time.
+    async fn step(&mut self, stopping: bool) -> Result<Step> {
         self.head.borrow_and_update();
         // Taken out: after a failure the ledger is read again.
         let (applied, state) = match self.known.take() {
             Some(applied) => (applied, self.log.state()),
             None => self.look().await?,
         };
-        self.report.ledger(&self.group, &applied, &state);
+        let Some(plan) = self.plan(&applied, &state).await? else {
+            self.known = Some(applied);
+            return Ok(Step::Idle);
+        };
+        let now_us = Utc::now().timestamp_micros();
+        let situation = Situation {
+            plan: &plan,
+            after: applied.through,
+            waiting: &self.backlog.epochs,
+            full: self.backlog.is_full(self.topology.limits.unit_bytes.0),
+            stopping,
+            now_us,
+        };
+        let decision = self.governor.decide(&situation);
+        self.report.decided(&self.group, &decision, &plan, self.governor.governs());
+        if let Decision::Wait { until_us, .. } = decision {
+            self.known = Some(applied);
+            return Ok(Step::Waits(Duration::from_micros(until_us.abs_diff(now_us))));
+        }
+        let started = Instant::now();
+        self.known = Some(self.load(&state, applied, plan).await?);
+        self.governor.loaded(started.elapsed());
+        Ok(Step::Applied)
+    }
+
+    /// The unit that would be loaded now; `None` when there is nothing to do.
+    async fn plan(&mut self, applied: &Applied, state: &LogState) -> Result<Option<UnitPlan>> {
         let stopped: BTreeSet<String> = state.stopped.keys().cloned().collect();
+        let gone = applied.accounts.keys().filter(|table| !self.tables.contains(table)).cloned().collect();
         let standing = Standing {
             tables: &self.tables,
             after: applied.through,
             held: &applied.held,
             stopped: &stopped,
+            gone: &gone,
             max_bytes: self.topology.limits.unit_bytes.0,
         };
-        let manifests = self.manifests(unit::first_needed(&standing), state.n).await?;
-        let Some(plan) = unit::plan(&standing, &manifests) else {
-            self.known = Some(applied);
-            return Ok(false);
+        self.backlog.look(&self.log, &standing, state).await?;
+        let since_us = self.governor.since(&self.backlog.epochs);
+        let lacks = |table: &String| TableLacks {
+            name: table.clone(),
+            runs: standing.runs(table),
+            lacks: self.backlog.first_of(table),
         };
+        let tables = self.tables.iter().map(lacks).collect();
+        self.report.ledger(
+            &LoadStanding { group: &self.group, tables, since_us, seen: self.backlog.seen },
+            applied,
+            state,
+        );
+        Ok(unit::plan(&standing, &self.backlog.epochs, self.backlog.seen))
+    }
+
+    /// Folds and applies a unit. The ledger after it, with the sums of all loads.
+    async fn load(&mut self, state: &LogState, applied: Applied, plan: UnitPlan) -> Result<Applied> {
         // A unit that is larger than the limit by itself waits until it is alone.
         let wanted = u32::try_from(plan.bytes / 1024).unwrap_or(u32::MAX).clamp(1, memory_limit(&self.topology));
         let memory = Arc::clone(&self.memory).acquire_many_owned(wanted).await;
         let _held_until_applied = memory.map_err(|e| Error::new(ErrorKind::Internal, "share memory").because(e))?;
-        let started = std::time::Instant::now();
-        let load = self.fold(&state, &applied, plan, &manifests).await?;
+        let started = Instant::now();
+        let load = self.fold(state, &applied, plan).await?;
         metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "fold").record(started.elapsed().as_secs_f64());
         for table in &load.tables {
             self.ensure(&table.contract).await?;
         }
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let mut sums = applied.accounts;
         let applied = self.warehouse.apply(&load).await?;
         metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "apply")
@@ -153,8 +222,7 @@ impl Loader {
         for (table, account) in &applied.accounts {
             sums.entry(table.clone()).or_default().add(account);
         }
-        self.known = Some(Applied { accounts: sums, ..applied });
-        Ok(true)
+        Ok(Applied { accounts: sums, ..applied })
     }
 
     /// Where the ledger and the log stand. The ledger is read first: another loader may be ahead of what the log was when
@@ -191,14 +259,6 @@ impl Loader {
         Ok(applied)
     }
 
-    async fn manifests(&self, first: EpochNumber, head: EpochNumber) -> Result<Vec<Arc<Manifest>>> {
-        let mut manifests = Vec::new();
-        for n in first..=head.min(first + MANIFESTS_PER_PLAN - 1) {
-            manifests.push(self.log.manifest(n).await?);
-        }
-        Ok(manifests)
-    }
-
     async fn ensure(&mut self, contract: &Arc<Contract>) -> Result<()> {
         let known = self.ensured.get(&contract.table);
         if known.is_some_and(|known| known.output == contract.output) {
@@ -211,20 +271,14 @@ impl Loader {
     }
 
     /// Reads the files of the plan table by table and folds them.
-    async fn fold(
-        &self,
-        state: &LogState,
-        applied: &Applied,
-        plan: UnitPlan,
-        manifests: &[Arc<Manifest>],
-    ) -> Result<LoadUnit> {
+    async fn fold(&self, state: &LogState, applied: &Applied, plan: UnitPlan) -> Result<LoadUnit> {
         let mut tables = Vec::new();
         for table in &self.tables {
             let mut changes: Vec<TableChanges> = Vec::new();
             let mut newest = NO_TIME;
             let Some(contract) = state.contracts.get(table) else { continue };
             for take in plan.takes.iter().filter(|take| take.tables.contains(table)) {
-                let epoch = manifests.iter().find(|m| m.n == take.n).and_then(|m| m.tables.get(table));
+                let epoch = self.backlog.epoch(take.n).and_then(|epoch| epoch.tables.get(table));
                 for file in epoch.into_iter().flat_map(|epoch| &epoch.files) {
                     changes.extend(self.lake.read_changes(file, contract).await?);
                 }

@@ -8,6 +8,8 @@
 //! | `ingest.rs` | the epoch task: collect, seal, commit, release |
 //! | `open_epoch.rs` | what has been collected since the last cut |
 //! | `unit.rs` | which epochs become one warehouse transaction: pure |
+//! | `backlog.rs` | what the log has for a group and the warehouse lacks |
+//! | `governor.rs` | when a group is loaded: pure |
 //! | `fold.rs` | newest value per key: pure |
 //! | `opening.rs` | the warehouse, also when it is away at the start |
 //! | `staging.rs` | the lake as the place from which a warehouse loads |
@@ -31,9 +33,11 @@
 //! What a reader hands over carries the *era* that it was read in. When an epoch is dropped (fenced, or the store stayed
 //! away), ingest begins a new era, tells the readers where the log stands, and ignores what still comes from the old one.
 
+mod backlog;
 mod backoff;
 pub mod build;
 pub mod fold;
+mod governor;
 mod ingest;
 mod load;
 mod open_epoch;

@@ -10,7 +10,9 @@ use crate::config::Loaded;
 use crate::epoch::{EpochNumber, LoadAccount, LoadUnit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{Access, Lake, Log};
+use crate::pipeline::backlog::Backlog;
 use crate::pipeline::build;
+use crate::pipeline::governor::Governor;
 use crate::pipeline::load::{self, Loader};
 use crate::pipeline::report::Report;
 use crate::telemetry::Status;
@@ -49,6 +51,8 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
         begin_at(&*warehouse, &log, &group, from).await?;
         let loader = Loader {
             group: group.clone(),
+            governor: Governor::new(&topology, &tables),
+            backlog: Backlog::default(),
             tables,
             topology: Arc::clone(&topology),
             lake: lake.clone(),

@@ -4,23 +4,47 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use crate::batch::{NO_TIME, RecordAccount};
 use crate::config::Topology;
-use crate::epoch::{Applied, LoadAccount, LoadUnit, Manifest};
+use crate::epoch::{Applied, EpochNumber, LoadAccount, LoadUnit, Manifest};
 use crate::error::Error;
 use crate::lake::{LogState, SweepReport};
 use crate::pipeline::build;
+use crate::pipeline::governor::Decision;
 use crate::pipeline::open_epoch::WrittenByOp;
 use crate::pipeline::reader::Transformed;
 use crate::pipeline::readings::Streams;
+use crate::pipeline::unit::UnitPlan;
 use crate::telemetry::{
     self, AccountStatus, GroupStatus, LastLoad, PartitionStatus, SourceStatus, Status, TableState, TableStatus,
 };
 
 /// What a problem with the warehouse is called.
 pub const WAREHOUSE: &str = "the warehouse";
+
+/// What a group has in the warehouse and what it lacks.
+#[derive(Debug)]
+pub struct LoadStanding<'a> {
+    pub group: &'a str,
+    /// Its tables.
+    pub tables: Vec<TableLacks>,
+    /// Since when the oldest change of a table waits, microseconds since 1970.
+    pub since_us: BTreeMap<&'a str, i64>,
+    /// The last epoch that was looked at.
+    pub seen: EpochNumber,
+}
+
+/// What the warehouse lacks of a table.
+#[derive(Debug)]
+pub struct TableLacks {
+    pub name: String,
+    /// Its changes are loaded.
+    pub runs: bool,
+    /// The first epoch with something of it.
+    pub lacks: Option<EpochNumber>,
+}
 
 /// Writes the status and the counters.
 #[derive(Debug)]
@@ -43,6 +67,7 @@ impl Report {
             for (group, tables) in build::groups(topology) {
                 s.groups.push(GroupStatus { group: group.clone(), ..GroupStatus::default() });
                 s.tables.extend(tables.into_iter().map(|table| TableStatus {
+                    fresh_within_s: topology.fresh_within(&table).map(|span| span.0.as_secs_f64()),
                     table,
                     group: group.clone(),
                     ..TableStatus::default()
@@ -123,23 +148,63 @@ impl Report {
         self.log(state);
     }
 
-    /// A group's ledger was read: `applied.accounts` are the sums of all loads.
-    pub fn ledger(&self, group: &str, applied: &Applied, state: &LogState) {
+    /// Where a group stands: `applied.accounts` are the sums of all loads.
+    pub fn ledger(&self, standing: &LoadStanding<'_>, applied: &Applied, state: &LogState) {
         self.loads
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .extend(applied.accounts.iter().map(|(table, account)| (table.clone(), *account)));
         self.log(state);
+        let lacks = |name: &str| standing.tables.iter().find(|table| table.name == name);
         self.status.update(|s| {
             s.ready = true;
-            if let Some(entry) = s.groups.iter_mut().find(|entry| entry.group == group) {
-                entry.warehouse_epoch = applied.through;
+            if let Some(entry) = s.groups.iter_mut().find(|entry| entry.group == standing.group) {
+                let first = standing.tables.iter().filter_map(|table| table.lacks).min();
+                entry.warehouse_epoch = first.map_or(standing.seen, |first| first - 1).max(applied.through);
+                if first.is_none() {
+                    entry.due_at = None;
+                }
             }
-            for table in s.tables.iter_mut().filter(|table| table.group == group) {
+            for table in s.tables.iter_mut().filter(|table| table.group == standing.group) {
                 let through = applied.held.get(&table.table).copied().unwrap_or(applied.through);
-                table.warehouse_epoch = through.min(table.log_epoch);
+                let holds = match lacks(&table.table) {
+                    Some(TableLacks { runs: true, lacks: None, .. }) => standing.seen.max(through),
+                    _ => through,
+                };
+                table.warehouse_epoch = holds.min(table.log_epoch);
+                let waits = table.fresh_within_s.and_then(|_| standing.since_us.get(table.table.as_str()));
+                table.waiting_since_us = waits.copied();
                 table.changes_total = applied.accounts.get(&table.table).map_or(table.changes_total, |a| a.applied);
             }
+        });
+    }
+
+    /// What is done with a group's changes that wait.
+    pub fn decided(&self, group: &str, decision: &Decision, plan: &UnitPlan, governed: bool) {
+        let epochs = plan.takes.len();
+        let (due_at, words) = match decision {
+            Decision::Load(reason) => {
+                let (why, words) = (reason.label(), reason.words());
+                metrics::counter!(telemetry::LOADS_TOTAL, "group" => group.to_owned(), "why" => why).increment(1);
+                let (through, bytes) = (plan.through, plan.bytes);
+                // Where nothing waits, every epoch is a load, and its log line would say nothing new.
+                match governed {
+                    true => tracing::info!(group, why, epochs, through, bytes, "loading: {words}"),
+                    false => tracing::debug!(group, why, epochs, through, bytes, "loading: {words}"),
+                }
+                (None, format!("loaded: {words}"))
+            }
+            Decision::Wait { until_us, table, fresh_within } => {
+                let words = format!("waits: the first that is due is {table}, to be fresh within {fresh_within}");
+                (DateTime::from_timestamp_micros(*until_us), words)
+            }
+        };
+        self.status.update(|s| {
+            let Some(entry) = s.groups.iter_mut().find(|entry| entry.group == group) else { return };
+            if let Some(due_at) = due_at.filter(|due_at| entry.due_at != Some(*due_at)) {
+                tracing::debug!(group, epochs, %due_at, "{words}");
+            }
+            (entry.due_at, entry.decision) = (due_at, Some(words));
         });
     }
 

@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Loaded, Source, Topology};
 use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::lake::{Access, Lake, Log};
+use crate::pipeline::backlog::Backlog;
 use crate::pipeline::build::{self, Parts};
+use crate::pipeline::governor::Governor;
 use crate::pipeline::ingest::{Ingest, IngestState};
 use crate::pipeline::load::{self, Loader};
 use crate::pipeline::opening::{self, Opening};
@@ -221,9 +223,23 @@ impl Process {
             let (head, memory) = (head.subscribe(), Arc::clone(&memory));
             self.tasks.spawn(async move {
                 let Some(warehouse) = opening.patiently(&stop).await? else { return Ok(()) };
-                let (known, ensured) = (None, BTreeMap::new());
-                let loader =
-                    Loader { group, tables, topology, lake, log, warehouse, head, report, known, ensured, memory };
+                let governor = Governor::new(&topology, &tables);
+                let (known, ensured, backlog) = (None, BTreeMap::new(), Backlog::default());
+                let loader = Loader {
+                    group,
+                    tables,
+                    topology,
+                    lake,
+                    log,
+                    warehouse,
+                    head,
+                    report,
+                    known,
+                    ensured,
+                    memory,
+                    backlog,
+                    governor,
+                };
                 loader.run(stop).await
             });
         }

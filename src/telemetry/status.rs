@@ -105,8 +105,14 @@ pub struct PartitionStatus {
 pub struct GroupStatus {
     /// Its name.
     pub group: String,
-    /// The newest epoch that the warehouse holds.
+    /// The newest epoch up to which the warehouse holds everything of the group.
     pub warehouse_epoch: u64,
+    /// When the changes that wait are loaded; `None` when none do, or they are being loaded.
+    pub due_at: Option<DateTime<Utc>>,
+    /// Until then, seconds; set on reading.
+    pub due_in_s: Option<f64>,
+    /// What was decided last, and why.
+    pub decision: Option<String>,
     /// When it was last committed.
     pub committed_at: Option<DateTime<Utc>>,
     /// Now minus that time, seconds; set on reading.
@@ -190,6 +196,10 @@ pub struct TableStatus {
     pub newest_source_time_us: Option<i64>,
     /// Now minus that time, seconds; set on reading.
     pub freshness_s: Option<f64>,
+    /// How old its changes may be when the warehouse shows them, seconds; `None`: they do not wait.
+    pub fresh_within_s: Option<f64>,
+    /// Since when its oldest change in the lake waits, microseconds since 1970, where changes may wait.
+    pub waiting_since_us: Option<i64>,
     /// The newest epoch in the log with changes of it.
     pub log_epoch: u64,
     /// The newest of those that the warehouse holds.
@@ -200,7 +210,7 @@ pub struct TableStatus {
     pub rejects_expired: u64,
     /// Partial rows that found no base in the warehouse and that nothing has healed yet; `None` until the warehouse said.
     pub incomplete_open: Option<u64>,
-    /// There is something to load, and it has waited longer than `late_after_s`; set on reading.
+    /// There is something to load, and it has waited longer than `late_after_s` and than it may; set on reading.
     pub late: bool,
 }
 
@@ -297,6 +307,7 @@ impl StatusSnapshot {
         }
         for group in &mut self.groups {
             group.commit_age_s = group.committed_at.map(|at| age(at.timestamp_micros()));
+            group.due_in_s = group.due_at.map(|at| (at - now).num_milliseconds().max(0) as f64 / 1e3);
         }
         let unread = self.sources.iter().any(|source| source.behind.is_some_and(|behind| behind > 0));
         for table in &mut self.tables {
@@ -304,9 +315,12 @@ impl StatusSnapshot {
             table.changes_per_s = table.last_load.map_or(table.changes_per_s, |load| load.rate(now));
             // Without anything to load an old table is quiet, not late.
             let pending = unread || table.log_epoch > table.warehouse_epoch;
-            let old = table.freshness_s.is_none_or(|seconds| seconds > self.late_after_s as f64);
-            let long_enough = self.uptime_s > self.late_after_s || table.freshness_s.is_some();
-            table.late = pending && old && long_enough;
+            let allowed = table.fresh_within_s.unwrap_or(0.0).max(self.late_after_s as f64);
+            let old = table.freshness_s.is_none_or(|seconds| seconds > allowed);
+            // Nor is one whose changes wait because they may, however old the one before them is.
+            let waits = table.waiting_since_us.map(age).is_some_and(|seconds| seconds <= allowed);
+            let long_enough = self.uptime_s as f64 > allowed || table.freshness_s.is_some();
+            table.late = pending && old && long_enough && (unread || !waits);
         }
     }
 }
@@ -342,6 +356,18 @@ mod tests {
         assert_eq!((table.freshness_s, table.late), (Some(4000.0), false));
         status.update(|s| s.sources = vec![SourceStatus { behind: Some(3), ..SourceStatus::default() }]);
         assert!(status.snapshot_at(start + TimeDelta::seconds(4000)).tables[0].late);
+    }
+
+    #[test]
+    fn a_table_whose_changes_may_wait_is_late_when_they_have_waited_too_long() {
+        let (status, start) = one_table(7, 6);
+        status.update(|s| s.tables[0].fresh_within_s = Some(3600.0));
+        let late = |seconds| status.snapshot_at(start + TimeDelta::seconds(seconds)).tables[0].late;
+        assert_eq!((late(400), late(3500), late(3700)), (false, false, true));
+        // Nothing had come for long; what waits came just now.
+        let since = start + TimeDelta::seconds(9000);
+        status.update(|s| s.tables[0].waiting_since_us = Some(since.timestamp_micros()));
+        assert_eq!((late(9100), late(12_500), late(12_700)), (false, false, true));
     }
 
     #[test]

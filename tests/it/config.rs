@@ -309,6 +309,20 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "groups: {",
+        "fresh_within: 30s\ngroups: {",
+        &[
+            "16:15 `30s` cannot be kept: an epoch may be open for 1m (`epoch.every`) | write at least 1m, or a shorter `epoch: { every: … }`",
+        ],
+    ),
+    (
+        "    from: shop.public.order_lines\n",
+        "    from: shop.public.order_lines\n    fresh_within: 59s\n",
+        &[
+            "16:19 `59s` cannot be kept: an epoch may be open for 1m (`epoch.every`) | write at least 1m, or a shorter `epoch: { every: … }`",
+        ],
+    ),
+    (
         "    from: shop.public.order_lines\n",
         "    from: shop.public.order_lines\n    source: shpo\n",
         &["16:13 there is no source `shpo` | did you mean `shop`?"],
@@ -354,7 +368,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "tables: []\nx:\n",
         &[
             "8:9 a mapping of names is expected here, but this is a list",
-            "9:1 unknown field `x` | known fields are: `admin`, `epoch`, `groups`, `lake`, `limits`, `name`, `sources`, `tables`, `version`, `warehouse`",
+            "9:1 unknown field `x` | known fields are: `admin`, `epoch`, `fresh_within`, `groups`, `lake`, `limits`, `name`, `sources`, `tables`, `version`, `warehouse`",
         ],
     ),
     (
@@ -362,7 +376,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "sources:\nother:\n",
         &[
             "3:1 there is no source | name at least one, e.g. `shop: { kind: file, path: events/ }`",
-            "4:1 unknown field `other` | known fields are: `admin`, `epoch`, `groups`, `lake`, `limits`, `name`, `sources`, `tables`, `version`, `warehouse`",
+            "4:1 unknown field `other` | known fields are: `admin`, `epoch`, `fresh_within`, `groups`, `lake`, `limits`, `name`, `sources`, `tables`, `version`, `warehouse`",
         ],
     ),
     (
@@ -385,7 +399,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "tables:\n",
         "windows: {}\ntables:\n",
         &[
-            "8:1 unknown field `windows` | known fields are: `admin`, `epoch`, `groups`, `lake`, `limits`, `name`, `sources`, `tables`, `version`, `warehouse`",
+            "8:1 unknown field `windows` | known fields are: `admin`, `epoch`, `fresh_within`, `groups`, `lake`, `limits`, `name`, `sources`, `tables`, `version`, `warehouse`",
         ],
     ),
     (
@@ -420,7 +434,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "name: &n sales\n<<: 5\nnothing: !x y\n",
         &[
             "3:1 `<<` takes a mapping to merge",
-            "4:1 unknown field `nothing` | known fields are: `admin`, `epoch`, `groups`, `lake`, `limits`, `name`, `sources`, `tables`, `version`, `warehouse`",
+            "4:1 unknown field `nothing` | known fields are: `admin`, `epoch`, `fresh_within`, `groups`, `lake`, `limits`, `name`, `sources`, `tables`, `version`, `warehouse`",
             "4:13 tags (`!name`) mean nothing here",
         ],
     ),

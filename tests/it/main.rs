@@ -12,6 +12,7 @@ mod config;
 mod decode;
 mod exactly_once;
 mod file;
+mod governor;
 mod kafka;
 mod lake;
 mod layers;

@@ -133,7 +133,8 @@ impl<'a> Sides<'a> {
                 return Ok(Some(format!("the table is {how} since epoch {}: {}", stopped.since, stopped.why)));
             }
             let why = match self.witness.reached(&state.progress).await? {
-                Reached::Yes => break state.n,
+                // A ledger is not moved for epochs that have nothing for it.
+                Reached::Yes => break state.tables.get(self.table).map_or(0, |totals| totals.epoch),
                 Reached::No(why) => why,
             };
             if begun.elapsed() >= self.timeout {
@@ -152,12 +153,19 @@ impl<'a> Sides<'a> {
             if begun.elapsed() >= self.timeout {
                 return Ok(Some(format!(
                     "the warehouse holds epoch {holds} of group {} and did not come to epoch {wanted} in {:?}; is \
-                     `dataflow run` running?",
-                    self.group, self.timeout
+                     `dataflow run` running{}?",
+                    self.group,
+                    self.timeout,
+                    self.may_wait()
                 )));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    fn may_wait(&self) -> String {
+        let span = self.loaded.topology.fresh_within(self.table).filter(|span| span.0 > self.timeout);
+        span.map_or_else(String::new, |span| format!(", and is the timeout longer than fresh_within ({span})"))
     }
 
     /// The epoch up to which the warehouse holds the table.
