@@ -311,7 +311,7 @@ fn shop(cluster: &Cluster) -> String {
         "version: 1\nname: shop\nsources: {{ shop: {{ kind: file, path: events, follow: false }} }}\n{TABLES}\n\
          lake: {{ url: \"{url}\", region: eu-west-3, endpoint: \"{endpoint}\", access_key_id: {ACCESS_KEY}, \
          secret_access_key: {SECRET_KEY}, raw: {{ keep: none }}, quarantine: {{ key: \"{key}\", retention: 30d }} }}\n\
-         warehouse: {{ kind: redshift, url: \"{warehouse}\", schema: shop, iam_role: \"{role}\" }}\n{EPOCHS}",
+         warehouse: {{ kind: redshift, url: \"{warehouse}\", schema: shop, iam_role: \"{role}\" }}\nfresh_within: 250ms\n{EPOCHS}",
         url = lake.url,
         endpoint = cluster.s3.endpoint,
         key = "5a".repeat(32),
