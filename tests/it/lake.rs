@@ -757,6 +757,8 @@ fn the_golden_manifest_of_format_1_is_read_and_written_as_it_stands() {
 
 #[path = "lake_files.rs"]
 mod files;
+#[path = "lake_readers.rs"]
+mod readers;
 #[path = "lake_s3.rs"]
 mod s3;
 

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const TYPES: [Type; 19] = [
+pub(super) const TYPES: [Type; 19] = [
     Type::BigInt,
     Type::Boolean,
     Type::SmallInt,
@@ -38,7 +38,7 @@ fn all_types() -> TableSchema {
 }
 
 /// An array of a type with values made of numbers; `None` is null.
-fn array(kind: Type, values: &[Option<i64>]) -> ArrayRef {
+pub(super) fn array(kind: Type, values: &[Option<i64>]) -> ArrayRef {
     let small = |v: &Option<i64>| v.map(|v| v.rem_euclid(20_000));
     let values_of = values.iter();
     match kind {

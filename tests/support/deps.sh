@@ -3,7 +3,8 @@
 #
 #   build   what compiling needs: a C and C++ compiler, make, pkg-config, and the headers of OpenSSL and zlib
 #   test    what the tests run against: PostgreSQL, MariaDB, a JDK and Maven for Apache Kafka; and in .cache, beside the
-#           system: Kafka's jars, the newest PostgreSQL, the newest MySQL, AWS' driver for Redshift
+#           system: Kafka's jars, the newest PostgreSQL, the newest MySQL, AWS' driver for Redshift, Python packages that
+#           read the lake (DuckDB, pyarrow) and an emulator of AWS services (moto)
 #
 # Safe to repeat: when nothing is missing it prints nothing and touches nothing. A test component that cannot be had is
 # skipped loudly; with REQUIRE=all that is a failure. A build component that cannot be had always is.
@@ -101,6 +102,7 @@ test_components() {
   patiently tests/support/database-install.sh postgres-newest || missing_component "the newest PostgreSQL"
   have_venv || install python3-venv || true
   { have_venv && patiently tests/support/redshift-client-install.sh; } || missing_component "AWS' driver for Redshift"
+  { have_venv && patiently tests/support/python-install.sh; } || missing_component "Python's packages (DuckDB, pyarrow, moto)"
 }
 
 for part in "$@"; do

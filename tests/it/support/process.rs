@@ -27,8 +27,8 @@ const LOOK: Duration = Duration::from_millis(25);
 /// Lines of the log that a failure shows.
 const SHOWN_LOG_LINES: usize = 40;
 
-/// Whether a component of the tests (`kafka`, `postgres`, `postgres-newest`, `mysql`, `mariadb`) is there; a test that needs
-/// it returns when it is not.
+/// Whether a component of the tests (`kafka`, `postgres`, `postgres-newest`, `mysql`, `mariadb`, `python`) is there; a test
+/// that needs it returns when it is not.
 ///
 /// It is not when `DATAFLOW_SKIP` names it or when it is not installed. Skipping is loud and counted (`make test` reads the
 /// file that `DATAFLOW_SKIPPED_LOG` names); with `REQUIRE=all` it is a failure.
@@ -56,7 +56,7 @@ fn installed(component: &str) -> bool {
     match component {
         "postgres" => on_path("postgres") || postgres_folder().is_some(),
         "kafka" => on_path("java") && holds_jars(&cache().join("kafka")),
-        "postgres-newest" | "mysql" | "mariadb" => cache().join(component).join("version").is_file(),
+        "postgres-newest" | "mysql" | "mariadb" | "python" => cache().join(component).join("version").is_file(),
         other => panic!("no test component is called {other}"),
     }
 }
@@ -64,6 +64,11 @@ fn installed(component: &str) -> bool {
 /// What `make deps` brings that is not the system's.
 fn cache() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache")
+}
+
+/// The Python that has the packages of the tests.
+pub fn python() -> PathBuf {
+    cache().join("python/bin/python")
 }
 
 fn on_path(program: &str) -> bool {
