@@ -42,7 +42,7 @@ pub const REJECTS_TOTAL: &str = "dataflow_rejects_total";
 /// Retries, counter, labels `part`, `reason`.
 pub const RETRIES_TOTAL: &str = "dataflow_retries_total";
 /// Passing failures of a Redshift warehouse, counter, labels `reason` (`serializable`, `conflict`, `relation`, `queue`,
-/// `store`, `credentials`, `connection`, `resources`, `server`).
+/// `store`, `credentials`, `connection`, `silence`, `resources`, `server`, `internal`).
 pub const WAREHOUSE_FAULTS_TOTAL: &str = "dataflow_warehouse_faults_total";
 /// Loads by the reason why they were begun, counter, labels `group`, `why` (`committed`, `due`, `full`, `stopping`, `behind`,
 /// `ledger`).

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::mysql_source::MysqlSource;
 use super::postgres_source::PostgresSource;
-use super::redshift_warehouse::RedshiftWarehouse;
+use super::redshift_warehouse::{RedshiftAuth, RedshiftWarehouse};
 use super::sheet::{is_secret, url_password};
 use super::topology::{KafkaSasl, KafkaSource, Lake, Mask, PostgresWarehouse, Quarantine, Raw};
 
@@ -97,6 +97,12 @@ impl fmt::Debug for Quarantine {
 }
 
 impl fmt::Debug for PostgresWarehouse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print(self, f)
+    }
+}
+
+impl fmt::Debug for RedshiftAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         print(self, f)
     }

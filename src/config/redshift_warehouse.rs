@@ -4,13 +4,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::hidden;
+use super::rules::{Draft, Findings, MAX_NAME_BYTES, positive};
+use super::units::Span;
 
 /// Amazon Redshift, provisioned or serverless. Rows are staged as Parquet in the lake, which must be on S3, in the
 /// cluster's region.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedshiftWarehouse {
-    /// `redshift://user:password@host:5439/database`. The server must prove who it is (TLS) unless the URL ends in
+    /// `redshift://user:password@host:5439/database`, without the user and the password where there is `auth`. The server must prove who it is (TLS) unless the URL ends in
     /// `?sslmode=disable`.
     #[serde(serialize_with = "hidden::url")]
     pub url: String,
@@ -22,8 +24,95 @@ pub struct RedshiftWarehouse {
     /// A file with certificates (PEM) of the authority that vouches for the server, in addition to the public ones.
     #[serde(default)]
     pub root_certificate: Option<String>,
+    /// AWS lends the login, to whoever this process is: then the URL has neither user nor password.
+    #[serde(default)]
+    pub auth: Option<Box<RedshiftAuth>>,
+    /// A statement that takes longer is given up and tried again: a COPY of a large backlog takes minutes.
+    #[serde(default = "half_an_hour")]
+    pub statement_timeout: Span,
+}
+
+/// Which cluster or workgroup a login is asked for, and by whom.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedshiftAuth {
+    /// A provisioned cluster's identifier (`GetClusterCredentialsWithIAM`).
+    pub cluster: Option<String>,
+    /// A serverless workgroup's name (`GetCredentials`).
+    pub workgroup: Option<String>,
+    /// Its region, where the host does not name it.
+    pub region: Option<String>,
+    /// Access key. When absent: the environment's keys, the profile, a web identity, the container's or the instance's
+    /// role, whatever is found first.
+    #[serde(serialize_with = "hidden::optional")]
+    pub access_key_id: Option<String>,
+    /// Secret key.
+    #[serde(serialize_with = "hidden::optional")]
+    pub secret_access_key: Option<String>,
+    /// A profile of `~/.aws/config` and `~/.aws/credentials`, instead of what the environment says.
+    pub profile: Option<String>,
+    /// Another endpoint of the API than the region's.
+    pub endpoint: Option<String>,
+}
+
+fn half_an_hour() -> Span {
+    Span::seconds(1800)
 }
 
 fn public() -> String {
     "public".into()
+}
+
+/// What the schema cannot say.
+pub(super) fn rules(draft: &Draft, redshift: &RedshiftWarehouse, found: &mut Findings<'_>) {
+    if cfg!(not(feature = "redshift")) {
+        let help = "build it with the feature `redshift`";
+        found.value("warehouse.kind", "this program was built without Redshift", help);
+    }
+    if !["redshift://", "postgres://", "postgresql://"].iter().any(|scheme| redshift.url.starts_with(scheme)) {
+        let help = "`redshift://user:password@host:5439/database`";
+        found.value("warehouse.url", "this is not the URL of a Redshift database", help);
+    }
+    login_rules(redshift, found);
+    positive(found, "warehouse.statement_timeout", Some(redshift.statement_timeout.0.as_millis()));
+    if redshift.schema.is_empty() || redshift.schema.len() > MAX_NAME_BYTES {
+        found.value("warehouse.schema", "the schema's name is empty or too long", "1 to 63 bytes");
+    }
+    let arns = redshift.iam_role.split(',').all(|arn| arn.starts_with("arn:") && arn.contains(":role/"));
+    if redshift.iam_role != "default" && !arns {
+        let help = "`arn:aws:iam::<account>:role/<name>`, or `default` for the cluster's default role";
+        found.value("warehouse.iam_role", "this is not the ARN of a role", help);
+    }
+    if draft.lake.as_ref().is_some_and(|lake| !lake.url.starts_with("s3://")) {
+        let help = "`s3://bucket/prefix`, in the region of the cluster";
+        found.value("lake.url", "Redshift loads from S3, so the lake must be there", help);
+    }
+}
+
+fn login_rules(redshift: &RedshiftWarehouse, found: &mut Findings<'_>) {
+    let authority = redshift.url.split_once("://").map_or("", |(_, rest)| rest);
+    let names_user = authority.split(['/', '?']).next().is_some_and(|authority| authority.contains('@'));
+    let Some(auth) = &redshift.auth else {
+        if !names_user {
+            let help =
+                "`redshift://user:password@host:5439/database`, or `auth: { cluster: … }`, `auth: { workgroup: … }`";
+            found.value("warehouse.url", "the URL names no user, and nobody lends a login", help);
+        }
+        return;
+    };
+    if names_user {
+        let help = "write `redshift://host:5439/database`: AWS says who the user is";
+        found.value("warehouse.url", "the URL names a user although AWS lends the login", help);
+    }
+    if auth.cluster.is_some() == auth.workgroup.is_some() {
+        let help = "`cluster:` for a provisioned cluster, `workgroup:` for serverless";
+        found.key("warehouse.auth", "either a cluster or a workgroup must be named", help);
+    }
+    if auth.access_key_id.is_some() != auth.secret_access_key.is_some() {
+        let help = "give both, or none to use the environment's credentials";
+        found.key("warehouse.auth", "`access_key_id` and `secret_access_key` belong together", help);
+    }
+    if auth.profile.is_some() && auth.access_key_id.is_some() {
+        found.key("warehouse.auth.profile", "both a profile and keys are given", "leave one of them out");
+    }
 }

@@ -7,7 +7,7 @@ use super::freshness;
 use super::mistake::{Mistake, suggest};
 use super::mysql_source::MysqlSource;
 use super::postgres_source::PostgresSource;
-use super::redshift_warehouse::RedshiftWarehouse;
+use super::redshift_warehouse;
 use super::sheet::{Place, Sheet};
 use super::streams;
 use super::topology::*;
@@ -117,7 +117,7 @@ fn head(draft: &Draft, found: &mut Findings<'_>) {
 }
 
 /// Bytes that every warehouse accepts in a name.
-const MAX_NAME_BYTES: usize = 63;
+pub(super) const MAX_NAME_BYTES: usize = 63;
 
 fn fits(name: &str, dash: bool) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || (dash && c == '-');
@@ -511,7 +511,7 @@ fn hex_key(found: &mut Findings<'_>, path: &str, key: Option<&str>) {
     }
 }
 
-fn positive(found: &mut Findings<'_>, path: &str, value: Option<u128>) {
+pub(super) fn positive(found: &mut Findings<'_>, path: &str, value: Option<u128>) {
     if value == Some(0) {
         found.value(path, "this must be more than nothing", "");
     }
@@ -536,31 +536,8 @@ fn warehouse(draft: &Draft, found: &mut Findings<'_>) {
                 found.value("warehouse.schema", "the schema's name is empty or too long", "1 to 63 bytes");
             }
         }
-        Some(Warehouse::Redshift(redshift)) => redshift_rules(draft, redshift, found),
+        Some(Warehouse::Redshift(redshift)) => redshift_warehouse::rules(draft, redshift, found),
         _ => {}
-    }
-}
-
-fn redshift_rules(draft: &Draft, redshift: &RedshiftWarehouse, found: &mut Findings<'_>) {
-    if cfg!(not(feature = "redshift")) {
-        let help = "build it with the feature `redshift`";
-        found.value("warehouse.kind", "this program was built without Redshift", help);
-    }
-    if !["redshift://", "postgres://", "postgresql://"].iter().any(|scheme| redshift.url.starts_with(scheme)) {
-        let help = "`redshift://user:password@host:5439/database`";
-        found.value("warehouse.url", "this is not the URL of a Redshift database", help);
-    }
-    if redshift.schema.is_empty() || redshift.schema.len() > MAX_NAME_BYTES {
-        found.value("warehouse.schema", "the schema's name is empty or too long", "1 to 63 bytes");
-    }
-    let arns = redshift.iam_role.split(',').all(|arn| arn.starts_with("arn:") && arn.contains(":role/"));
-    if redshift.iam_role != "default" && !arns {
-        let help = "`arn:aws:iam::<account>:role/<name>`, or `default` for the cluster's default role";
-        found.value("warehouse.iam_role", "this is not the ARN of a role", help);
-    }
-    if draft.lake.as_ref().is_some_and(|lake| !lake.url.starts_with("s3://")) {
-        let help = "`s3://bucket/prefix`, in the region of the cluster";
-        found.value("lake.url", "Redshift loads from S3, so the lake must be there", help);
     }
 }
 

@@ -480,6 +480,13 @@ pub enum Warehouse {
     Redshift(RedshiftWarehouse),
 }
 
+impl Warehouse {
+    /// Whether JSON is kept as documents: their text is then the warehouse's own.
+    pub fn keeps_documents(&self) -> bool {
+        matches!(self, Self::Redshift(_))
+    }
+}
+
 /// SQLite.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

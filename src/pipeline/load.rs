@@ -149,6 +149,8 @@ impl Loader {
         };
         let Some(plan) = self.plan(&applied, &state).await? else {
             self.known = Some(applied);
+            // What failed last may have been done after all, its answer lost.
+            self.report.solved(&format!("group {}", self.group));
             return Ok(Step::Idle);
         };
         let now_us = Utc::now().timestamp_micros();

@@ -41,6 +41,10 @@ mod quarantine;
 mod readme;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift;
+#[cfg(all(feature = "redshift", feature = "postgres"))]
+mod redshift_faults;
+#[cfg(all(feature = "redshift", feature = "postgres"))]
+mod redshift_login;
 mod reprocess;
 mod servers;
 mod status;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `chain.rs` | [`account`]: the first place that has credentials, as the AWS SDKs look for them |
 //! | `profile.rs` | `~/.aws/config` and `~/.aws/credentials` |
+//! | `signed.rs` | [`Api`]: signed requests to a service |
 //! | `session.rs` | credentials that run out: renewed before they do |
 //! | `sts.rs` | roles: `AssumeRole` and `AssumeRoleWithWebIdentity` |
 //!
@@ -14,12 +15,15 @@
 mod chain;
 mod profile;
 mod session;
+mod signed;
 mod sts;
 
 pub use chain::{Account, Environment, Wanted, account};
+pub use signed::Api;
+pub use sts::element;
 
 /// Bytes as they stand in URLs and forms (RFC 3986).
-fn percent(text: &str) -> String {
+pub fn percent(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),

@@ -103,8 +103,8 @@ fn session(body: &str) -> Option<Session> {
     Some(Session { credential: credential.into(), until: Some(until) })
 }
 
-/// The text of an element. What we ask for are keys, times and codes, which XML need not escape.
-fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+/// The text of an element, as it stands there: keys, times and codes need not be escaped.
+pub fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     Some(rest.split_once(&format!("</{name}>"))?.0.trim())
 }

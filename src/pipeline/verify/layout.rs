@@ -29,6 +29,8 @@ pub struct Layout {
     pub hidden: Vec<bool>,
     /// Columns of the warehouse that are not compared, and why.
     pub left_out: Vec<String>,
+    /// The warehouse keeps JSON as documents, whose text is its own.
+    pub documents: bool,
 }
 
 impl Layout {
@@ -50,6 +52,7 @@ impl Layout {
             plain_key: true,
             hidden: Vec::new(),
             left_out: Vec::new(),
+            documents: false,
         };
         for column in &contract.output.columns {
             let from = origin(&column.name);
@@ -93,6 +96,9 @@ impl Layout {
         for at in 0..self.columns.len() {
             text.clear();
             let there = cells(at, text);
+            if self.documents && self.columns[at].1 == Type::Json {
+                value::document(text);
+            }
             let start = row.len();
             value::push_cell(row, there.then_some(text.as_str()));
             spans.push(start..row.len());

@@ -76,7 +76,8 @@ impl<'a> Sides<'a> {
         let wanted = keys.and_then(|(layout, keys)| layout.keys(keys.iter().copied())?.0);
         let columns = self.witness.read(&self.config().from, wanted.as_ref()).await?;
         let chain = self.chains.get(self.table).ok_or_else(|| self.unknown())?;
-        let layout = Layout::new(&contract, chain, &self.config().operators, &columns)?;
+        let mut layout = Layout::new(&contract, chain, &self.config().operators, &columns)?;
+        layout.documents = self.loaded.topology.warehouse.keeps_documents();
         let mut refused = Refused::new();
         let mut expected = Expected::new(self.loaded, self.source, &contracts, self.chains, &layout)?;
         let mut told = |told: Told<'_>| match told {

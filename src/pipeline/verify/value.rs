@@ -97,6 +97,14 @@ fn timestamp(text: &str) -> Option<i64> {
     days.checked_mul(DAY_US)?.checked_add(time(zone.unwrap_or(clock))?)
 }
 
+/// Makes one text of all texts of a JSON document; what is none stays as it is.
+pub fn document(text: &mut String) {
+    if let Ok(mut value) = serde_json::from_str::<serde_json::Value>(text) {
+        value.sort_all_objects();
+        *text = value.to_string();
+    }
+}
+
 /// Appends a value to a row's bytes.
 pub fn push_cell(row: &mut Vec<u8>, cell: Option<&str>) {
     let Some(cell) = cell else { return row.push(0) };

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::failure::{counted, is_doubtful};
 use super::session::Session;
 use super::sql::{self, GroupNames, StageKind, time};
 use super::state::{Known, State, ledger_row, table_row};
@@ -21,6 +22,9 @@ use crate::warehouse::{check_ledger, place, settle};
 /// Rows of one INSERT, so that a statement stays far below its limit of 16 MB.
 const ROWS_PER_INSERT: usize = 500;
 
+/// How often a failure that Redshift does not explain is tried again before its table is parked.
+const DOUBTS: u32 = 3;
+
 pub(super) async fn apply(warehouse: &Redshift, unit: &LoadUnit) -> Result<Applied> {
     let names = warehouse.group(&unit.group);
     warehouse.ensure_group(&unit.group, &names).await?;
@@ -30,6 +34,7 @@ pub(super) async fn apply(warehouse: &Redshift, unit: &LoadUnit) -> Result<Appli
     let done = warehouse.load(unit, &names, before, &uploaded).await;
     warehouse.discard(&uploaded.objects).await;
     let (accounts, after) = done?;
+    warehouse.doubts().remove(&unit.group);
     warehouse.known().insert(unit.group.clone(), after);
     Ok(Applied { log: unit.log, through: unit.through, held: unit.held.clone(), accounts })
 }
@@ -65,7 +70,7 @@ impl Redshift {
         let mut loading = Loading { warehouse: self, session: &mut lease.session, names, unit, stages: Vec::new() };
         let done = loading.transaction(before, &uploaded.works).await;
         let done = match done {
-            Err(error) => return Err(loading.explained(error, &uploaded.objects).await),
+            Err(error) => return Err(loading.explained(error, &uploaded.name).await),
             Ok(done) => done,
         };
         self.sessions.give_back(lease);
@@ -307,24 +312,37 @@ impl Loading<'_> {
         Ok(())
     }
 
-    /// Undoes what the transaction did, and adds what Redshift has written down about a COPY that failed.
-    async fn explained(&mut self, error: Error, objects: &[String]) -> Error {
+    /// Undoes what the transaction did, and adds what Redshift has written down about a COPY that failed. `name`: what the
+    /// names of the staged files begin with.
+    async fn explained(&mut self, error: Error, name: &str) -> Error {
         if self.session.run("ROLLBACK", None).await.is_err() || !matches!(error.kind(), ErrorKind::Table(_)) {
             return error;
         }
-        let Some(files) = objects.first().and_then(|name| self.warehouse.staging.as_ref().map(|s| s.url(name))) else {
-            return error;
-        };
-        let files = files.rsplit_once("-0-0.").map_or(files.as_str(), |(files, _)| files);
-        let details = self.session.run(&sql::load_errors(files), None).await;
+        let Some(files) = self.warehouse.staging.as_ref().map(|staging| staging.url(name)) else { return error };
+        let details = self.session.run(&sql::load_errors(&files), None).await;
         match details.ok().as_ref().and_then(|answer| answer.rows.first()) {
             Some(row) => {
                 let cells: Vec<&str> = row.iter().map(|cell| cell.as_deref().unwrap_or("").trim()).collect();
                 let cell = |index: usize| cells.get(index).copied().unwrap_or("");
                 error.doing(format!("COPY of column {} ({}): {} (error {})", cell(0), cell(1), cell(2), cell(3)))
             }
+            None if is_doubtful(&error) => self.doubted(error),
             None => error,
         }
+    }
+
+    /// Something went wrong inside Redshift, and it does not say what: worth a few more attempts.
+    fn doubted(&self, error: Error) -> Error {
+        let mut doubts = self.warehouse.doubts();
+        let attempts = doubts.entry(self.unit.group.clone()).or_default();
+        if *attempts >= DOUBTS {
+            doubts.remove(&self.unit.group);
+            return error;
+        }
+        *attempts += 1;
+        counted("internal");
+        let what = format!("Redshift failed inside, attempt {attempts} of {}", DOUBTS + 1);
+        Error::new(ErrorKind::WarehouseUnavailable, what).because(error.to_string())
     }
 }
 

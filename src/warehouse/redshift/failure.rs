@@ -54,16 +54,39 @@ pub(super) fn passes(code: &str, text: &str) -> Option<&'static str> {
     by_text.or_else(by_code).map(|(_, reason)| *reason)
 }
 
-fn counted(reason: &'static str) {
+/// One more failure that passes.
+pub(super) fn counted(reason: &'static str) {
     metrics::counter!(telemetry::WAREHOUSE_FAULTS_TOTAL, "reason" => reason).increment(1);
+}
+
+/// Whether COPY says that its role is not let in.
+fn may_not_read(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["access denied", "accessdenied", "not authorized to"].iter().any(|words| text.contains(words))
+}
+
+/// Whether an error of a statement says nothing of what is wrong: the same may well succeed at the next attempt.
+pub(super) fn is_doubtful(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Table(_) | ErrorKind::Internal) && error.to_string().contains("(XX000)")
+}
+
+fn message(table: Option<&str>, what: &str) -> String {
+    match table {
+        Some(table) => format!("Redshift, table {table}: {what}"),
+        None => format!("Redshift: {what}"),
+    }
+}
+
+/// A statement that nobody answered.
+pub(super) fn silent(limit: std::time::Duration, table: Option<&str>) -> Error {
+    counted("silence");
+    Error::new(ErrorKind::WarehouseUnavailable, message(table, &format!("no answer in {limit:?}")))
+        .help("a statement may take longer when `warehouse.statement_timeout` says so")
 }
 
 /// The error of a statement about `table`. The statement itself is never shown.
 pub(super) fn failure(error: &tokio_postgres::Error, table: Option<&str>) -> Error {
-    let message = |what: &str| match table {
-        Some(table) => format!("Redshift, table {table}: {what}"),
-        None => format!("Redshift: {what}"),
-    };
+    let message = |what: &str| message(table, what);
     let Some(refusal) = error.as_db_error() else {
         counted("connection");
         let found = Error::new(ErrorKind::WarehouseUnavailable, message("the connection was lost"));
@@ -90,7 +113,7 @@ pub(super) fn failure(error: &tokio_postgres::Error, table: Option<&str>) -> Err
             "the user may not do this",
             "`dataflow plan` prints the grants: the user needs USAGE and CREATE on the schema and must own its tables",
         ),
-        _ if text.to_ascii_lowercase().contains("access denied") => refused(
+        _ if may_not_read(&text) => refused(
             "the role of COPY may not read the staged file",
             "`dataflow plan` prints the policy that warehouse.iam_role needs; it must be attached to the cluster",
         ),

@@ -14,6 +14,9 @@ use crate::warehouse::inspect::{
 };
 use crate::warehouse::names::{SEQ, literal, live, quote};
 
+/// Values are read as text, which must not depend on how the user is set up: a double has all its digits.
+const READ_SETTINGS: [&str; 2] = ["SET datestyle TO ISO", "SET extra_float_digits TO 2"];
+
 impl Redshift {
     /// Connects, and looks whether something has been loaded. Makes nothing.
     pub async fn find(config: &RedshiftWarehouse, topology: &str) -> Result<Option<Self>> {
@@ -105,12 +108,16 @@ impl Inspect for Redshift {
             return Ok(false);
         }
         let statement = select(&self.names.of(query.table), query, &there);
-        let answer = self.once(&statement, Some(query.table)).await;
-        let answer = answer.map_err(|e| e.doing("read the rows of the warehouse"))?;
-        for mut row in answer.rows {
-            let seq = row.pop().flatten();
-            take(&HeldRow { cells: row, seq })?;
+        let mut lease = self.sessions.lease().await?;
+        for setting in READ_SETTINGS {
+            lease.session.run(setting, None).await?;
         }
+        let read = lease.session.each(&statement, Some(query.table), |mut row| {
+            let seq = row.pop().flatten();
+            take(&HeldRow { cells: row, seq })
+        });
+        read.await.map_err(|e| e.doing("read the rows of the warehouse"))?;
+        self.sessions.give_back(lease);
         Ok(true)
     }
 }
@@ -121,6 +128,7 @@ fn select(target: &str, query: &HeldQuery<'_>, there: &BTreeSet<String>) -> Stri
     let column = |(name, data_type): &(String, Type)| match (has(name), data_type) {
         (false, _) => "NULL".to_owned(),
         (true, Type::Json) => format!("JSON_SERIALIZE({})", quote(name)),
+        (true, Type::Binary) => format!("chr(92) || 'x' || FROM_VARBYTE({}, 'hex')", quote(name)),
         (true, _) => quote(name),
     };
     let mut columns: Vec<String> = query.columns.iter().map(column).collect();

@@ -3,6 +3,7 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `session.rs`, `sessions.rs` | TLS, log-in, plain statements; the few sessions that groups share |
+//! | `credentials.rs` | user and password, from the URL or lent by AWS |
 //! | `failure.rs` | what a failure means, by SQLSTATE and text |
 //! | `sql.rs` | SQL text |
 //! | `types.rs` | contract types, the stage's and the catalog's |
@@ -19,6 +20,7 @@
 //! table, the ledger's compare-and-set, `COPY` into a temporary table, and delete-and-insert, in one transaction.
 
 mod apply;
+mod credentials;
 mod ensure;
 mod failure;
 mod inspect;
@@ -62,6 +64,8 @@ pub struct Redshift {
     known: Mutex<BTreeMap<String, State>>,
     /// Groups whose control tables are there.
     ready: Mutex<BTreeSet<String>>,
+    /// How often in a row a group's load failed for no reason that Redshift gives.
+    doubts: Mutex<BTreeMap<String, u32>>,
 }
 
 impl Redshift {
@@ -82,11 +86,16 @@ impl Redshift {
             staging,
             known: Mutex::default(),
             ready: Mutex::default(),
+            doubts: Mutex::default(),
         })
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn doubts(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ready(&self) -> MutexGuard<'_, BTreeSet<String>> {

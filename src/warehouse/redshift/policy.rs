@@ -3,16 +3,17 @@
 
 use serde_json::{Value, json};
 
+use super::credentials::permission;
 use crate::config::{Lake, RedshiftWarehouse};
 use crate::warehouse::names::{literal, quote};
 
 /// What it is, and the text to hand to whoever may grant it.
 pub fn needs(config: &RedshiftWarehouse, lake: &Lake) -> Vec<(String, String)> {
-    let policy = serde_json::to_string_pretty(&copy_policy(lake)).unwrap_or_default();
-    vec![
-        (format!("policy of COPY's role ({})", config.iam_role), policy),
-        ("grants of the loader's user".to_owned(), grants(config)),
-    ]
+    let pretty = |policy: &Value| serde_json::to_string_pretty(policy).unwrap_or_default();
+    let mut needs = vec![(format!("policy of COPY's role ({})", config.iam_role), pretty(&copy_policy(lake)))];
+    needs.extend(login_policy(config).map(|policy| ("policy of the loader's own role".to_owned(), pretty(&policy))));
+    needs.push(("grants of the loader's user".to_owned(), grants(config)));
+    needs
 }
 
 /// COPY reads what is staged, and nothing else.
@@ -41,9 +42,23 @@ fn copy_policy(lake: &Lake) -> Value {
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
+/// What lends the loader its login.
+fn login_policy(config: &RedshiftWarehouse) -> Option<Value> {
+    let (_, rest) = config.url.split_once("://")?;
+    let (authority, database) = rest.split('?').next()?.split_once('/')?;
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let (action, resource) = permission(config.auth.as_deref()?, host, database)?;
+    let statement = json!({"Effect": "Allow", "Action": [action], "Resource": resource});
+    Some(json!({"Version": "2012-10-17", "Statement": [statement]}))
+}
+
 fn grants(config: &RedshiftWarehouse) -> String {
-    let user = config.url.split_once("://").map_or("", |(_, rest)| rest).split([':', '@']).next().unwrap_or("");
-    let (schema, user) = (quote(&config.schema), quote(if user.is_empty() { "loader" } else { user }));
+    let authority = config.url.split_once("://").map_or("", |(_, rest)| rest);
+    let user = match config.auth {
+        Some(_) => "IAMR:<name of the loader's role>",
+        None => authority.split([':', '@']).next().filter(|user| !user.is_empty()).unwrap_or("loader"),
+    };
+    let (schema, user) = (quote(&config.schema), quote(user));
     let role = match config.iam_role.as_str() {
         "default" => "default".to_owned(),
         role => literal(role),
@@ -58,6 +73,7 @@ fn grants(config: &RedshiftWarehouse) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RedshiftAuth;
 
     #[test]
     fn nobody_gets_more_than_a_load_needs() {
@@ -70,7 +86,20 @@ mod tests {
             schema: "shop".into(),
             iam_role: "default".into(),
             root_certificate: None,
+            auth: None,
+            statement_timeout: crate::config::Span::seconds(9),
         };
+        assert_eq!(login_policy(&config), None);
+        let auth = RedshiftAuth { cluster: Some("acme".into()), ..RedshiftAuth::default() };
+        let host = "acme.x.eu-west-3.redshift.amazonaws.com";
+        let lent = RedshiftWarehouse {
+            url: format!("redshift://{host}:5439/dev"),
+            auth: Some(Box::new(auth)),
+            ..config.clone()
+        };
+        let policy = login_policy(&lent).expect("a policy");
+        assert_eq!(policy["Statement"][0]["Action"], json!(["redshift:GetClusterCredentialsWithIAM"]));
+        assert_eq!(policy["Statement"][0]["Resource"], "arn:aws:redshift:eu-west-3:*:dbname:acme/dev");
         let grants = grants(&config);
         assert!(grants.contains("GRANT USAGE, CREATE ON SCHEMA \"shop\" TO \"etl\"") && !grants.contains("s3cret"));
     }

@@ -9,6 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{FutureExt, StreamExt};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_postgres::config::SslMode;
@@ -19,10 +21,12 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::failure::failure;
+use super::failure::{failure, silent};
 use crate::config::RedshiftWarehouse;
 use crate::error::{Error, ErrorKind, Result};
 
+/// A connection that is quiet for so long is asked whether the other end is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long connecting and logging in may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const PORT: u16 = 5439;
@@ -37,8 +41,30 @@ pub(super) struct Place {
     /// Who the URL says that we are.
     pub user: Option<String>,
     pub password: Option<Vec<u8>>,
+    /// How long a statement may take.
+    limit: Duration,
     /// `None`: no TLS.
     tls: Option<Arc<ClientConfig>>,
+}
+
+/// Why there is no session.
+pub(super) struct NotOpened {
+    pub error: Error,
+    /// The server does not know this user with this password.
+    pub login_refused: bool,
+}
+
+impl From<Error> for NotOpened {
+    fn from(error: Error) -> Self {
+        Self { error, login_refused: false }
+    }
+}
+
+impl From<tokio_postgres::Error> for NotOpened {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let login_refused = error.code().is_some_and(|code| code.code().starts_with("28"));
+        Self { error: failure(&error, None), login_refused }
+    }
 }
 
 impl std::fmt::Display for Place {
@@ -75,6 +101,7 @@ impl Place {
             database: parsed.get_dbname().ok_or_else(|| wrong("it names no database"))?.to_owned(),
             user: parsed.get_user().map(str::to_owned),
             password: parsed.get_password().map(<[u8]>::to_vec),
+            limit: config.statement_timeout.0,
             tls: if secure { Some(Arc::new(tls(config.root_certificate.as_deref())?)) } else { None },
         })
     }
@@ -112,6 +139,8 @@ pub(super) struct Session {
     client: Client,
     connection: Driver,
     ended: bool,
+    /// How long a statement may take.
+    limit: Duration,
 }
 
 /// What a statement gave.
@@ -132,39 +161,43 @@ impl Answer {
 
 impl Session {
     /// Connects and logs in.
-    pub async fn open(place: &Place, user: &str, password: &[u8]) -> Result<Self> {
+    pub async fn open(place: &Place, user: &str, password: &[u8]) -> Result<Self, NotOpened> {
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, Self::try_open(place, user, password)).await;
-        opened.unwrap_or_else(|_| Err(unreachable(place).because(format!("no answer in {CONNECT_TIMEOUT:?}"))))
+        opened.unwrap_or_else(|_| Err(unreachable(place).because(format!("no answer in {CONNECT_TIMEOUT:?}")).into()))
     }
 
-    async fn try_open(place: &Place, user: &str, password: &[u8]) -> Result<Self> {
+    async fn try_open(place: &Place, user: &str, password: &[u8]) -> Result<Self, NotOpened> {
         let lost = |error: std::io::Error| unreachable(place).because(error);
         let mut socket = TcpStream::connect((place.host.as_str(), place.port)).await.map_err(lost)?;
         socket.set_nodelay(true).map_err(lost)?;
+        // A balancer between us forgets quiet connections without a word, and a COPY is quiet.
+        let alive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(4);
+        SockRef::from(&socket).set_tcp_keepalive(&alive).map_err(lost)?;
         // Only what Redshift knows: a parameter that it does not is refused.
         let mut config = tokio_postgres::Config::new();
         config.user(user).password(password).dbname(&place.database).ssl_mode(SslMode::Disable);
         let (client, connection): (Client, Driver) = match &place.tls {
             None => {
-                let (client, connection) = config.connect_raw(socket, NoTls).await.map_err(|e| failure(&e, None))?;
+                let (client, connection) = config.connect_raw(socket, NoTls).await?;
                 (client, Box::pin(connection))
             }
             Some(tls) => {
                 socket.write_all(&SSL_REQUEST).await.map_err(lost)?;
                 if socket.read_u8().await.map_err(lost)? != b'S' {
                     return Err(Error::new(ErrorKind::WarehouseRefused, format!("{place} does not speak TLS"))
-                        .help("Redshift always does: check the host and the port of the URL"));
+                        .help("Redshift always does: check the host and the port of the URL")
+                        .into());
                 }
                 let name = ServerName::try_from(place.host.clone()).map_err(|error| {
                     Error::new(ErrorKind::Config, format!("`{}` cannot be in a certificate", place.host)).because(error)
                 })?;
                 let socket = TlsConnector::from(Arc::clone(tls)).connect(name, socket).await;
                 let socket = socket.map_err(|error| insecure(place, error))?;
-                let (client, connection) = config.connect_raw(socket, NoTls).await.map_err(|e| failure(&e, None))?;
+                let (client, connection) = config.connect_raw(socket, NoTls).await?;
                 (client, Box::pin(connection))
             }
         };
-        let mut session = Self { client, connection, ended: false };
+        let mut session = Self { client, connection, ended: false, limit: place.limit };
         // Times are compared and written as UTC, however the user is set up.
         session.run("SET timezone TO 'UTC'", None).await?;
         Ok(session)
@@ -172,35 +205,47 @@ impl Session {
 
     /// Runs one statement. `table`: the one that it is about.
     pub async fn run(&mut self, statement: &str, table: Option<&str>) -> Result<Answer> {
-        let messages = self.ask(statement).await.map_err(|error| failure(&error, table))?;
-        let mut answer = Answer::default();
-        for message in messages {
-            match message {
-                SimpleQueryMessage::Row(row) => {
-                    answer.rows.push((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect());
-                }
-                SimpleQueryMessage::CommandComplete(affected) => answer.affected = affected,
-                _ => {}
-            }
-        }
-        Ok(answer)
+        let mut rows = Vec::new();
+        let affected = self.each(statement, table, |row| {
+            rows.push(row);
+            Ok(())
+        });
+        let affected = affected.await?;
+        Ok(Answer { rows, affected })
     }
 
-    async fn ask(&mut self, statement: &str) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
-        let answer = self.client.simple_query(statement);
-        tokio::pin!(answer);
-        if !self.ended {
-            tokio::select! {
-                biased;
-                answer = &mut answer => return answer,
-                ended = &mut self.connection => {
-                    self.ended = true;
-                    ended?;
+    /// Runs one statement, and hands its rows over as they come; the number in the command's tag. After an error of `take`
+    /// the session can only be dropped.
+    pub async fn each(
+        &mut self,
+        statement: &str,
+        table: Option<&str>,
+        mut take: impl FnMut(Vec<Option<String>>) -> Result<()>,
+    ) -> Result<u64> {
+        let Self { client, connection, ended, limit } = self;
+        let mut drive = Drive { connection, ended };
+        let failed = |error: tokio_postgres::Error| failure(&error, table);
+        let asked = async {
+            let answer = drive.until(client.simple_query_raw(statement)).await.map_err(failed)?;
+            tokio::pin!(answer);
+            let mut affected = 0;
+            while let Some(message) = drive.until(answer.next().map(Ok)).await.map_err(failed)? {
+                match message.map_err(failed)? {
+                    SimpleQueryMessage::Row(row) => {
+                        take((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())?;
+                    }
+                    SimpleQueryMessage::CommandComplete(rows) => affected = rows,
+                    _ => {}
                 }
             }
-        }
-        // The connection has ended: the answer says so.
-        answer.await
+            Ok(affected)
+        };
+        let answered = tokio::time::timeout(*limit, asked).await;
+        answered.unwrap_or_else(|_| {
+            // Nobody knows what becomes of it.
+            *ended = true;
+            Err(silent(*limit, table))
+        })
     }
 
     /// Whether the server has not hung up. For a session that nobody is using.
@@ -210,6 +255,33 @@ impl Session {
             self.ended = self.connection.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_ready();
         }
         !self.ended
+    }
+}
+
+/// A connection that goes on while somebody waits.
+struct Drive<'a> {
+    connection: &'a mut Driver,
+    ended: &'a mut bool,
+}
+
+impl Drive<'_> {
+    async fn until<T>(
+        &mut self,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, tokio_postgres::Error> {
+        tokio::pin!(answer);
+        if !*self.ended {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer,
+                gone = &mut *self.connection => {
+                    *self.ended = true;
+                    gone?;
+                }
+            }
+        }
+        // The connection has ended: the answer says so.
+        answer.await
     }
 }
 
@@ -232,7 +304,15 @@ mod tests {
 
     fn place(url: &str) -> Result<Place> {
         let (schema, iam_role) = ("public".to_owned(), "default".to_owned());
-        Place::new(&RedshiftWarehouse { url: url.to_owned(), schema, iam_role, root_certificate: None })
+        let config = RedshiftWarehouse {
+            url: url.to_owned(),
+            schema,
+            iam_role,
+            root_certificate: None,
+            auth: None,
+            statement_timeout: crate::config::Span::seconds(9),
+        };
+        Place::new(&config)
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::credentials::Credentials;
 use super::session::{Place, Session};
 use crate::config::RedshiftWarehouse;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +15,7 @@ const MOST: usize = 4;
 /// Sessions that are open, and the way to open more.
 pub(super) struct Sessions {
     pub place: Place,
+    credentials: Credentials,
     idle: Mutex<Vec<Session>>,
     slots: Semaphore,
 }
@@ -26,7 +28,9 @@ pub(super) struct Lease<'a> {
 
 impl Sessions {
     pub fn new(config: &RedshiftWarehouse) -> Result<Self> {
-        Ok(Self { place: Place::new(config)?, idle: Mutex::default(), slots: Semaphore::new(MOST) })
+        let place = Place::new(config)?;
+        let credentials = Credentials::new(config, &place)?;
+        Ok(Self { place, credentials, idle: Mutex::default(), slots: Semaphore::new(MOST) })
     }
 
     /// A session that nobody else uses; waits for one when all are in use.
@@ -46,14 +50,19 @@ impl Sessions {
     }
 
     async fn open(&self) -> Result<Session> {
-        let (Some(user), Some(password)) = (&self.place.user, &self.place.password) else {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "the URL of the Redshift warehouse lacks the user or the password",
-            )
-            .help("write it as redshift://user:password@host:5439/database"));
+        let login = self.credentials.login().await?;
+        let refused = match Session::open(&self.place, &login.user, &login.password).await {
+            Ok(session) => return Ok(session),
+            Err(refused) => refused,
         };
-        Session::open(&self.place, user, password).await
+        // What was lent may have been taken back, or the clocks disagree: another one, once.
+        let again = if refused.login_refused { self.credentials.instead_of(&login).await? } else { None };
+        let Some(login) = again else { return Err(refused.error) };
+        tracing::info!(
+            user = login.user,
+            "the login of the Redshift warehouse did not hold any more; AWS lent another"
+        );
+        Session::open(&self.place, &login.user, &login.password).await.map_err(|refused| refused.error)
     }
 
     /// Keeps a session in which no transaction is open, for the next one who needs one.

@@ -42,6 +42,8 @@ pub(super) struct Round {
 /// Everything that a unit has staged.
 pub(super) struct Uploaded<'a> {
     pub works: Vec<Work<'a>>,
+    /// What the names of its objects begin with.
+    pub name: String,
     /// The names of the objects.
     pub objects: Vec<String>,
 }
@@ -50,8 +52,9 @@ impl Redshift {
     /// Stages the rows of every table of the unit.
     pub(super) async fn upload<'a>(&self, unit: &'a LoadUnit, known: impl Fn(&str) -> Known) -> Result<Uploaded<'a>> {
         let staging = self.staging.as_deref().ok_or_else(not_staged)?;
-        let folder = format!("{}/{}", self.group(&unit.group).lock.trim_start_matches("_dataflow_lock_"), Ulid::new());
-        let mut uploaded = Uploaded { works: Vec::new(), objects: Vec::new() };
+        let folder = self.group(&unit.group).lock.trim_start_matches("_dataflow_lock_").to_owned();
+        let name = format!("{folder}/{}", Ulid::new());
+        let mut uploaded = Uploaded { works: Vec::new(), name, objects: Vec::new() };
         for (number, load) in unit.tables.iter().enumerate() {
             let before = known(&load.contract.table);
             let floor = before.floor.max(load.truncate.map(|seq| (seq, load.truncated_at_us)));
@@ -59,7 +62,7 @@ impl Redshift {
             let first = TableLoad { later: Vec::new(), ..load.clone() };
             for (part, round) in std::iter::once(first).chain(load.later_rounds()).enumerate() {
                 let stage = format!("_dataflow_stage_{number}_{part}");
-                let name = format!("{folder}-{number}-{part}");
+                let name = format!("{}-{number}-{part}", uploaded.name);
                 let staged = stage_round(staging, round, stage, name, &before, floor, &mut uploaded.objects).await;
                 match staged {
                     Ok(staged) => work.rounds.extend(staged),

@@ -44,6 +44,8 @@ impl Cluster {
             schema: "public".into(),
             iam_role: "arn:aws:iam::123456789012:role/dataflow-copy".into(),
             root_certificate: None,
+            auth: None,
+            statement_timeout: config::Span::seconds(300),
         }
     }
 

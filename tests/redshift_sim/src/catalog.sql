@@ -30,6 +30,10 @@ CREATE FUNCTION pg_catalog.json_extract_path_text(text, VARIADIC text[]) RETURNS
 $$ SELECT $1::jsonb #>> $2 $$;
 CREATE FUNCTION pg_catalog.can_json_parse(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT AS
 $$ BEGIN PERFORM $1::jsonb; RETURN true; EXCEPTION WHEN others THEN RETURN false; END $$;
+-- r_FROM_VARBYTE.html, r_json_typeof.html
+CREATE FUNCTION pg_catalog.from_varbyte(varbyte, text) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
+$$ SELECT CASE lower($2) WHEN 'hex' THEN encode($1::bytea, 'hex') ELSE convert_from($1::bytea, 'UTF8') END $$;
+CREATE FUNCTION pg_catalog.json_typeof(super) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT jsonb_typeof($1::jsonb) $$;
 -- SHA2.html, FUNC_SHA1.html
 CREATE FUNCTION pg_catalog.sha2(text, int) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
 $$ SELECT CASE $2 WHEN 224 THEN encode(sha224(convert_to($1, 'UTF8')), 'hex') WHEN 384 THEN encode(sha384(convert_to($1, 'UTF8')), 'hex')

@@ -142,6 +142,14 @@ fn lend(
     seconds: Option<u64>,
     database: Option<&str>,
 ) -> Result<(String, String, DateTime<Utc>), Denied> {
+    if let Some(code) = shared.watch().lending_refused {
+        let action = if shared.options.serverless {
+            "redshift-serverless:GetCredentials"
+        } else {
+            "redshift:GetClusterCredentialsWithIAM"
+        };
+        return Err(denied(code, format!("a test says so (action: {action})")));
+    }
     let seconds = seconds.filter(|s| (900..=3600).contains(s));
     let seconds = seconds.ok_or_else(|| denied("ValidationException", "DurationSeconds must be from 900 to 3600"))?;
     if database.is_some_and(|name| name != shared.options.database) {
@@ -152,8 +160,10 @@ fn lend(
         [&shared.salt()[..], &Utc::now().timestamp_nanos_opt().unwrap_or_default().to_be_bytes()].concat(),
     );
     let password = format!("Lent+/={}", hex(&salt));
-    shared.users().lend(&user, password.clone(), Duration::from_secs(seconds));
-    Ok((user, password, Utc::now() + Duration::from_secs(seconds)))
+    let holds = Duration::from_secs(seconds).min(shared.options.lends);
+    shared.users().lend(&user, password.clone(), holds);
+    shared.watch().counters.lent += 1;
+    Ok((user, password, Utc::now() + holds))
 }
 
 fn form(body: &[u8]) -> BTreeMap<String, String> {

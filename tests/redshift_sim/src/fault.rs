@@ -147,6 +147,8 @@ pub struct Counters {
     pub connections: u64,
     /// Logins that were refused.
     pub refused_logins: u64,
+    /// Logins that were lent.
+    pub lent: u64,
     /// Files that COPY has read.
     pub copied_files: u64,
     /// Their bytes.
@@ -179,6 +181,8 @@ pub(crate) struct Watch {
     pub rules: Vec<Rule>,
     pub counters: Counters,
     pub history: Vec<String>,
+    /// The error of whoever asks for a login.
+    pub lending_refused: Option<&'static str>,
 }
 
 impl Watch {

@@ -102,6 +102,8 @@ pub struct Options {
     pub zstd_parquet: bool,
     /// The keys that requests for credentials must be signed with: id and secret.
     pub aws_keys: (String, String),
+    /// The longest that a login is lent, whatever is asked for.
+    pub lends: Duration,
 }
 
 impl Options {
@@ -120,6 +122,7 @@ impl Options {
             serverless: false,
             zstd_parquet: false,
             aws_keys: ("AKIATESTTESTTESTTEST".into(), "secret-of-the-tests".into()),
+            lends: Duration::from_secs(3600),
         }
     }
 }
@@ -208,6 +211,11 @@ impl Sim {
     /// Every lent password has expired: sessions go on, new ones are refused.
     pub fn expire_credentials(&self) {
         self.shared.users().expire();
+    }
+
+    /// From now on nobody is lent a login: the endpoint answers with this error code of AWS'. `None`: they are again.
+    pub fn refuse_to_lend(&self, code: Option<&'static str>) {
+        self.shared.watch().lending_refused = code;
     }
 
     /// Closes all connections and ends; PostgreSQL rolls back what was open. Its database can be given to another emulator.

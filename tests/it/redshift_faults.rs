@@ -1,0 +1,172 @@
+//! What goes wrong at a cluster, and what becomes of it: tried again, explained, parked; never silent, never a secret.
+
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use async_trait::async_trait;
+use bytes::Bytes;
+use dataflow::config::{self, RedshiftWarehouse, Span};
+use dataflow::epoch::DeleteMode;
+use dataflow::error::{Disposition, ErrorKind, Result};
+use dataflow::pipeline::fold::fold;
+use dataflow::warehouse::Staging;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use redshift_sim::{Fault, Kind, Rule};
+
+use crate::redshift::{apply_patiently, shop};
+use crate::support::cluster::Cluster;
+use crate::support::process::{LIMIT, Launch};
+use crate::warehouse::{Under, batch, contract, put, unit};
+
+/// One row for the table of the tests, as the first unit.
+fn one_row() -> dataflow::epoch::LoadUnit {
+    let contract = contract();
+    let rows = batch(&contract, &[put(1, 1, 10, "one")]);
+    unit(0, vec![fold(&contract, DeleteMode::Hard, vec![rows], false).unwrap()])
+}
+
+/// GIVEN a COPY that fails for a reason that Redshift does not give, THEN it is tried again a few times; only what goes on
+/// like that parks its table.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redshift_does_not_explain_is_tried_a_few_times() {
+    let under = Under::redshift().await;
+    under.warehouse().ensure(&contract(), DeleteMode::Hard).await.unwrap();
+    under.cluster().sim.fail(Rule::new(Fault::ScanFailed).on(Kind::Copy).times(3));
+    assert_eq!(apply_patiently(&under, &one_row()).await, 4);
+
+    under.cluster().sim.fail(Rule::new(Fault::ScanFailed).on(Kind::Copy));
+    let next = dataflow::epoch::LoadUnit { after: 1, through: 2, ..one_row() };
+    for attempt in 0..3 {
+        let error = under.warehouse().apply(&next).await.unwrap_err();
+        assert_eq!(error.disposition(), Disposition::Retry, "attempt {attempt}: {error}");
+    }
+    let error = under.warehouse().apply(&next).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Table("things".into()), "{error}");
+    assert!(error.to_string().contains("Task failed due to an internal error"), "{error}");
+    // Whoever resumes the table gets all attempts again.
+    let error = under.warehouse().apply(&next).await.unwrap_err();
+    assert_eq!(error.disposition(), Disposition::Retry, "{error}");
+}
+
+/// Puts a text into what is staged that is longer than its column.
+struct Tampering {
+    inner: Arc<dyn Staging>,
+    length: Mutex<usize>,
+}
+
+fn with_long_text(body: &Bytes) -> Bytes {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(body.clone()).unwrap().build().unwrap();
+    let batch = reader.map(|batch| batch.unwrap()).next().unwrap();
+    let mut columns = batch.columns().to_vec();
+    let at = batch.schema().index_of("b").unwrap();
+    columns[at] = Arc::new(StringArray::from(vec!["x".repeat(70_000); batch.num_rows()])) as ArrayRef;
+    let batch = RecordBatch::try_new(batch.schema(), columns).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap().into()
+}
+
+#[async_trait]
+impl Staging for Tampering {
+    fn url(&self, name: &str) -> String {
+        self.inner.url(name)
+    }
+
+    async fn put(&self, name: &str, body: Bytes) -> Result<()> {
+        let body = if name.ends_with(".parquet") {
+            let body = with_long_text(&body);
+            *self.length.lock().unwrap() = body.len();
+            body
+        } else {
+            let mut manifest: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            manifest["entries"][0]["meta"]["content_length"] = (*self.length.lock().unwrap()).into();
+            manifest.to_string().into()
+        };
+        self.inner.put(name, body).await
+    }
+
+    async fn discard(&self, names: &[String]) {
+        self.inner.discard(names).await;
+    }
+}
+
+/// GIVEN a file that COPY refuses, THEN the error names the column and the reason as Redshift has written them down, and
+/// shows neither the statement nor a secret; the group goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_error_is_told_in_full() {
+    let cluster = Cluster::start().await;
+    let lake = dataflow::lake::Lake::open(&cluster.lake()).unwrap();
+    let inner = dataflow::pipeline::staging::staging(&lake);
+    let tampering = Arc::new(Tampering { inner: Arc::clone(&inner), length: Mutex::default() });
+    let config = config::Warehouse::Redshift(cluster.warehouse());
+    let warehouse = dataflow::warehouse::open(&config, "t", tampering).await.unwrap();
+    warehouse.ensure(&contract(), DeleteMode::Hard).await.unwrap();
+    let error = warehouse.apply(&one_row()).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Table("things".into()), "{error}");
+    let text = error.to_string();
+    for part in ["COPY of column b (VARCHAR)", "1204", "longer than the length defined"] {
+        assert!(text.contains(part), "no `{part}` in: {text}");
+    }
+    for secret in ["Secret-1", "IAM_ROLE", "xxxx"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    let honest = dataflow::warehouse::open(&config, "t", inner).await.unwrap();
+    assert_eq!(honest.apply(&one_row()).await.unwrap().through, 1);
+    assert!(warehouse.applied("g").await.unwrap().is_some_and(|applied| applied.through == 1));
+}
+
+/// GIVEN a cluster that takes a statement and says nothing, THEN it is given up after the time that the topology says, and
+/// tried again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_nobody_answers_is_given_up() {
+    let cluster = Cluster::start().await;
+    let lake = dataflow::lake::Lake::open(&cluster.lake()).unwrap();
+    let short = RedshiftWarehouse { statement_timeout: Span::seconds(10), ..cluster.warehouse() };
+    let staging = dataflow::pipeline::staging::staging(&lake);
+    let warehouse = dataflow::warehouse::open(&config::Warehouse::Redshift(short), "t", staging).await.unwrap();
+    warehouse.ensure(&contract(), DeleteMode::Hard).await.unwrap();
+    cluster.sim.fail(Rule::new(Fault::Silence).on(Kind::Copy).times(1));
+    let error = warehouse.apply(&one_row()).await.unwrap_err();
+    assert_eq!(error.disposition(), Disposition::Retry, "{error}");
+    assert!(error.to_string().contains("no answer in 10s"), "{error}");
+    assert_eq!(warehouse.apply(&one_row()).await.unwrap().through, 1);
+}
+
+/// GIVEN a cluster on which everything goes wrong that may, WHEN a shop is loaded, THEN it comes through, and each reason is
+/// counted by its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_are_counted_by_their_reasons() {
+    let cluster = Cluster::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let stock = crate::exactly_once::world::Stock::make(95, crate::exactly_once::world::busy_shop(400), 400);
+    stock.write_files(&folder.path().join("events"), 2);
+    let faults = [
+        (Fault::Serializable, Kind::Commit, "serializable"),
+        (Fault::Conflict, Kind::Delete, "conflict"),
+        (Fault::RelationMissing, Kind::Insert, "relation"),
+        (Fault::QueueTimeout, Kind::Copy, "queue"),
+        (Fault::ResetBefore, Kind::Lock, "connection"),
+        (Fault::AnswerLost, Kind::Commit, "connection"),
+        (Fault::ScanFailed, Kind::Copy, "internal"),
+    ];
+    for (fault, kind, _) in faults {
+        cluster.sim.fail(Rule::new(fault).on(kind).after(1).times(1));
+    }
+    let topology = shop(&cluster).replace("follow: false", "follow: true");
+    let mut process = Launch::new(folder.path(), &topology).run();
+    let tables = ["orders", "order_lines", "customers", "products"];
+    let loaded = |status: &serde_json::Value| {
+        let changes = |name: &str| crate::support::process::table(status, name)["changes_total"].as_u64();
+        status["problems"].as_array().is_some_and(Vec::is_empty)
+            && tables.iter().all(|table| changes(table).is_some_and(|n| n > 0))
+    };
+    process.wait_for("the shop", LIMIT, loaded).await;
+    let metrics = process.page("/metrics").await.unwrap();
+    for (fault, _, reason) in faults {
+        let counted = format!("dataflow_warehouse_faults_total{{reason=\"{reason}\"}}");
+        assert!(metrics.contains(&counted), "{fault:?}: no {counted} in\n{metrics}");
+    }
+    process.stop().await;
+    assert!(!process.whole_log().contains("Secret-1"));
+}
