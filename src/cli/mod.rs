@@ -11,6 +11,7 @@
 //! Exit codes: 0 done, 1 failed, 2 the user's mistake.
 
 mod check;
+mod compact;
 mod live;
 mod plan;
 mod progress;
@@ -36,6 +37,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::LogForm;
 
 pub use check::OperatorMistake;
+pub use compact::CompactArgs;
 pub use live::{Live, LiveForm};
 pub use plan::{PlanArgs, PlanReport, PlanStep};
 pub use progress::Progress;
@@ -105,6 +107,8 @@ enum Command {
     Replay(ReplayArgs),
     /// Build a new lake and warehouse from another lake's raw zone, with today's rules
     Reprocess(ReprocessArgs),
+    /// Write closed hours of the lake again as few, sorted files
+    Compact(CompactArgs),
     /// Print the JSON Schema of topologies and contract files, for editors
     Schema(schema::SchemaArgs),
 }
@@ -199,6 +203,7 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Verify(args) => verify::run(args, output).await,
         Command::Replay(args) => replay::run(args, output).await,
         Command::Reprocess(args) => reprocess::run(args, output).await,
+        Command::Compact(args) => compact::run(args, output).await,
         Command::Schema(args) => schema::run(args, output),
     }
 }

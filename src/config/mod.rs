@@ -7,6 +7,7 @@
 //! | `postgres_source.rs` | the part of them that a PostgreSQL source is |
 //! | `mysql_source.rs` | the part of them that a MySQL or MariaDB source is |
 //! | `redshift_warehouse.rs` | the part of them that a Redshift warehouse is |
+//! | `lake.rs` | the part of them that says more of the lake than its place |
 //! | `contract_file.rs` | a table's contract as people write it |
 //! | `freshness.rs` | how long changes may wait |
 //! | `units.rs` | sizes and lengths of time |
@@ -23,6 +24,7 @@ mod database_source;
 mod document;
 mod freshness;
 mod hidden;
+mod lake;
 mod load;
 mod masks;
 mod mistake;
@@ -39,6 +41,7 @@ mod units;
 
 pub use contract_file::*;
 pub use database_source::*;
+pub use lake::*;
 pub use load::{Loaded, contract_schema, load, load_with, topology_schema};
 pub use mistake::{Mistake, Mistakes, nearest};
 pub use mysql_source::*;

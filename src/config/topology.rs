@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::hidden;
+use super::lake::{Compact, Sse};
 use super::mysql_source::MysqlSource;
 use super::postgres_source::PostgresSource;
 use super::redshift_warehouse::RedshiftWarehouse;
@@ -405,21 +406,10 @@ pub struct Lake {
     /// How Parquet files are compressed.
     #[serde(default)]
     pub compression: Compression,
-}
-
-/// Encryption by the store, with a key of Amazon's Key Management Service (SSE-KMS).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Sse {
-    /// The key's ARN, or its id in the same account.
-    pub kms_key: String,
-    /// One request for a key per bucket and hour instead of one per object.
-    #[serde(default = "yes")]
-    pub bucket_key: bool,
-}
-
-fn yes() -> bool {
-    true
+    /// Whether the processes that load also write closed hours again as few, sorted files. `dataflow compact` does it at any
+    /// time.
+    #[serde(default)]
+    pub compact: Option<Compact>,
 }
 
 /// The raw zone.

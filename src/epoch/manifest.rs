@@ -12,7 +12,9 @@ use crate::contract::Contract;
 use crate::progress::Advance;
 
 /// The newest manifest format that this code writes and reads. A manifest whose `reader` is higher is refused.
-pub const FORMAT_VERSION: u32 = 1;
+///
+/// 2: [`Control::Compacted`] and [`Control::Retired`]. A manifest without them is still of format 1, which older programs read.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// One committed epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -120,4 +122,27 @@ pub enum Control {
     /// The retention of what was refused up to and with the epoch `through` is over: entries that were still `open` (by
     /// table, `""` where it is not known) are closed, and their files go.
     Expired { through: EpochNumber, open: BTreeMap<String, u64> },
+    /// The processed files of these tables in one hour (`dt=2026-11-22/hour=14`) are also in other files. Nothing is left to
+    /// compact up to and with the epoch `considered`.
+    Compacted { hour: String, tables: BTreeMap<String, Compaction>, considered: EpochNumber },
+    /// What compactions up to and with the epoch `through` replaced is deleted.
+    Retired { through: EpochNumber },
+}
+
+impl Control {
+    /// The lowest format version that a reader must know.
+    pub fn reader(&self) -> u32 {
+        if matches!(self, Self::Compacted { .. } | Self::Retired { .. }) { 2 } else { 1 }
+    }
+}
+
+/// An hour of a table in files that are sorted by key. Every row says which epoch it is of and where it stood there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compaction {
+    /// The first epoch inside.
+    pub first: EpochNumber,
+    /// The last one.
+    pub last: EpochNumber,
+    /// The files, below a folder that holds nothing else.
+    pub files: Vec<DataFile>,
 }

@@ -11,7 +11,7 @@ mod manifest;
 mod unit;
 
 pub use account::{Account, LoadAccount, TableAccount};
-pub use manifest::{Control, DataFile, FORMAT_VERSION, Manifest, RejectFile, TableEpoch};
+pub use manifest::{Compaction, Control, DataFile, FORMAT_VERSION, Manifest, RejectFile, TableEpoch};
 pub use unit::{Applied, DeleteMode, Incomplete, LoadUnit, TableLoad};
 
 /// The number of a manifest: the first is 1.

@@ -14,6 +14,7 @@
 //! | `crypt.rs` | payloads at rest |
 //! | `log/` | [`Log`]: numbered manifests, the commit, checkpoints, the start-up probe |
 //! | `expiry.rs` | closing quarantined entries in the log |
+//! | `compact/` | the files of a closed hour written again as few, and how readers follow |
 //! | `sweep.rs` | files that no manifest names, and retention |
 //!
 //! ```text
@@ -22,12 +23,14 @@
 //! <lake>/_log/checkpoint/00000000000000000064.json
 //! <lake>/_log/probe/<ulid>                      tries the store out, and is deleted at once
 //! <lake>/processed/<table>/dt=2026-11-22/hour=14/<attempt>.parquet
+//! <lake>/compacted/<table>/dt=2026-11-22/hour=14/<attempt>/v<contract>-<number>.parquet
 //! <lake>/quarantine/dt=2026-11-22/<attempt>.parquet
 //! <lake>/raw/dt=2026-11-22/hour=14/<attempt>.parquet
 //! <lake>/_stage/<group>/<ulid>-….parquet         what a warehouse is loading; a manifest beside it
 //! <lake>/_tmp/                                  local folders only: files before they get their name
 //! ```
 
+mod compact;
 mod crypt;
 mod epoch_writer;
 mod expiry;
@@ -44,6 +47,7 @@ mod store;
 mod sweep;
 mod table_writer;
 
+pub use compact::{CompactOptions, CompactReport, NoOutsiders, Outsiders, Retired, compact, retire, retire_as_of};
 pub use epoch_writer::{EpochWriter, SealedFiles};
 pub use expiry::Closings;
 pub use log::{Access, Derive, Draft, DraftTable, Log, LogState, Stopped, TableTotals};
@@ -138,26 +142,34 @@ impl Lake {
 
     /// The whole object, its length and checksum as the manifest says.
     async fn fetch(&self, file: &DataFile) -> Result<Bytes> {
-        let corrupt = |why: String| {
-            Error::new(ErrorKind::LogCorrupt, format!("{}/{} {why}", self.url(), file.path))
-                .help("a manifest names this file: restore it from a copy of the lake")
-        };
-        let Some((body, _)) = self.store.get(&file.path).await? else {
-            let expires = ["raw/", "quarantine/"].iter().any(|zone| file.path.starts_with(zone));
-            return Err(if expires {
-                Error::new(ErrorKind::Config, format!("{}/{} is gone", self.url(), file.path))
-                    .help("its retention is over: see lake.raw.retention and lake.quarantine.retention")
-            } else {
-                corrupt("is missing".to_owned())
-            });
-        };
+        if let Some(body) = self.find(file).await? {
+            return Ok(body);
+        }
+        let expires = ["raw/", "quarantine/"].iter().any(|zone| file.path.starts_with(zone));
+        Err(if expires {
+            Error::new(ErrorKind::Config, format!("{}/{} is gone", self.url(), file.path))
+                .help("its retention is over: see lake.raw.retention and lake.quarantine.retention")
+        } else {
+            self.corrupt(file, "is missing")
+        })
+    }
+
+    fn corrupt(&self, file: &DataFile, why: &str) -> Error {
+        Error::new(ErrorKind::LogCorrupt, format!("{}/{} {why}", self.url(), file.path))
+            .help("a manifest names this file: restore it from a copy of the lake")
+    }
+
+    /// The same; `None` when there is no such object.
+    async fn find(&self, file: &DataFile) -> Result<Option<Bytes>> {
+        let corrupt = |why: String| self.corrupt(file, &why);
+        let Some((body, _)) = self.store.get(&file.path).await? else { return Ok(None) };
         if body.len() as u64 != file.bytes {
             return Err(corrupt(format!("has {} bytes where its manifest says {}", body.len(), file.bytes)));
         }
         if crc32fast::hash(&body) != file.crc32 {
             return Err(corrupt("does not have the checksum that its manifest says".to_owned()));
         }
-        Ok(body)
+        Ok(Some(body))
     }
 }
 

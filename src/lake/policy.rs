@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::config;
 
 /// Folders whose objects are deleted in time: by the sweep, by retention, by a probe of the store.
-const TRANSIENT: [&str; 8] = ["processed", "raw", "quarantine", "curated", "archive", "_log/probe", "_stage", "_tmp"];
+const TRANSIENT: [&str; 9] =
+    ["processed", "compacted", "raw", "quarantine", "curated", "archive", "_log/probe", "_stage", "_tmp"];
 
 /// The policy for a lake in a bucket; `None` for a folder.
 pub fn policy(config: &config::Lake) -> Option<Value> {

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Partition;
 
 /// Rows of one returned batch at most.
-const BATCH_ROWS: u64 = 1 << 20;
+const BATCH_ROWS: usize = 1 << 20;
 
 impl Lake {
     /// The changes of a file in order, their rows in `contract`'s output columns. A column that the file does not have
@@ -34,7 +34,8 @@ impl Lake {
     }
 }
 
-fn decode(file: &DataFile, body: Bytes, contract: &Arc<Contract>) -> Result<Vec<TableChanges>> {
+/// All changes of a file that is in memory.
+pub(super) fn decode(file: &DataFile, body: Bytes, contract: &Arc<Contract>) -> Result<Vec<TableChanges>> {
     let mut changes = Vec::new();
     let mut rows = 0;
     for batch in batches(file, body)? {
@@ -53,7 +54,16 @@ pub(super) fn batches(
     file: &DataFile,
     body: Bytes,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>>> {
-    let rows = file.rows.clamp(1, BATCH_ROWS) as usize;
+    slices(file, body, BATCH_ROWS)
+}
+
+/// The record batches of a file, of so many rows at most.
+pub(super) fn slices(
+    file: &DataFile,
+    body: Bytes,
+    at_most: usize,
+) -> Result<impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>>> {
+    let rows = (file.rows.max(1) as usize).min(at_most);
     let reader = ParquetRecordBatchReaderBuilder::try_new(body).and_then(|b| b.with_batch_size(rows).build());
     reader.map_err(|error| unreadable(file, error))
 }
@@ -63,7 +73,8 @@ pub(super) fn column<'a>(file: &DataFile, batch: &'a RecordBatch, name: &str) ->
     batch.column_by_name(name).ok_or_else(|| unreadable(file, format!("column {name} is missing")))
 }
 
-fn split(file: &DataFile, batch: &RecordBatch, contract: &Arc<Contract>) -> Result<Vec<TableChanges>> {
+/// A batch's rows as changes; a new element begins where the partition changes.
+pub(super) fn split(file: &DataFile, batch: &RecordBatch, contract: &Arc<Contract>) -> Result<Vec<TableChanges>> {
     let whole = Whole::read(file, batch, contract)?;
     let mut changes = Vec::new();
     for (partition, range) in partitions(file, batch)? {

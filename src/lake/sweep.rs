@@ -16,11 +16,12 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use object_store::ObjectMeta;
 use ulid::Ulid;
 
+use super::compact::ZONE as COMPACTED;
 use super::expiry;
 use super::log::PROBES;
 use super::store::{STAGING, Store, place, vanished};
 use super::{Access, Lake, Log, STAGE};
-use crate::epoch::Manifest;
+use crate::epoch::{Control, DataFile, Manifest};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Nothing younger is deleted.
@@ -137,7 +138,7 @@ async fn expire(
 }
 
 /// What the store's clock says: when it saw an object that is made now.
-async fn store_now(store: &Store) -> Result<DateTime<Utc>> {
+pub(super) async fn store_now(store: &Store) -> Result<DateTime<Utc>> {
     let path = format!("{PROBES}/{}", Ulid::new());
     store.create_own("log.clock", &path, bytes::Bytes::from_static(b"now")).await?;
     let found: Option<ObjectMeta> = store.get(&path).await?.map(|(_, meta)| meta);
@@ -155,8 +156,10 @@ async fn candidates(
     for zone in ["quarantine", "raw"] {
         folders.extend(days(store, zone, oldest).await?);
     }
-    for table in store.folders("processed").await? {
-        folders.extend(days(store, &table, oldest).await?);
+    for zone in ["processed", COMPACTED] {
+        for table in store.folders(zone).await? {
+            folders.extend(days(store, &table, oldest).await?);
+        }
     }
     let mut found = BTreeMap::new();
     for folder in folders {
@@ -194,9 +197,18 @@ async fn keep_named(log: &Log, since: DateTime<Utc>, candidates: &mut BTreeMap<S
     Ok(())
 }
 
-/// The paths of a manifest's data files, as the store spells them in a listing.
+/// The paths of a manifest's data files, as the store spells them in a listing. Those that a compaction has replaced are
+/// among them: they go [otherwise](super::retire).
 fn named_files(manifest: &Manifest) -> impl Iterator<Item = String> {
     let files = manifest.tables.values().flat_map(|table| &table.files);
+    let files = files.chain(manifest.control.iter().flat_map(compacted_files));
     let files = files.chain(manifest.quarantine.iter().map(|q| &q.file)).chain(&manifest.raw);
     files.map(|file| place(&file.path).to_string())
+}
+
+fn compacted_files(control: &Control) -> Vec<&DataFile> {
+    match control {
+        Control::Compacted { tables, .. } => tables.values().flat_map(|table| &table.files).collect(),
+        _ => Vec::new(),
+    }
 }

@@ -11,12 +11,12 @@ use chrono::Utc;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{NO_TIME, TableChanges};
+use crate::batch::NO_TIME;
 use crate::config::Topology;
 use crate::contract::Contract;
 use crate::epoch::{Applied, Control, EpochNumber, LoadUnit};
 use crate::error::{Disposition, Error, ErrorKind, Result};
-use crate::lake::{Lake, Log, LogState};
+use crate::lake::{Log, LogState};
 use crate::pipeline::backlog::Backlog;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::fold::fold;
@@ -35,7 +35,6 @@ pub struct Loader {
     pub group: String,
     pub tables: Vec<String>,
     pub topology: Arc<Topology>,
-    pub lake: Lake,
     pub log: Arc<Log>,
     pub warehouse: Arc<dyn Warehouse>,
     /// The newest epoch that this process knows of.
@@ -276,16 +275,15 @@ impl Loader {
     async fn fold(&self, state: &LogState, applied: &Applied, plan: UnitPlan) -> Result<LoadUnit> {
         let mut tables = Vec::new();
         for table in &self.tables {
-            let mut changes: Vec<TableChanges> = Vec::new();
             let mut newest = NO_TIME;
             let Some(contract) = state.contracts.get(table) else { continue };
+            let mut epochs = Vec::new();
             for take in plan.takes.iter().filter(|take| take.tables.contains(table)) {
                 let epoch = self.backlog.epoch(take.n).and_then(|epoch| epoch.tables.get(table));
-                for file in epoch.into_iter().flat_map(|epoch| &epoch.files) {
-                    changes.extend(self.lake.read_changes(file, contract).await?);
-                }
+                epochs.extend(epoch.map(|epoch| (take.n, epoch)));
                 newest = newest.max(epoch.and_then(|e| e.max_source_time_us).unwrap_or(NO_TIME));
             }
+            let changes = self.log.changes(table, &epochs, contract).await?;
             if changes.is_empty() {
                 continue;
             }

@@ -60,6 +60,7 @@ fn closes(control: &Control) -> Vec<(EpochNumber, u64)> {
             rows.iter().map(|row| (*epoch, *row)).collect()
         }
         Control::Pause { .. } | Control::Resume { .. } | Control::Resync { .. } | Control::Expired { .. } => Vec::new(),
+        Control::Compacted { .. } | Control::Retired { .. } => Vec::new(),
     }
 }
 

@@ -39,7 +39,7 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
             .help(near.map_or(format!("groups are: {names}"), |near| format!("did you mean {near}?"))));
     }
     let lake = Lake::open(&topology.lake)?;
-    let log = Arc::new(Log::open(lake.clone(), &topology.name, Access::Write).await?);
+    let log = Arc::new(Log::open(lake, &topology.name, Access::Write).await?);
     let warehouse = super::staging::open_warehouse(&topology).await?;
     let status = Arc::new(Status::new(&topology.name, u64::MAX));
     let report = Arc::new(Report::new(status, &topology));
@@ -55,7 +55,6 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
             backlog: Backlog::default(),
             tables,
             topology: Arc::clone(&topology),
-            lake: lake.clone(),
             log: Arc::clone(&log),
             warehouse: Arc::clone(&warehouse),
             head: told.clone(),

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Loaded, Source, Topology};
 use crate::error::{Disposition, Error, ErrorKind, Result};
-use crate::lake::{Access, Lake, Log};
+use crate::lake::{Access, CompactOptions, Lake, Log, NoOutsiders};
 use crate::pipeline::backlog::Backlog;
 use crate::pipeline::build::{self, Parts};
 use crate::pipeline::governor::Governor;
@@ -113,10 +113,7 @@ pub(super) async fn drive(
             opened => drop(opened?),
         }
         process.start_loaders(&shared, &opening, &head);
-        let (asked, asker) = (Arc::clone(topology), Arc::clone(&report));
-        process.tasks.spawn(upkeep::watch_incompletes(asked, asker, process.loaders_stop.clone()));
-        let (swept, sweeper) = (Arc::clone(log), Arc::clone(&report));
-        process.tasks.spawn(upkeep::sweep_regularly(swept, sweeper, process.loaders_stop.clone()));
+        process.start_upkeep(&shared)?;
     }
     // Ingest alone wants to know of orders to read a table again.
     if options.role != Role::Ingest || topology.sources.values().any(Source::can_read_again) {
@@ -214,11 +211,25 @@ struct Process {
 }
 
 impl Process {
+    /// Starts what is looked after beside the stream.
+    fn start_upkeep(&mut self, shared: &Shared<'_>) -> Result<()> {
+        let (topology, log, report) = (shared.topology, shared.log, shared.report);
+        let stop = || self.loaders_stop.clone();
+        self.tasks.spawn(upkeep::watch_incompletes(Arc::clone(topology), Arc::clone(report), stop()));
+        self.tasks.spawn(upkeep::sweep_regularly(Arc::clone(log), Arc::clone(report), stop()));
+        if let Some(compact) = &topology.lake.compact {
+            let (log, options) = (Arc::clone(log), CompactOptions::for_epochs(topology.epoch.every.0));
+            let outsiders = Arc::new(NoOutsiders);
+            self.tasks.spawn(upkeep::compact_regularly(log, compact.every.0, options, outsiders, stop()));
+        }
+        Ok(())
+    }
+
     fn start_loaders(&mut self, shared: &Shared<'_>, opening: &Opening, head: &watch::Sender<u64>) {
         let memory = load::memory(shared.topology);
         for (group, tables) in build::groups(shared.topology) {
             let (opening, stop) = (opening.clone(), self.loaders_stop.clone());
-            let (topology, lake) = (Arc::clone(shared.topology), shared.lake.clone());
+            let topology = Arc::clone(shared.topology);
             let (log, report) = (Arc::clone(shared.log), Arc::clone(shared.report));
             let (head, memory) = (head.subscribe(), Arc::clone(&memory));
             self.tasks.spawn(async move {
@@ -229,7 +240,6 @@ impl Process {
                     group,
                     tables,
                     topology,
-                    lake,
                     log,
                     warehouse,
                     head,

@@ -1,14 +1,15 @@
-//! What is looked after now and then, beside the stream: the lake's sweep, and rows that the warehouse holds back. Neither
-//! stops the process: what fails is said, and tried again at the next turn.
+//! What is looked after now and then, beside the stream: the lake's sweep and compaction, and rows that the warehouse holds
+//! back. None of it stops the process: what fails is said, and tried again at the next turn.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Topology;
 use crate::error::Result;
-use crate::lake::{Log, sweep};
+use crate::lake::{CompactOptions, Log, Outsiders, compact, retire, sweep};
 use crate::pipeline::report::{Report, WAREHOUSE};
 use crate::warehouse::{self, Inspect};
 
@@ -16,6 +17,8 @@ use crate::warehouse::{self, Inspect};
 const FIRST_SWEEP: Duration = Duration::from_secs(60);
 /// Often enough that what expires is announced well before.
 const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// The first compaction comes after the first sweep.
+const FIRST_COMPACTION: Duration = Duration::from_secs(120);
 /// How often the warehouse is asked for rows without a base.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,38 @@ pub async fn sweep_regularly(log: Arc<Log>, report: Arc<Report>, stop: Cancellat
             }
             Err(error) => tracing::warn!("sweep the lake: {error}; trying again at the next turn"),
         }
+    }
+    Ok(())
+}
+
+/// Compacts closed hours until `stop`, every so often, and deletes what was replaced a day ago.
+pub async fn compact_regularly(
+    log: Arc<Log>,
+    every: Duration,
+    options: CompactOptions,
+    outsiders: Arc<dyn Outsiders>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let mut pause = FIRST_COMPACTION.min(every);
+    while pass(pause, &stop).await {
+        pause = every;
+        let done = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            done = compact_once(&log, &options, &*outsiders) => done,
+        };
+        if let Err(error) = done {
+            tracing::warn!("compact the lake: {error}; trying again at the next turn");
+        }
+    }
+    Ok(())
+}
+
+async fn compact_once(log: &Log, options: &CompactOptions, outsiders: &dyn Outsiders) -> Result<()> {
+    compact(log, Utc::now(), options).await?;
+    let retired = retire(log, outsiders).await?;
+    if retired.entries > 0 {
+        let (files, bytes) = (retired.files, retired.bytes);
+        tracing::info!(files, bytes, "deleted files that were compacted a day ago");
     }
     Ok(())
 }

@@ -131,7 +131,8 @@ fn help_names_the_commands_that_are_there_and_no_others() {
     let outcome = dataflow(&["--help"]);
     assert_eq!(outcome.status.code(), Some(0));
     let said = text(&outcome.stdout);
-    for command in ["run", "check", "plan", "status", "table", "quarantine", "replay", "reprocess", "schema", "verify"]
+    for command in
+        ["run", "check", "plan", "status", "table", "quarantine", "replay", "reprocess", "schema", "verify", "compact"]
     {
         assert!(said.contains(&format!("\n  {command} ")), "{command} in {said}");
         let help = dataflow(&[command, "--help"]);

@@ -9,6 +9,7 @@
 //! | `kills.rs` | SIGKILL at random moments |
 //! | `rivals.rs` | processes against each other |
 //! | `away.rs` | the way to the warehouse |
+//! | `compact.rs` | compaction: killed at every step, two at once, read from either set of files |
 //! | `columns.rs` | the contract: columns that are gone, rows that cannot be decoded |
 //! | `held.rs` | one table of a group: paused, parked |
 //! | `retry.rs` | order: quarantined rows come in late |
@@ -17,6 +18,7 @@
 
 mod away;
 mod columns;
+mod compact;
 mod feed;
 mod held;
 pub mod kills;

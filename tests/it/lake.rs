@@ -755,6 +755,19 @@ fn the_golden_manifest_of_format_1_is_read_and_written_as_it_stands() {
     assert_eq!(serde_json::from_str::<Manifest>(least).unwrap().tables, BTreeMap::new());
 }
 
+/// The same of format 2, which brought compactions.
+#[test]
+fn the_golden_manifest_of_format_2_is_read_and_written_as_it_stands() {
+    let text = include_str!("../golden/manifest-v2.json");
+    let manifest: Manifest = serde_json::from_str(text).unwrap();
+    let Control::Compacted { hour, tables, considered } = &manifest.control[0] else { panic!("{manifest:?}") };
+    assert_eq!((hour.as_str(), *considered, manifest.control[0].reader()), ("dt=2026-11-22/hour=14", 17, 2));
+    assert_eq!((&manifest.control[1], manifest.control[1].reader()), (&Control::Retired { through: 12 }, 2));
+    assert_eq!((tables["orders"].first, tables["orders"].last, tables["orders"].files[0].rows), (3, 17, 120));
+    let golden: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert_eq!(serde_json::to_value(&manifest).unwrap(), golden, "the stored form must not change within a format");
+}
+
 #[path = "lake_files.rs"]
 mod files;
 #[path = "lake_readers.rs"]

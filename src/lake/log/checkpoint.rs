@@ -48,6 +48,12 @@ struct Stored {
     expired_through: EpochNumber,
     #[serde(default)]
     closed_quarantine: BTreeMap<EpochNumber, BTreeMap<String, u64>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    compactions: BTreeMap<String, Vec<EpochNumber>>,
+    #[serde(default)]
+    compacted_through: EpochNumber,
+    #[serde(default)]
+    retired_through: EpochNumber,
     account: Account,
     tables: BTreeMap<String, TableTotals>,
 }
@@ -137,9 +143,11 @@ impl Stored {
             partition: partition.clone(),
             standing: standing.clone(),
         };
+        // A program that knows nothing of compactions would lose them.
+        let format = if state.compacted_through == 0 && state.compactions.is_empty() { 1 } else { FORMAT_VERSION };
         Self {
-            format: FORMAT_VERSION,
-            reader: FORMAT_VERSION,
+            format,
+            reader: format,
             log: state.log,
             n: state.n,
             attempt: state.attempt,
@@ -151,6 +159,9 @@ impl Stored {
             expired_quarantine: state.expired_quarantine.clone(),
             expired_through: state.expired_through,
             closed_quarantine: state.closed_quarantine.clone(),
+            compactions: BTreeMap::clone(&state.compactions),
+            compacted_through: state.compacted_through,
+            retired_through: state.retired_through,
             account: state.account.clone(),
             tables: state.tables.clone(),
         }
@@ -171,6 +182,9 @@ impl Stored {
         state.expired_quarantine = self.expired_quarantine;
         state.expired_through = self.expired_through;
         state.closed_quarantine = self.closed_quarantine;
+        state.compactions = Arc::new(self.compactions);
+        state.compacted_through = self.compacted_through;
+        state.retired_through = self.retired_through;
         state.account = self.account;
         state.tables = self.tables;
         state

@@ -12,7 +12,7 @@ use ulid::Ulid;
 
 use super::{Access, Log, LogState, checkpoint, manifest_path};
 use crate::contract::{Contract, TableSchema, join_schemas};
-use crate::epoch::{Account, Control, DataFile, FORMAT_VERSION, Manifest, RejectFile, TableEpoch};
+use crate::epoch::{Account, Control, DataFile, Manifest, RejectFile, TableEpoch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::store::{Created, Pause, vanished};
 use crate::progress::Advance;
@@ -159,9 +159,10 @@ impl Draft {
             }
         }
         let quarantine = self.quarantine.clone();
+        let format = self.control.iter().map(Control::reader).max().unwrap_or(1);
         Ok(Manifest {
-            format: FORMAT_VERSION,
-            reader: FORMAT_VERSION,
+            format,
+            reader: format,
             log: state.log,
             n: state.n + 1,
             attempt: self.attempt,

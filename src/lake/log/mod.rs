@@ -33,6 +33,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Standings};
 
 pub(super) const IDENTITY: &str = "_log/log.json";
+/// The form of [`Identity`], which is not that of manifests.
+const IDENTITY_FORMAT: u32 = 1;
 /// Manifests that are read at the same time when there is a lot to catch up with.
 const READ_AHEAD: usize = 16;
 /// Manifests that are kept in memory.
@@ -253,7 +255,7 @@ async fn identify(lake: &Lake, topology: &str, access: Access) -> Result<Identit
             return Err(Error::new(ErrorKind::Config, format!("there is no log in {}", lake.url()))
                 .help("`dataflow run` makes it"));
         }
-        let identity = Identity { uuid: Uuid::new_v4(), topology: topology.to_owned(), format: FORMAT_VERSION };
+        let identity = Identity { uuid: Uuid::new_v4(), topology: topology.to_owned(), format: IDENTITY_FORMAT };
         let body = serde_json::to_vec_pretty(&identity)
             .map_err(|error| Error::new(ErrorKind::Internal, "write the log's identity").because(error))?;
         // Whatever the answer: what is read back decides, ours or another process's.
@@ -278,8 +280,8 @@ fn parse_identity(lake: &Lake, body: &[u8]) -> Result<Identity> {
     let place = format!("{}/{IDENTITY}", lake.url());
     let identity: Identity = serde_json::from_slice(body)
         .map_err(|error| Error::new(ErrorKind::LogCorrupt, format!("{place} cannot be read")).because(error))?;
-    if identity.format > FORMAT_VERSION {
-        let what = format!("{place} has format {} and this program knows {FORMAT_VERSION}", identity.format);
+    if identity.format > IDENTITY_FORMAT {
+        let what = format!("{place} has format {} and this program knows {IDENTITY_FORMAT}", identity.format);
         return Err(Error::new(ErrorKind::Config, what).help("run a newer dataflow"));
     }
     Ok(identity)

@@ -80,6 +80,12 @@ pub struct LogState {
     pub expired_through: EpochNumber,
     /// Entries of later epochs that were retried or dropped, by epoch and table.
     pub closed_quarantine: BTreeMap<EpochNumber, BTreeMap<String, u64>>,
+    /// The epochs whose manifests say what was compacted, by hour.
+    pub compactions: Arc<BTreeMap<String, Vec<EpochNumber>>>,
+    /// Nothing is left to compact up to this epoch.
+    pub compacted_through: EpochNumber,
+    /// What compactions up to this epoch replaced is deleted.
+    pub retired_through: EpochNumber,
     /// The sum of all accounts.
     pub account: Account,
     /// What the log holds of each table.
@@ -102,6 +108,9 @@ impl LogState {
             expired_quarantine: BTreeMap::new(),
             expired_through: 0,
             closed_quarantine: BTreeMap::new(),
+            compactions: Arc::default(),
+            compacted_through: 0,
+            retired_through: 0,
             account: Account::default(),
             tables: BTreeMap::new(),
         }
@@ -178,6 +187,14 @@ impl LogState {
                 self.expired_through = self.expired_through.max(*through);
                 self.closed_quarantine.retain(|epoch, _| epoch > through);
             }
+            Control::Compacted { hour, tables, considered } => {
+                if !tables.is_empty() {
+                    // Cheap to copy while nothing is compacted: the state is copied for every manifest.
+                    Arc::make_mut(&mut self.compactions).entry(hour.clone()).or_default().push(n);
+                }
+                self.compacted_through = self.compacted_through.max(*considered);
+            }
+            Control::Retired { through } => self.retired_through = self.retired_through.max(*through),
         }
     }
 

@@ -202,6 +202,12 @@ impl Launch {
         command.env_remove("FAILPOINTS").args(words).arg(&self.topology).args(more).output().unwrap()
     }
 
+    /// The same, broken by failpoints.
+    pub fn broken(&self, failpoints: &str, words: &[&str], more: &[&str]) -> Output {
+        let mut command = self.command();
+        command.env("FAILPOINTS", failpoints).args(words).arg(&self.topology).args(more).output().unwrap()
+    }
+
     /// What `dataflow status TOPOLOGY --json` says.
     pub fn status(&self) -> Value {
         let output = self.other(&["status"], &["--json"]);

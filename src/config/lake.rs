@@ -1,0 +1,29 @@
+//! What a topology says of the lake beside its place: encryption by the store, compaction.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::Span;
+
+/// Encryption by the store, with a key of Amazon's Key Management Service (SSE-KMS).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sse {
+    /// The key's ARN, or its id in the same account.
+    pub kms_key: String,
+    /// One request for a key per bucket and hour instead of one per object.
+    #[serde(default = "yes")]
+    pub bucket_key: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Compaction beside the stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Compact {
+    /// How often it is looked for closed hours, e.g. `1h`.
+    pub every: Span,
+}
