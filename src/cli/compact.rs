@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 
 use super::{Output, TopologyArgs, table_text};
+use crate::config::Topology;
 use crate::error::Result;
 use crate::lake::{self, Access, CompactOptions, CompactReport, Lake, Log, NoOutsiders, Retired};
 
@@ -67,6 +68,19 @@ pub async fn run(args: CompactArgs, output: Output) -> Result<()> {
     let log = Log::open(Lake::open(&topology.lake)?, &topology.name, Access::Write).await?;
     let options = CompactOptions::for_epochs(topology.epoch.every.0);
     let compacted = lake::compact(&log, args.as_of.unwrap_or_else(Utc::now), &options).await?;
-    let outcome = Outcome { compacted, retired: lake::retire(&log, &NoOutsiders).await? };
+    let outcome = Outcome { compacted, retired: retire(&log, topology).await? };
     if args.json { output.print_json(&outcome) } else { output.print(&outcome.text()) }
+}
+
+/// A catalog hears of what was compacted before anything is deleted.
+#[cfg(feature = "s3")]
+async fn retire(log: &Log, topology: &Topology) -> Result<Retired> {
+    let Some(catalog) = lake::Catalog::open(&topology.lake)? else { return lake::retire(log, &NoOutsiders).await };
+    catalog.follow(log).await?;
+    lake::retire(log, &catalog).await
+}
+
+#[cfg(not(feature = "s3"))]
+async fn retire(log: &Log, _: &Topology) -> Result<Retired> {
+    lake::retire(log, &NoOutsiders).await
 }

@@ -1,4 +1,4 @@
-//! What a topology says of the lake beside its place: encryption by the store, compaction.
+//! What a topology says of the lake beside its place: encryption by the store, compaction, the catalog.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,4 +26,30 @@ fn yes() -> bool {
 pub struct Compact {
     /// How often it is looked for closed hours, e.g. `1h`.
     pub every: Span,
+}
+
+/// A catalog of the lake's tables, chosen by `kind`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Catalog {
+    /// AWS Glue: for Athena, Redshift Spectrum, EMR.
+    Glue(Glue),
+}
+
+/// AWS Glue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Glue {
+    /// The database; made when it is missing.
+    pub database: String,
+    /// Another endpoint than Amazon's.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// How often partitions are brought up to date, e.g. `60s`.
+    #[serde(default = "a_minute")]
+    pub every: Span,
+}
+
+fn a_minute() -> Span {
+    Span::seconds(60)
 }

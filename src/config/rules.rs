@@ -444,6 +444,7 @@ fn lake_url(found: &mut Findings<'_>, lake: &Lake) {
             ("access_key_id", lake.access_key_id.is_some()),
             ("profile", lake.profile.is_some()),
             ("sse", lake.sse.is_some()),
+            ("catalog", lake.catalog.is_some()),
         ];
         for (name, _) in fields.iter().filter(|(_, given)| *given) {
             let message = format!("`{name}` means nothing for a folder");

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::hidden;
-use super::lake::{Compact, Sse};
+use super::lake::{Catalog, Compact, Sse};
 use super::mysql_source::MysqlSource;
 use super::postgres_source::PostgresSource;
 use super::redshift_warehouse::RedshiftWarehouse;
@@ -410,6 +410,9 @@ pub struct Lake {
     /// time.
     #[serde(default)]
     pub compact: Option<Compact>,
+    /// Where others find the tables of the lake.
+    #[serde(default)]
+    pub catalog: Option<Catalog>,
 }
 
 /// The raw zone.

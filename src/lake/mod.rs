@@ -15,6 +15,7 @@
 //! | `log/` | [`Log`]: numbered manifests, the commit, checkpoints, the start-up probe |
 //! | `expiry.rs` | closing quarantined entries in the log |
 //! | `compact/` | the files of a closed hour written again as few, and how readers follow |
+//! | `catalog/` | the tables and partitions of the lake in AWS Glue |
 //! | `sweep.rs` | files that no manifest names, and retention |
 //!
 //! ```text
@@ -30,6 +31,8 @@
 //! <lake>/_tmp/                                  local folders only: files before they get their name
 //! ```
 
+#[cfg(feature = "s3")]
+mod catalog;
 mod compact;
 mod crypt;
 mod epoch_writer;
@@ -47,6 +50,8 @@ mod store;
 mod sweep;
 mod table_writer;
 
+#[cfg(feature = "s3")]
+pub use catalog::{Catalog, CatalogReport};
 pub use compact::{CompactOptions, CompactReport, NoOutsiders, Outsiders, Retired, compact, retire, retire_as_of};
 pub use epoch_writer::{EpochWriter, SealedFiles};
 pub use expiry::Closings;

@@ -10,6 +10,18 @@ use crate::config;
 const TRANSIENT: [&str; 9] =
     ["processed", "compacted", "raw", "quarantine", "curated", "archive", "_log/probe", "_stage", "_tmp"];
 
+const CATALOG_ACTIONS: [&str; 9] = [
+    "glue:GetDatabase",
+    "glue:CreateDatabase",
+    "glue:GetTable",
+    "glue:CreateTable",
+    "glue:UpdateTable",
+    "glue:GetPartition",
+    "glue:GetPartitions",
+    "glue:BatchCreatePartition",
+    "glue:BatchUpdatePartition",
+];
+
 /// The policy for a lake in a bucket; `None` for a folder.
 pub fn policy(config: &config::Lake) -> Option<Value> {
     let (bucket, prefix) = place(&config.url)?;
@@ -33,6 +45,15 @@ pub fn policy(config: &config::Lake) -> Option<Value> {
         statements.push(json!({
             "Sid": "Encrypt", "Effect": "Allow", "Action": ["kms:GenerateDataKey", "kms:Decrypt"],
             "Resource": key_arn(&sse.kms_key, partition, config.region.as_deref()),
+        }));
+    }
+    if let Some(config::Catalog::Glue(glue)) = &config.catalog {
+        let database = glue.database.to_lowercase();
+        let region = config.region.as_deref().unwrap_or("*");
+        let arn = |what: &str| format!("arn:{partition}:glue:{region}:*:{what}");
+        statements.push(json!({
+            "Sid": "Catalog", "Effect": "Allow", "Action": CATALOG_ACTIONS,
+            "Resource": [arn("catalog"), arn(&format!("database/{database}")), arn(&format!("table/{database}/*"))],
         }));
     }
     Some(json!({ "Version": "2012-10-17", "Statement": statements }))

@@ -25,8 +25,7 @@ pub(super) fn open(config: &config::Lake, bucket: &str) -> Result<LimitStore<Ama
     if bucket.is_empty() {
         return Err(Error::new(ErrorKind::Config, "lake.url names no bucket").help("write s3://bucket/prefix"));
     }
-    let account = aws::account(&wanted(config)?, &Environment::of_process())
-        .map_err(|error| error.doing("find credentials for the lake"))?;
+    let account = account(config)?;
     tracing::debug!(bucket, credentials = account.origin, "opening the lake");
     let mut client = ClientOptions::new()
         .with_connect_timeout(Duration::from_secs(5))
@@ -60,6 +59,12 @@ pub(super) fn open(config: &config::Lake, bucket: &str) -> Result<LimitStore<Ama
         .build()
         .map_err(|error| Error::new(ErrorKind::Config, format!("lake.url: open bucket {bucket}")).because(error))?;
     Ok(LimitStore::new(store, REQUESTS))
+}
+
+/// Who we are towards the lake and its catalog.
+pub(super) fn account(config: &config::Lake) -> Result<aws::Account> {
+    let account = aws::account(&wanted(config)?, &Environment::of_process());
+    account.map_err(|error| error.doing("find credentials for the lake"))
 }
 
 fn wanted(config: &config::Lake) -> Result<Wanted> {

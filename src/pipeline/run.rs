@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Loaded, Source, Topology};
 use crate::error::{Disposition, Error, ErrorKind, Result};
-use crate::lake::{Access, CompactOptions, Lake, Log, NoOutsiders};
+use crate::lake::{Access, CompactOptions, Lake, Log, NoOutsiders, Outsiders};
 use crate::pipeline::backlog::Backlog;
 use crate::pipeline::build::{self, Parts};
 use crate::pipeline::governor::Governor;
@@ -217,9 +217,16 @@ impl Process {
         let stop = || self.loaders_stop.clone();
         self.tasks.spawn(upkeep::watch_incompletes(Arc::clone(topology), Arc::clone(report), stop()));
         self.tasks.spawn(upkeep::sweep_regularly(Arc::clone(log), Arc::clone(report), stop()));
+        #[cfg_attr(not(feature = "s3"), expect(unused_mut, reason = "Glue comes with S3"))]
+        let mut outsiders: Arc<dyn Outsiders> = Arc::new(NoOutsiders);
+        #[cfg(feature = "s3")]
+        if let Some(catalog) = crate::lake::Catalog::open(&topology.lake)?.map(Arc::new) {
+            outsiders = Arc::clone(&catalog) as Arc<dyn Outsiders>;
+            let every = catalog.every();
+            self.tasks.spawn(upkeep::catalog_regularly(Arc::clone(log), catalog, every, stop()));
+        }
         if let Some(compact) = &topology.lake.compact {
             let (log, options) = (Arc::clone(log), CompactOptions::for_epochs(topology.epoch.every.0));
-            let outsiders = Arc::new(NoOutsiders);
             self.tasks.spawn(upkeep::compact_regularly(log, compact.every.0, options, outsiders, stop()));
         }
         Ok(())

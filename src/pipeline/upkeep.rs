@@ -75,6 +75,27 @@ async fn compact_once(log: &Log, options: &CompactOptions, outsiders: &dyn Outsi
     Ok(())
 }
 
+/// Brings the lake's catalog up to date until `stop`.
+#[cfg(feature = "s3")]
+pub async fn catalog_regularly(
+    log: Arc<Log>,
+    catalog: Arc<crate::lake::Catalog>,
+    every: Duration,
+    stop: CancellationToken,
+) -> Result<()> {
+    while pass(every, &stop).await {
+        let followed = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            followed = catalog.follow(&log) => followed,
+        };
+        match followed {
+            Ok(report) => tracing::debug!(?report, "the catalog is up to date"),
+            Err(error) => tracing::warn!("catalog of the lake: {error}; trying again at the next turn"),
+        }
+    }
+    Ok(())
+}
+
 /// Asks the warehouse how many partial rows wait there for a base, until `stop`.
 pub async fn watch_incompletes(topology: Arc<Topology>, report: Arc<Report>, stop: CancellationToken) -> Result<()> {
     let mut open: Option<Arc<dyn Inspect>> = None;

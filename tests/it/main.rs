@@ -12,6 +12,8 @@ mod config;
 mod decode;
 mod exactly_once;
 mod file;
+#[cfg(feature = "s3")]
+mod glue;
 mod governor;
 mod kafka;
 mod lake;

@@ -3,6 +3,7 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `chain.rs` | [`account`]: the first place that has credentials, as the AWS SDKs look for them |
+//! | `json.rs` | [`JsonClient`]: a service that speaks JSON, asked again when it is worth it |
 //! | `profile.rs` | `~/.aws/config` and `~/.aws/credentials` |
 //! | `signed.rs` | [`Api`]: signed requests to a service |
 //! | `session.rs` | credentials that run out: renewed before they do |
@@ -13,12 +14,14 @@
 //! Which of them it is follows from the environment and the files, without any request.
 
 mod chain;
+mod json;
 mod profile;
 mod session;
 mod signed;
 mod sts;
 
 pub use chain::{Account, Environment, Wanted, account};
+pub use json::{JsonClient, Refusal};
 pub use signed::Api;
 pub use sts::element;
 

@@ -1,0 +1,273 @@
+//! The catalog of the lake in an emulator of AWS Glue (moto).
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use dataflow::config;
+use dataflow::contract::{Column, TableSchema, Type};
+use dataflow::epoch::{Compaction, Control, DataFile, TableEpoch};
+use dataflow::error::Result;
+use dataflow::lake::{Access, Catalog, Draft, DraftTable, Lake, Log, Outsiders};
+use dataflow::net::aws::{Environment, JsonClient, Wanted, account};
+use serde_json::{Value, json};
+use ulid::Ulid;
+
+use crate::support::process::{LIMIT, available, free_port, python};
+use crate::support::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
+
+/// A server of moto; ends with the value.
+struct Moto {
+    child: Child,
+    endpoint: String,
+}
+
+impl Moto {
+    async fn start() -> Self {
+        let port = free_port();
+        let child = Command::new(python().with_file_name("moto_server"))
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            assert!(begun.elapsed() < LIMIT, "moto does not start");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Self { child, endpoint: format!("http://127.0.0.1:{port}") }
+    }
+
+    fn client(&self) -> JsonClient {
+        let keys = Some((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()));
+        let wanted = Wanted { keys, region: Some("eu-west-3".into()), ..Wanted::default() };
+        let account = account(&wanted, &Environment::default()).unwrap();
+        JsonClient::new("glue", "AWSGlue", &account, Some(&self.endpoint)).unwrap()
+    }
+
+    async fn ask(&self, operation: &str, body: Value) -> Value {
+        self.client().call(operation, &body).await.unwrap()
+    }
+
+    /// The partitions of a table, by their values.
+    async fn partitions(&self, table: &str) -> BTreeMap<String, Value> {
+        let mut found = BTreeMap::new();
+        let mut next = Value::Null;
+        loop {
+            let mut body = json!({ "DatabaseName": "sales", "TableName": table });
+            if !next.is_null() {
+                body["NextToken"] = next;
+            }
+            let answer = self.ask("GetPartitions", body).await;
+            for partition in answer["Partitions"].as_array().unwrap() {
+                let values: Vec<&str> =
+                    partition["Values"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
+                assert!(found.insert(values.join("/"), partition.clone()).is_none(), "a partition twice");
+            }
+            next = answer["NextToken"].clone();
+            if next.is_null() {
+                return found;
+            }
+        }
+    }
+
+    /// Where each partition of a table is.
+    async fn places(&self, table: &str) -> BTreeMap<String, String> {
+        let place = |partition: &Value| partition["StorageDescriptor"]["Location"].as_str().unwrap().to_owned();
+        self.partitions(table).await.iter().map(|(values, partition)| (values.clone(), place(partition))).collect()
+    }
+
+    async fn table(&self, table: &str) -> Value {
+        self.ask("GetTable", json!({ "DatabaseName": "sales", "Name": table })).await["Table"].take()
+    }
+}
+
+/// Names and types of the columns of a table or a partition.
+fn columns(of: &Value) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let columns = of["StorageDescriptor"]["Columns"].as_array().unwrap().iter();
+    columns.map(|column| (text(&column["Name"]), text(&column["Type"]))).collect()
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}
+
+fn same(_: &str, input: &TableSchema) -> Result<TableSchema> {
+    Ok(input.clone())
+}
+
+fn schema(columns: &[(&str, Type)]) -> TableSchema {
+    let columns = columns.iter().map(|(name, kind)| Column::new(*name, *kind)).collect();
+    TableSchema { columns, key: vec!["id".into()] }
+}
+
+fn hour(number: usize) -> String {
+    format!("dt=2026-01-{:02}/hour={:02}", number / 24 + 1, number % 24)
+}
+
+/// A manifest with one file of a table in an hour. The catalog looks at names only.
+async fn commit(log: &Log, table: &str, schema: &TableSchema, number: usize) {
+    let attempt = Ulid::new();
+    let path = format!("processed/{table}/{}/{attempt}.parquet", hour(number));
+    let file = DataFile { path, contract: 0, rows: 1, bytes: 1, memory_bytes: 1, crc32: 0 };
+    let epoch = TableEpoch { files: vec![file], ..TableEpoch::default() };
+    let part = DraftTable { epoch, input: schema.clone(), outputs: vec![schema.clone()] };
+    let tables = BTreeMap::from([(table.to_owned(), part)]);
+    log.commit(Draft { tables, ..Draft::new(attempt, Utc::now()) }, &same).await.unwrap();
+}
+
+/// Says that an hour of orders was compacted, and gives the folder.
+async fn compacted(log: &Log, number: usize, epochs: std::ops::RangeInclusive<u64>) -> (String, Control) {
+    let folder = format!("compacted/orders/{}/{}", hour(number), Ulid::new());
+    let path = |part: u32| format!("{folder}/v1-{part:04}.parquet");
+    let file = |part| DataFile { path: path(part), contract: 1, rows: 1, bytes: 1, memory_bytes: 1, crc32: 0 };
+    let compaction = Compaction { first: *epochs.start(), last: *epochs.end(), files: vec![file(0), file(1)] };
+    let tables = BTreeMap::from([("orders".to_owned(), compaction)]);
+    let control = Control::Compacted { hour: hour(number), tables, considered: *epochs.end() };
+    log.commit(Draft { control: vec![control.clone()], ..Draft::new(Ulid::new(), Utc::now()) }, &same).await.unwrap();
+    (format!("s3://lake/sales/{folder}/"), control)
+}
+
+/// Whether readers have been elsewhere for a day, as of `days` from now.
+async fn have_left(catalog: &Catalog, log: &Log, control: &Control, days: i64) -> bool {
+    let Control::Compacted { hour, tables, .. } = control else { panic!("{control:?}") };
+    catalog.have_left(log, hour, tables, Utc::now() + TimeDelta::days(days)).await.unwrap()
+}
+
+/// A log in a lake on S3 that has orders in 230 hours and lines in one, and a catalog for it.
+struct World {
+    moto: Moto,
+    lake: config::Lake,
+    log: Log,
+    _server: S3Server,
+}
+
+impl World {
+    async fn start() -> Option<Self> {
+        if !available("python") {
+            return None;
+        }
+        let (server, moto) = (S3Server::start().await, Moto::start().await);
+        let every = config::Span::seconds(60);
+        let glue = config::Glue { database: "Sales".into(), endpoint: Some(moto.endpoint.clone()), every };
+        let lake = config::Lake { catalog: Some(config::Catalog::Glue(glue)), ..server.lake("sales") };
+        let log = Log::open(Lake::open(&lake).unwrap(), "sales", Access::Write).await.unwrap();
+        // More than one request takes.
+        for number in 0..HOURS {
+            commit(&log, "orders", &narrow(), number).await;
+        }
+        commit(&log, "lines", &narrow(), 7).await;
+        Some(Self { moto, lake, log, _server: server })
+    }
+
+    fn catalog(&self) -> Catalog {
+        Catalog::open(&self.lake).unwrap().unwrap()
+    }
+}
+
+const HOURS: usize = 230;
+
+fn narrow() -> TableSchema {
+    schema(&[("id", Type::Int), ("Price", Type::Decimal { precision: 9, scale: 2 }), ("hour", Type::TEXT)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_partitions_follow_the_log() {
+    let Some(World { moto, lake, log, _server }) = World::start().await else { return };
+    let catalog = Catalog::open(&lake).unwrap().unwrap();
+    let first = catalog.follow(&log).await.unwrap();
+    assert_eq!((first.registered, first.moved, first.refitted, first.tables.len()), (231, 0, 0, 2));
+    let found = moto.places("orders").await;
+    assert_eq!(found.len(), HOURS);
+    assert_eq!(found["2026-01-02/03"], "s3://lake/sales/processed/orders/dt=2026-01-02/hour=03/");
+    let of_table = columns(&moto.table("orders").await);
+    assert_eq!((of_table["id"].as_str(), of_table["price"].as_str()), ("int", "decimal(9,2)"));
+    assert_eq!((of_table["_seq"].as_str(), of_table["_source_time"].as_str()), ("string", "timestamp"));
+    assert!(!of_table.contains_key("hour"), "the partitions have a column of that name");
+
+    // Somebody says more of the table; a wider type, a new column, a file in an hour that is there already, a new hour.
+    let mut input = moto.table("orders").await;
+    let mut said = json!({ "Description": "what was ordered" });
+    for kept in ["Name", "TableType", "PartitionKeys", "StorageDescriptor", "Parameters"] {
+        said[kept] = input[kept].take();
+    }
+    said["Parameters"]["owner"] = "sales".into();
+    moto.ask("UpdateTable", json!({ "DatabaseName": "sales", "TableInput": said })).await;
+    let mut wide = narrow();
+    wide.columns[0] = Column::new("id", Type::BigInt);
+    wide.columns.push(Column::new("note", Type::TEXT));
+    commit(&log, "orders", &wide, HOURS - 1).await;
+    commit(&log, "orders", &wide, HOURS).await;
+    let changed = catalog.follow(&log).await.unwrap();
+    assert_eq!((changed.registered, changed.moved, changed.refitted), (1, 0, 230));
+    assert_eq!(changed.tables, vec!["orders".to_owned()]);
+    let table = moto.table("orders").await;
+    assert_eq!((columns(&table)["id"].as_str(), columns(&table)["note"].as_str()), ("bigint", "string"));
+    assert_eq!((&table["Description"], &table["Parameters"]["owner"]), (&"what was ordered".into(), &"sales".into()));
+    for partition in moto.partitions("orders").await.values() {
+        assert_eq!(columns(partition), columns(&table), "readers refuse a partition that differs from its table");
+    }
+
+    // One who starts anew finds it as it should be.
+    let anew = Catalog::open(&lake).unwrap().unwrap().follow(&log).await.unwrap();
+    assert_eq!((anew.registered, anew.moved, anew.refitted, anew.tables.len()), (0, 0, 0, 0));
+    // Somebody deletes a table: it is made again, with all that it had.
+    let before = moto.places("orders").await;
+    moto.ask("DeleteTable", json!({ "DatabaseName": "sales", "Name": "orders" })).await;
+    let anew = Catalog::open(&lake).unwrap().unwrap().follow(&log).await.unwrap();
+    assert_eq!((anew.registered, anew.moved), (231, 0));
+    assert_eq!(moto.places("orders").await, before);
+    // Without news nothing is asked, not even whether it is there; with news in an hour that is known neither.
+    drop(moto);
+    assert_eq!(catalog.follow(&log).await.unwrap().registered, 0);
+    commit(&log, "orders", &wide, HOURS).await;
+    assert_eq!(catalog.follow(&log).await.unwrap().registered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_moves_its_partition_before_its_originals_may_go() {
+    let Some(world) = World::start().await else { return };
+    let (moto, log, catalog) = (&world.moto, &world.log, world.catalog());
+    catalog.follow(log).await.unwrap();
+    let mut expected = moto.places("orders").await;
+    let (folder, entry) = compacted(log, 3, 4..=4).await;
+    // Nobody has told the catalog yet: whoever is about to delete does.
+    assert!(!have_left(&catalog, log, &entry, 2).await, "readers are sent to the originals");
+    expected.insert("2026-01-01/03".into(), folder);
+    assert_eq!(moto.places("orders").await, expected);
+    assert!(!have_left(&catalog, log, &entry, 0).await, "queries that began before are not over");
+    assert!(have_left(&catalog, log, &entry, 2).await);
+
+    // The usual way: the catalog follows the log, and moves that partition and no other.
+    let (folder, entry) = compacted(log, 5, 6..=6).await;
+    let moved = catalog.follow(log).await.unwrap();
+    assert_eq!((moved.registered, moved.moved), (0, 2), "the one before was not known to it");
+    let older = expected.insert("2026-01-01/05".into(), folder).unwrap();
+    assert_eq!(moto.places("orders").await, expected);
+    assert!(have_left(&catalog, log, &entry, 2).await);
+
+    // A process that was slow puts the partition back: that is seen before anything is deleted.
+    let mut input = json!({ "Values": ["2026-01-01", "05"] });
+    input["StorageDescriptor"] = moto.partitions("orders").await["2026-01-01/05"]["StorageDescriptor"].clone();
+    input["StorageDescriptor"]["Location"] = older.into();
+    let update = json!({
+        "DatabaseName": "sales", "TableName": "orders",
+        "Entries": [{ "PartitionValueList": ["2026-01-01", "05"], "PartitionInput": input }],
+    });
+    moto.ask("BatchUpdatePartition", update).await;
+    assert_ne!(moto.places("orders").await, expected);
+    assert!(!have_left(&catalog, log, &entry, 2).await);
+    assert_eq!(moto.places("orders").await, expected);
+
+    // Once more compacted, and a catalog that was away meanwhile.
+    let (folder, _) = compacted(log, 5, 6..=7).await;
+    expected.insert("2026-01-01/05".into(), folder);
+    assert_eq!(world.catalog().follow(log).await.unwrap().moved, 1);
+    assert_eq!(moto.places("orders").await, expected);
+}
