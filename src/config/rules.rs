@@ -493,6 +493,13 @@ fn raw_zone(draft: &Draft, lake: &Lake, found: &mut Findings<'_>) {
     }
     hex_key(found, "lake.raw.key", raw.key.as_deref());
     positive(found, "lake.raw.retention", raw.retention.map(|r| r.0.as_millis()));
+    positive(found, "lake.raw.archive_after", raw.archive_after.map(|r| r.0.as_millis()));
+    if let (Some(archive), Some(retention)) = (raw.archive_after, raw.retention)
+        && archive >= retention
+    {
+        let message = "files would be deleted before they move";
+        found.value("lake.raw.archive_after", message, "make it shorter than lake.raw.retention");
+    }
 }
 
 fn quarantine(found: &mut Findings<'_>, lake: &Lake) {

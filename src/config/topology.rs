@@ -424,6 +424,10 @@ pub struct Raw {
     /// How long files stay, e.g. `7d`.
     #[serde(default)]
     pub retention: Option<Span>,
+    /// When files move from `raw/` to `archive/raw/`, e.g. `2d`: a folder for which the bucket can have another class of
+    /// storage. They can be read there too, and their retention goes on.
+    #[serde(default)]
+    pub archive_after: Option<Span>,
     /// `encrypted`: 32 bytes as 64 hexadecimal digits.
     #[serde(default, serialize_with = "hidden::optional")]
     pub key: Option<String>,

@@ -27,6 +27,7 @@
 //! <lake>/compacted/<table>/dt=2026-11-22/hour=14/<attempt>/v<contract>-<number>.parquet
 //! <lake>/quarantine/dt=2026-11-22/<attempt>.parquet
 //! <lake>/raw/dt=2026-11-22/hour=14/<attempt>.parquet
+//! <lake>/archive/raw/dt=2026-11-22/hour=14/…     the same files, later
 //! <lake>/_stage/<group>/<ulid>-….parquet         what a warehouse is loading; a manifest beside it
 //! <lake>/_tmp/                                  local folders only: files before they get their name
 //! ```
@@ -75,6 +76,9 @@ use store::Store;
 /// Files that a warehouse is about to load.
 const STAGE: &str = "_stage";
 
+/// In front of the path of a raw file that has moved.
+const ARCHIVE: &str = "archive";
+
 /// An object store with the lake's root and settings. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lake {
@@ -88,6 +92,7 @@ struct Settings {
     raw: RawKeep,
     raw_key: Option<MasterKey>,
     raw_retention: Option<Duration>,
+    raw_archive_after: Option<Duration>,
     quarantine_key: Option<MasterKey>,
     quarantine_retention: Option<Duration>,
 }
@@ -109,6 +114,7 @@ impl Lake {
             raw: keep,
             raw_key,
             raw_retention: raw.and_then(|raw| raw.retention).map(|span| span.0),
+            raw_archive_after: raw.and_then(|raw| raw.archive_after).map(|span| span.0),
             quarantine_key: quarantine_key.map(|text| MasterKey::from_hex("lake.quarantine.key", text)).transpose()?,
             quarantine_retention: config.quarantine.retention.map(|span| span.0),
         };
@@ -148,6 +154,12 @@ impl Lake {
     /// The whole object, its length and checksum as the manifest says.
     async fn fetch(&self, file: &DataFile) -> Result<Bytes> {
         if let Some(body) = self.find(file).await? {
+            return Ok(body);
+        }
+        if file.path.starts_with("raw/")
+            && let Some(body) =
+                self.find(&DataFile { path: format!("{ARCHIVE}/{}", file.path), ..file.clone() }).await?
+        {
             return Ok(body);
         }
         let expires = ["raw/", "quarantine/"].iter().any(|zone| file.path.starts_with(zone));

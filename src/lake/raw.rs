@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampM
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use object_store::ObjectMeta;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
@@ -20,7 +21,7 @@ use super::crypt::{FileKey, MasterKey};
 use super::form::{self, time_type};
 use super::store::place as place_in_store;
 use super::table_writer::{LocalFile, OpenFile};
-use super::{Lake, unreadable};
+use super::{ARCHIVE, Lake, unreadable};
 use crate::batch::{NO_TIME, RawBatch, RawRecords};
 use crate::config::{Compression, RawKeep};
 use crate::epoch::DataFile;
@@ -249,10 +250,16 @@ impl Lake {
         RawFile::open(file, self.fetch(file).await?, self.settings.raw_key.clone())
     }
 
-    /// Which files the raw zone still has.
+    /// Which files the raw zone still has, archived ones among them.
     pub async fn raw_files(&self) -> Result<RawFiles> {
-        let found = self.store.list("raw").await?;
-        Ok(RawFiles(found.into_iter().map(|meta| meta.location.to_string()).collect()))
+        // In this order: what moves meanwhile is seen twice rather than never.
+        let mut found = self.store.list("raw").await?;
+        found.extend(self.store.list(&format!("{ARCHIVE}/raw")).await?);
+        let path = |meta: ObjectMeta| {
+            let path = meta.location.to_string();
+            path.strip_prefix("archive/").map_or(path.clone(), str::to_owned)
+        };
+        Ok(RawFiles(found.into_iter().map(path).collect()))
     }
 }
 

@@ -197,6 +197,12 @@ impl Store {
         Ok(found.common_prefixes.iter().map(Path::to_string).collect())
     }
 
+    /// Copies an object, without reading it here.
+    pub async fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let copied = self.objects.copy(&place(from), &place(to)).await;
+        copied.map_err(|error| self.failure("copy", from, error))
+    }
+
     /// Deletes an object; one that is not there is deleted already.
     pub async fn delete(&self, path: &str) -> Result<()> {
         match self.objects.delete(&place(path)).await {

@@ -20,9 +20,10 @@ use super::compact::ZONE as COMPACTED;
 use super::expiry;
 use super::log::PROBES;
 use super::store::{STAGING, Store, place, vanished};
-use super::{Access, Lake, Log, STAGE};
+use super::{ARCHIVE, Access, Lake, Log, STAGE};
 use crate::epoch::{Control, DataFile, Manifest};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 
 /// Nothing younger is deleted.
 pub(super) const MINIMUM_AGE: TimeDelta = TimeDelta::days(1);
@@ -43,6 +44,8 @@ pub struct SweepReport {
     pub unnamed: Vec<String>,
     /// Raw files past their retention, deleted.
     pub expired_raw: Vec<String>,
+    /// Raw files that moved to the archive.
+    pub archived_raw: Vec<String>,
     /// Quarantine files past their retention, deleted. Their manifests go on naming them.
     pub expired_quarantine: Vec<String>,
     /// Entries that were open in these files and are now closed as expired, by table.
@@ -78,6 +81,7 @@ async fn sweep_back(log: &Log, now: DateTime<Utc>, reach: Option<TimeDelta>) -> 
     let (lake, mut report) = (log.lake(), SweepReport::default());
     let settings = &lake.settings;
     report.expired_raw = expire(lake, now, "raw", settings.raw_retention, &mut report.bytes).await?;
+    report.expired_raw.extend(expire_archived(lake, now, &mut report.bytes).await?);
     expire_quarantine(log, now, &mut report).await?;
 
     // Listed before the log is read: what is committed meanwhile is named.
@@ -92,7 +96,49 @@ async fn sweep_back(log: &Log, now: DateTime<Utc>, reach: Option<TimeDelta>) -> 
         report.bytes += file.size;
         report.unnamed.push(path);
     }
+    // Last: what no manifest names is no longer there.
+    report.archived_raw = archive(lake, now).await?;
     Ok(report)
+}
+
+/// Moves raw files of an age to the archive: copied, then deleted, so that there is always one of them.
+async fn archive(lake: &Lake, now: DateTime<Utc>) -> Result<Vec<String>> {
+    let Some(after) = lake.settings.raw_archive_after.and_then(|after| TimeDelta::from_std(after).ok()) else {
+        return Ok(Vec::new());
+    };
+    let mut archived = Vec::new();
+    for file in lake.store.list("raw").await? {
+        if now - file.last_modified > after.max(MINIMUM_AGE) {
+            let path = file.location.to_string();
+            failpoint::hit("archive.copy.before");
+            lake.store.copy(&path, &format!("{ARCHIVE}/{path}")).await?;
+            failpoint::hit("archive.copy.after");
+            lake.store.delete(&path).await?;
+            failpoint::hit("archive.delete.after");
+            archived.push(path);
+        }
+    }
+    Ok(archived)
+}
+
+/// Deletes archived files that are past the retention of the raw zone, by the time in their names: the store's is that of
+/// the move.
+async fn expire_archived(lake: &Lake, now: DateTime<Utc>, bytes: &mut u64) -> Result<Vec<String>> {
+    let Some(retention) = lake.settings.raw_retention.and_then(|retention| TimeDelta::from_std(retention).ok()) else {
+        return Ok(Vec::new());
+    };
+    let mut expired = Vec::new();
+    for file in lake.store.list(&format!("{ARCHIVE}/raw")).await? {
+        let path = file.location.to_string();
+        let attempt = file.location.filename().and_then(|name| Ulid::from_string(name.split('.').next()?).ok());
+        let begun = attempt.and_then(|attempt| DateTime::from_timestamp_millis(attempt.timestamp_ms() as i64));
+        if now - begun.unwrap_or(file.last_modified) > retention.max(MINIMUM_AGE) {
+            lake.store.delete(&path).await?;
+            *bytes += file.size;
+            expired.push(path);
+        }
+    }
+    Ok(expired)
 }
 
 /// Closes the entries that are past their retention, then deletes their files, and what an earlier sweep left behind when

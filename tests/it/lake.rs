@@ -12,7 +12,7 @@ use dataflow::contract::{Column, Contract, TableSchema, Type};
 use dataflow::epoch::{Account, Control, Manifest, TableAccount, TableEpoch};
 use dataflow::error::{ErrorKind, Result};
 use dataflow::lake::{
-    Access, Draft, DraftTable, EpochWriter, Lake, Log, Payload, SealedFiles, sweep, sweep_everything,
+    Access, Draft, DraftTable, EpochWriter, Lake, Log, Payload, SealedFiles, sweep, sweep_as_of, sweep_everything,
 };
 use dataflow::progress::{Advance, Partition, Position, Span, Standings};
 use ulid::Ulid;
@@ -412,7 +412,7 @@ async fn a_sweep_deletes_only_what_is_unnamed_and_old() {
     for (config, root) in
         [(local(folder.path()), folder.path().join("lake")), (server.lake("sales"), server.folder().join("sales"))]
     {
-        let raw = config::Raw { keep: config::RawKeep::Plain, retention: None, key: None };
+        let raw = config::Raw { keep: config::RawKeep::Plain, retention: None, archive_after: None, key: None };
         let lake = Lake::open(&config::Lake { raw: Some(raw), ..config }).unwrap();
         let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
         let contract = contract("orders", &orders());
@@ -451,7 +451,7 @@ async fn a_usual_sweep_leaves_very_old_files_to_the_full_one() {
 async fn raw_and_quarantine_expire_after_their_retention() {
     let folder = tempfile::tempdir().unwrap();
     let days = |n: u64| Some(config::Span::seconds(n * 24 * 3600));
-    let raw = config::Raw { keep: config::RawKeep::Plain, retention: days(7), key: None };
+    let raw = config::Raw { keep: config::RawKeep::Plain, retention: days(7), archive_after: None, key: None };
     let quarantine = config::Quarantine { key: None, retention: days(3) };
     let lake = Lake::open(&config::Lake { raw: Some(raw), quarantine, ..local(folder.path()) }).unwrap();
     let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
@@ -476,6 +476,53 @@ async fn raw_and_quarantine_expire_after_their_retention() {
     }
     let gone = lake.read_raw(&raw_file).await.unwrap_err();
     assert!(gone.kind() == &ErrorKind::Config && gone.to_string().contains("retention"), "{gone}");
+}
+
+/// GIVEN raw files of some age, WHEN the lake is swept, THEN they move to the archive, are read there like before, also when
+/// a sweep was cut off between the copy and the deletion, and go when the retention that began with them is over.
+#[tokio::test]
+async fn raw_files_move_to_the_archive_and_expire_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = S3Server::start().await;
+    for (config, root) in
+        [(local(folder.path()), folder.path().join("lake")), (server.lake("sales"), server.folder().join("sales"))]
+    {
+        let days = |n: u64| Some(config::Span::seconds(n * 24 * 3600));
+        let keep = config::RawKeep::Plain;
+        let raw = config::Raw { keep, retention: days(7), archive_after: days(2), key: None };
+        let lake = Lake::open(&config::Lake { raw: Some(raw), ..config }).unwrap();
+        let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+        let mut writer = EpochWriter::begin(&lake);
+        writer.raw(&raw_batch()).unwrap();
+        let attempt = writer.attempt();
+        let raw = writer.finish().await.unwrap().raw;
+        let file = raw.clone().unwrap();
+        log.commit(Draft { raw, ..Draft::new(attempt, Utc::now()) }, &same).await.unwrap();
+        let (here, there) = (root.join(&file.path), root.join("archive").join(&file.path));
+        let in_days = |days: i64| Utc::now() + TimeDelta::hours(days * 24 + 1);
+        let read = || async { all_records(&lake.read_raw(&file).await.unwrap()[0]) };
+        let known = || async { lake.raw_files().await.unwrap().hold(&file) };
+        let whole = all_records(&raw_batch());
+
+        assert_eq!(sweep_as_of(&log, in_days(1)).await.unwrap().archived_raw.len(), 0);
+        assert!(here.exists() && !there.exists() && known().await);
+        for again in [false, true] {
+            if again {
+                std::fs::copy(&there, &here).unwrap();
+                assert_eq!(read().await, whole);
+            }
+            let swept = sweep_as_of(&log, in_days(2)).await.unwrap();
+            assert_eq!((swept.archived_raw.len(), swept.expired_raw.len(), swept.unnamed.len()), (1, 0, 0));
+            assert!(!here.exists() && there.exists() && known().await);
+            assert_eq!(read().await, whole);
+        }
+        // The copy is as old as the store says; what it holds is older.
+        age(&root.join("archive"), HOUR);
+        assert_eq!(sweep_as_of(&log, in_days(6)).await.unwrap().expired_raw.len(), 0);
+        assert_eq!(sweep_as_of(&log, in_days(7)).await.unwrap().expired_raw.len(), 1);
+        assert!(!there.exists() && !known().await);
+        assert!(lake.read_raw(&file).await.unwrap_err().to_string().contains("retention"));
+    }
 }
 
 fn raw_batch() -> RawBatch {
@@ -513,7 +560,7 @@ fn all_records(batch: &RawBatch) -> Vec<Record> {
 async fn raw_records_come_back_plain_and_encrypted() {
     let folder = tempfile::tempdir().unwrap();
     let open = |keep, key: Option<String>| {
-        let raw = config::Raw { keep, retention: None, key };
+        let raw = config::Raw { keep, retention: None, archive_after: None, key };
         Lake::open(&config::Lake { raw: Some(raw), ..local(folder.path()) })
     };
     assert_eq!(open(config::RawKeep::Encrypted, None).unwrap_err().kind(), &ErrorKind::Config);

@@ -29,7 +29,7 @@ fn parts(asked: &[Asked]) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_file_goes_up_in_parts_whatever_fails_in_between() {
     let server = S3Server::start().await;
-    let raw = config::Raw { keep: config::RawKeep::Plain, retention: None, key: None };
+    let raw = config::Raw { keep: config::RawKeep::Plain, retention: None, archive_after: None, key: None };
     let lake = Lake::open(&config::Lake { raw: Some(raw), ..server.lake("sales") }).unwrap();
     let batch = large_batch(70);
     for broken_end in [false, true] {

@@ -62,7 +62,7 @@ struct Made {
 impl Made {
     async fn new() -> Self {
         let case = Case::new();
-        let raw = config::Raw { keep: config::RawKeep::Plain, retention: None, key: None };
+        let raw = config::Raw { keep: config::RawKeep::Plain, retention: None, archive_after: None, key: None };
         let settings = config::Lake {
             url: case.path("lake-old").to_str().unwrap().to_owned(),
             raw: Some(raw),
