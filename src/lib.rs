@@ -13,6 +13,7 @@
 //! |---|---|
 //! | [`error`] | one error type; retry, park or halt in one match |
 //! | [`telemetry`] | every metric name; log set-up |
+//! | [`finding`] | what `check --connect` says of a place |
 //! | [`progress`] | partitions, positions, spans, the join-on rule |
 //! | [`contract`] | column types, keys, widening as a lattice |
 //! | [`batch`] | raw records, columnar changes, rejects |
@@ -24,7 +25,7 @@
 //! | [`decode`] | Debezium JSON, pgoutput, the binary log: to columns |
 //! | [`operator`] | validate, mask, compute, filter, rename, drop |
 //! | [`lake`] | object store, Parquet, the log, quarantine, sweep |
-//! | [`warehouse`] | SQLite, PostgreSQL |
+//! | [`warehouse`] | SQLite, PostgreSQL, Redshift |
 //! | [`pipeline`] | the only place that spawns tasks: ingest, fold, load, shutdown |
 //! | [`admin`] | health, metrics, status page |
 //! | [`cli`] | one file per command |
@@ -53,6 +54,7 @@ pub mod decode;
 pub mod epoch;
 pub mod error;
 pub mod failpoint;
+pub mod finding;
 pub mod lake;
 pub mod net;
 pub mod operator;

@@ -7,9 +7,9 @@ use super::{Output, TopologyArgs};
 use crate::config::{self, Loaded, Mistake, Mistakes};
 use crate::contract::TableSchema;
 use crate::error::{Error, ErrorKind, Result};
+use crate::finding::{Finding, Level};
 use crate::operator::{Chain, ChainMistake};
 use crate::pipeline;
-use crate::source::probe::{Finding, Level};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ With --connect, exit code 2 says that something must be changed, 1 that somethin
 pub(super) struct CheckArgs {
     #[command(flatten)]
     topology: TopologyArgs,
-    /// Also connect to the sources, the lake and the warehouse, and say what they lack; changes nothing
+    /// Also connect to the sources, the lake and the warehouse, and say what they lack; nothing that it makes stays
     #[arg(long)]
     connect: bool,
     /// One JSON object per mistake (with --connect, per finding)

@@ -1,11 +1,13 @@
-//! Whether everything that a topology names can be reached and has what it takes. Changes nothing.
+//! Whether everything that a topology names can be reached and has what it takes. Nothing that it makes stays.
 
 use futures::future::join_all;
 
 use super::build;
+use super::staging::staging;
 use crate::config::Loaded;
+use crate::finding::{Finding, Findings};
 use crate::lake::Lake;
-use crate::source::probe::{Finding, Findings, probe as probe_source};
+use crate::source::probe::probe as probe_source;
 use crate::warehouse;
 
 /// Looks at every source, the lake and the warehouse, all at the same time.
@@ -36,9 +38,12 @@ async fn lake(loaded: &Loaded) -> Vec<Finding> {
 
 async fn warehouse_of(loaded: &Loaded) -> Vec<Finding> {
     let mut found = Findings::at("warehouse");
-    match warehouse::find(&loaded.topology.warehouse, &loaded.topology.name).await {
-        Ok(Some(_)) => found.good("answers, and has been loaded before"),
-        Ok(None) => found.good("nothing has been loaded yet"),
+    let topology = &loaded.topology;
+    match Lake::open(&topology.lake) {
+        Ok(lake) => {
+            let tables: Vec<&str> = topology.tables.keys().map(String::as_str).collect();
+            warehouse::probe(&topology.warehouse, &topology.name, staging(&lake), &tables, &mut found).await;
+        }
         Err(error) => found.failure(&error),
     }
     found.list

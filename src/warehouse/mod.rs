@@ -36,6 +36,7 @@ use crate::config;
 use crate::contract::Contract;
 use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadAccount, LoadUnit};
 use crate::error::{Error, ErrorKind, Result};
+use crate::finding::Findings;
 
 /// How fresh a table is: one row of the view `freshness`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +97,28 @@ pub async fn open(config: &config::Warehouse, topology: &str, staging: Arc<dyn S
         #[cfg(not(feature = "redshift"))]
         config::Warehouse::Redshift(_) => Err(Error::new(ErrorKind::Config, "open the warehouse of kind redshift")
             .help("this binary was built without it; build with `--features redshift`")),
+    }
+}
+
+/// Looks whether the warehouse has what loads take. `tables`: those of the topology. Nothing that is made for it stays.
+pub async fn probe(
+    config: &config::Warehouse,
+    topology: &str,
+    staging: Arc<dyn Staging>,
+    tables: &[&str],
+    found: &mut Findings,
+) {
+    match config {
+        #[cfg(feature = "redshift")]
+        config::Warehouse::Redshift(config) => redshift::probe(config, topology, staging, tables, found).await,
+        _ => {
+            let _only_for_some = (staging, tables);
+            match find(config, topology).await {
+                Ok(Some(_)) => found.good("answers, and has been loaded before"),
+                Ok(None) => found.good("nothing has been loaded yet"),
+                Err(error) => found.failure(&error),
+            }
+        }
     }
 }
 

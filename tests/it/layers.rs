@@ -9,7 +9,7 @@ use regex::Regex;
 /// Modules by layer, the lowest first. A module imports only layers below its own; siblings never import each other.
 const LAYERS: [&[&str]; 9] = [
     &["error", "telemetry", "failpoint"],
-    &["contract", "progress"],
+    &["contract", "finding", "progress"],
     &["batch"],
     &["epoch"],
     &["config", "net", "wire"],

@@ -44,6 +44,8 @@ mod readme;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
+mod redshift_commands;
+#[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_faults;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_login;

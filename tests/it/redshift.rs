@@ -317,6 +317,27 @@ async fn tables_grow() {
     assert!(error.help_text().is_some());
 }
 
+/// GIVEN a text whose encoding Redshift does not lengthen, THEN its table is parked with what to do, and lengthened once that
+/// is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_cannot_be_lengthened_says_why() {
+    let under = Under::redshift().await;
+    let texts = |max_bytes| table(&[("id", Type::BigInt), ("s", Type::Text { max_bytes })], true);
+    let encode =
+        |encoding: &str| format!("CALL sim.set_attributes('t'::regclass, '{{\"encode\": {{\"s\": \"{encoding}\"}}}}')");
+    under.warehouse().ensure(&texts(Some(3)), DeleteMode::Hard).await.unwrap();
+    under.execute(&encode("bytedict")).await;
+    let error = under.warehouse().ensure(&texts(Some(9)), DeleteMode::Hard).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Table("t".into()));
+    assert!(error.help_text().is_some_and(|help| help.contains("ENCODE zstd")), "{error}");
+    under.execute(&encode("zstd")).await;
+    for _ in 0..2 {
+        under.warehouse().ensure(&texts(Some(9)), DeleteMode::Hard).await.unwrap();
+    }
+    let length = "SELECT character_maximum_length::text FROM information_schema.columns WHERE table_name = 't' AND column_name = 's'";
+    assert_eq!(under.rows(length).await, [[Some("9".to_owned())]]);
+}
+
 /// The topology of a shop: files, a lake on S3, the cluster.
 pub(crate) fn shop(cluster: &Cluster) -> String {
     let lake = cluster.lake();
@@ -402,7 +423,7 @@ impl Under {
 
 impl Cluster {
     /// What is staged.
-    fn staged(&self) -> Vec<std::path::PathBuf> {
+    pub(crate) fn staged(&self) -> Vec<std::path::PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![self.s3.folder().join("lake/_stage")];
         while let Some(folder) = folders.pop() {

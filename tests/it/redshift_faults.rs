@@ -116,6 +116,23 @@ async fn a_load_error_is_told_in_full() {
     assert!(warehouse.applied("g").await.unwrap().is_some_and(|applied| applied.through == 1));
 }
 
+/// GIVEN a file of more than 64 MiB, WHEN it is staged, THEN it goes in parts, of which one that fails is sent again alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_is_staged_in_parts() {
+    let s3 = crate::support::s3::S3Server::start().await;
+    let lake = dataflow::lake::Lake::open(&s3.lake("lake")).unwrap();
+    let staging = dataflow::pipeline::staging::staging(&lake);
+    let body: Bytes = (0..(65u32 << 20) / 4).flat_map(u32::to_le_bytes).collect::<Vec<u8>>().into();
+    s3.fault(crate::support::s3::Fault::SlowDown, "PUT", "_stage", 1);
+    staging.put("group/one.parquet", body.clone()).await.unwrap();
+    let parts: Vec<usize> =
+        s3.asked().into_iter().filter(|asked| asked.query.contains("partNumber")).map(|asked| asked.bytes).collect();
+    assert_eq!(parts.len(), 6, "five parts, one of them twice: {parts:?}");
+    assert!(parts.iter().all(|bytes| *bytes <= 16 << 20), "{parts:?}");
+    let stored = std::fs::read(s3.folder().join("lake/_stage/group/one.parquet")).unwrap();
+    assert!(stored == body, "another file is there");
+}
+
 /// GIVEN a cluster that takes a statement and says nothing, THEN it is given up after the time that the topology says, and
 /// tried again.
 #[tokio::test(flavor = "multi_thread")]

@@ -320,7 +320,7 @@ impl Under {
         &*self.warehouse
     }
 
-    async fn execute(&self, sql: &str) {
+    pub(crate) async fn execute(&self, sql: &str) {
         let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
         match &self.reader {
             Reader::Sqlite(pool) => sql.execute(pool).await.map(|_| ()).unwrap(),

@@ -7,7 +7,7 @@ use super::settings::Settings;
 use super::setup::{self, Flavour, Server, Wanted};
 use crate::config::{MysqlSource, OnFilledColumn};
 use crate::error::Result;
-use crate::source::probe::{Findings, Level};
+use crate::finding::{Findings, Level};
 
 /// Looks at the source `name`, whose `streams` are read.
 pub async fn probe(name: &str, config: &MysqlSource, topology: &str, streams: &[String], found: &mut Findings) {

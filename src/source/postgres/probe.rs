@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::{guardian, setup};
 use crate::config::{PostgresSource, TlsMode};
 use crate::error::Error;
-use crate::source::probe::{Findings, Level};
+use crate::finding::{Findings, Level};
 use crate::telemetry::SlotStatus;
 
 /// The settings that are looked at.

@@ -7,15 +7,30 @@ use super::sql::{self, GroupNames, MAX_NAME_BYTES};
 use super::types::{Fit, LiveColumn, fit, sql_type};
 use crate::contract::{Contract, TableSchema, Type};
 use crate::epoch::DeleteMode;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::warehouse::names::{literal, quote};
 
 /// What must be done to a live table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
-    Add { column: String, sql_type: String },
-    Lengthen { column: String, sql_type: String },
+    Add {
+        column: String,
+        sql_type: String,
+    },
+    Lengthen {
+        column: String,
+        sql_type: String,
+    },
+    /// A column of another type takes the place of this one, with its values.
+    Replace {
+        column: String,
+        from: String,
+        sql_type: String,
+    },
 }
+
+/// The column that is about to take another one's place.
+const WIDER: &str = "_dataflow_wider";
 
 impl Redshift {
     pub(super) async fn set_up(&self) -> Result<()> {
@@ -80,8 +95,44 @@ impl Redshift {
         Ok(answer.rows.iter().map(column).collect())
     }
 
+    /// Redshift widens no number in place. Readers see the old column or the new one, and wait while it is filled.
+    async fn replace(&self, session: &mut Session, table: &str, column: &str, sql_type: &str) -> Result<()> {
+        let (of, old) = (self.names.of(table), quote(column));
+        let statements = [
+            "BEGIN".to_owned(),
+            self.names.add_column(table, WIDER, sql_type),
+            format!("UPDATE {of} SET {WIDER} = {old}"),
+            format!("ALTER TABLE {of} DROP COLUMN {old}"),
+            format!("ALTER TABLE {of} RENAME COLUMN {WIDER} TO {old}"),
+            "COMMIT".to_owned(),
+        ];
+        tracing::info!(table, column, sql_type, "a wider column takes the place of the old one");
+        for statement in statements {
+            if let Err(error) = session.run(&statement, Some(table)).await {
+                // When the session has gone, so has the transaction.
+                let _gone = session.run("ROLLBACK", None).await;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     async fn take(&self, session: &mut Session, table: &str, step: Step) -> Result<()> {
         let (statement, fine, help) = match &step {
+            Step::Replace { column, from, sql_type } => {
+                let replaced = self.replace(session, table, column, sql_type).await;
+                return replaced.map_err(|error| {
+                    let doing = format!("column {column} is of type {from}, and must become {sql_type}");
+                    match error.disposition() {
+                        Disposition::Retry => error.doing(doing),
+                        _ => error.doing(doing).help(format!(
+                            "Redshift changes no such type in place, and the column could not be replaced (a view that \
+                             depends on it, its distribution or sort key?): add a column of type {sql_type}, UPDATE it \
+                             from {column}, drop {column}, rename the new one to {column}; then `dataflow table resume`"
+                        )),
+                    }
+                });
+            }
             Step::Add { column, sql_type } => (
                 self.names.add_column(table, column, sql_type),
                 // Another process was quicker.
@@ -120,15 +171,8 @@ fn steps(table: &str, schema: &TableSchema, mode: DeleteMode, live: &[LiveColumn
             Fit::Holds => {}
             Fit::Lengthen(sql_type) => steps.push(Step::Lengthen { column: column.name.clone(), sql_type }),
             Fit::Replace(wider) => {
-                return Err(Error::new(
-                    ErrorKind::Table(table.to_owned()),
-                    format!("column {} of table {table} is of type {}, and must become {wider}", found.name, found.sql_type()),
-                )
-                .help(format!(
-                    "Redshift changes no such type in place: add a column of type {wider}, UPDATE it from {0}, drop {0}, \
-                     rename the new one to {0}; then `dataflow table resume`",
-                    found.name
-                )));
+                let (column, from) = (found.name.clone(), found.sql_type());
+                steps.push(Step::Replace { column, from, sql_type: wider });
             }
             Fit::Never => {
                 return Err(Error::new(
@@ -208,8 +252,9 @@ mod tests {
     #[test]
     fn what_cannot_be_changed_says_what_to_do() {
         let wanted = schema(&[("id", Type::BigInt)]);
-        let error = steps("t", &wanted, DeleteMode::Hard, &[live("id", "integer", None)]).expect_err("in place");
-        assert!(error.to_string().contains("must become bigint"), "{error}");
+        let step = steps("t", &wanted, DeleteMode::Hard, &[live("id", "integer", None)]).expect("possible").remove(0);
+        let (column, from, sql_type) = ("id".into(), "integer".into(), "bigint".into());
+        assert_eq!(step, Step::Replace { column, from, sql_type });
         let error = steps("t", &wanted, DeleteMode::Hard, &[live("id", "date", None)]).expect_err("never");
         assert_eq!(error.kind(), &ErrorKind::Table("t".into()));
     }

@@ -94,7 +94,9 @@ pub(super) fn failure(error: &tokio_postgres::Error, table: Option<&str>) -> Err
     };
     let mut text = refusal.message().to_owned();
     for more in [refusal.detail(), refusal.hint()].into_iter().flatten() {
-        text.push_str(&format!("; {}", more.split_whitespace().collect::<Vec<_>>().join(" ")));
+        // Redshift draws lines around its details.
+        let words = more.split_whitespace().filter(|word| !word.bytes().all(|byte| byte == b'-'));
+        text.push_str(&format!("; {}", words.collect::<Vec<_>>().join(" ")));
     }
     let code = refusal.code().code();
     let cause = format!("{text} ({code})");

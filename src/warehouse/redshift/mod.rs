@@ -14,17 +14,20 @@
 //! | `upload.rs` | what a load stages before its transaction begins |
 //! | `apply.rs` | one unit, one transaction |
 //! | `inspect.rs` | what people ask |
+//! | `probe.rs`, `conformance.rs` | what a cluster lets us do; what it makes of what no page promises |
 //! | `policy.rs` | what the loader and COPY must be allowed to do |
 //!
 //! Rows go through the lake: a Parquet file and a manifest for every table of a unit, then `LOCK` of the group's lock
 //! table, the ledger's compare-and-set, `COPY` into a temporary table, and delete-and-insert, in one transaction.
 
 mod apply;
+mod conformance;
 mod credentials;
 mod ensure;
 mod failure;
 mod inspect;
 mod policy;
+mod probe;
 mod prove;
 mod session;
 mod sessions;
@@ -40,6 +43,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 pub use self::policy::needs;
+pub use self::probe::probe;
 use self::sessions::Sessions;
 use self::sql::{GroupNames, STATE_COLUMNS, STATE_PREFIX, StageKind};
 use self::state::{Row, State};

@@ -74,6 +74,11 @@ impl std::fmt::Display for Place {
 }
 
 impl Place {
+    /// Whether the server must prove who it is.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// What the URL says. Never prints the URL.
     pub fn new(config: &RedshiftWarehouse) -> Result<Self> {
         let wrong = |what: &str| {

@@ -290,10 +290,14 @@ pub(crate) fn create_stage(stage: &str, schema: &TableSchema, kind: StageKind) -
 /// The COPY into a stage. Columns are matched by position, so they are always named.
 pub(crate) fn copy(stage: &str, schema: &TableSchema, kind: StageKind, manifest: &str, iam_role: &str) -> String {
     let columns: Vec<String> = stage_columns(schema, kind).into_iter().map(|(name, _)| name).collect();
+    copy_with(stage, &columns.join(", "), manifest, iam_role, "")
+}
+
+/// A COPY of Parquet; `options` with a blank in front.
+pub(crate) fn copy_with(table: &str, columns: &str, manifest: &str, iam_role: &str, options: &str) -> String {
     let role = if iam_role == "default" { iam_role.to_owned() } else { literal(iam_role) };
     format!(
-        "COPY {stage} ({}) FROM {} IAM_ROLE {role} MANIFEST FORMAT AS PARQUET STATUPDATE OFF",
-        columns.join(", "),
+        "COPY {table} ({columns}) FROM {} IAM_ROLE {role} MANIFEST FORMAT AS PARQUET{options} STATUPDATE OFF",
         literal(manifest)
     )
 }

@@ -1,0 +1,330 @@
+//! What this very cluster makes of things that no page of the documentation promises: a few small files are staged, loaded
+//! into temporary tables, looked at, and rolled back.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, Date32Array, Decimal128Array, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch,
+    StringArray, TimestampMicrosecondArray,
+};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+use serde_json::json;
+use ulid::Ulid;
+
+use super::session::Session;
+use super::{Redshift, sql};
+use crate::error::{Error, ErrorKind, Result};
+use crate::finding::{Findings, Level};
+
+/// The temporary table of a case.
+const TABLE: &str = "_dataflow_probe";
+/// 2026-01-02 03:04:05.678901 in UTC.
+const TIME_US: i64 = 1_767_323_045_678_901;
+/// How many commits are timed.
+const COMMITS: u32 = 5;
+
+/// A file that is loaded, and what must come of it.
+struct Case {
+    /// What is tried, for people.
+    what: &'static str,
+    /// Whether loads do it: then it must work.
+    needed: bool,
+    columns: &'static str,
+    names: &'static [&'static str],
+    options: &'static str,
+    body: Bytes,
+    /// A query of one value.
+    ask: &'static str,
+    answer: &'static str,
+    /// What it means that the answer is another one.
+    otherwise: &'static str,
+}
+
+type Written = std::result::Result<Bytes, parquet::errors::ParquetError>;
+
+fn file(columns: Vec<(&str, ArrayRef)>, compression: Compression) -> Written {
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))?;
+    let properties = WriterProperties::builder().set_compression(compression).build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties))?;
+    writer.write(&batch)?;
+    writer.into_inner().map(Bytes::from)
+}
+
+/// A column of texts that says that they are JSON.
+fn json_file(document: &str) -> Written {
+    let schema = Arc::new(parse_message_type("message m { optional binary doc (JSON); }")?);
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default())?;
+    let mut group = writer.next_row_group()?;
+    if let Some(mut column) = group.next_column()? {
+        column.typed::<ByteArrayType>().write_batch(&[ByteArray::from(document)], Some(&[1]), None)?;
+        column.close()?;
+    }
+    group.close()?;
+    writer.into_inner().map(Bytes::from)
+}
+
+type Cases = std::result::Result<Vec<Case>, parquet::errors::ParquetError>;
+
+fn time() -> TimestampMicrosecondArray {
+    TimestampMicrosecondArray::from(vec![TIME_US])
+}
+
+/// What loads do.
+fn needed_cases() -> Cases {
+    let decimal = |value: i128, precision, scale| -> std::result::Result<ArrayRef, parquet::errors::ParquetError> {
+        Ok(Arc::new(Decimal128Array::from(vec![value]).with_precision_and_scale(precision, scale)?))
+    };
+    Ok(vec![
+        Case {
+            what: "integers, floats, texts, dates, times and bytes load",
+            needed: true,
+            columns: "i2 smallint, i4 integer, i8 bigint, f8 double precision, w varchar(10), d date, at timestamp, b varbyte",
+            names: &["i2", "i4", "i8", "f8", "w", "d", "at", "b"],
+            options: "",
+            body: file(
+                vec![
+                    ("i2", Arc::new(Int16Array::from(vec![i16::MIN]))),
+                    ("i4", Arc::new(Int32Array::from(vec![i32::MIN]))),
+                    ("i8", Arc::new(Int64Array::from(vec![i64::MIN]))),
+                    ("f8", Arc::new(Float64Array::from(vec![0.25]))),
+                    ("w", Arc::new(StringArray::from(vec!["é日🎉"]))),
+                    ("d", Arc::new(Date32Array::from(vec![20_455]))),
+                    ("at", Arc::new(time())),
+                    ("b", Arc::new(BinaryArray::from(vec![&b"\x00\xff"[..]]))),
+                ],
+                Compression::SNAPPY,
+            )?,
+            ask: "SELECT count(*) FROM _dataflow_probe WHERE i2 = -32768 AND i4 = -2147483648 AND i8 + 1 = \
+                  -9223372036854775807 AND f8 = 0.25 AND octet_length(w) = 9 AND d = DATE '2026-01-02' \
+                  AND at = TIMESTAMP '2026-01-02 03:04:05.678901' AND octet_length(b) = 2",
+            answer: "1",
+            otherwise: "loads would bring other values than the source has",
+        },
+        Case {
+            what: "decimals of 9, 18 and 38 digits (INT32, INT64 and bytes in the file) load",
+            needed: true,
+            columns: "d9 numeric(9,2), d18 numeric(18,4), d38 numeric(38,10)",
+            names: &["d9", "d18", "d38"],
+            options: "",
+            body: file(
+                vec![
+                    ("d9", decimal(-125, 9, 2)?),
+                    ("d18", decimal(12_345_678_901_234, 18, 4)?),
+                    ("d38", decimal(1, 38, 10)?),
+                ],
+                Compression::SNAPPY,
+            )?,
+            ask: "SELECT count(*) FROM _dataflow_probe WHERE d9 = -1.25 AND d18 = 1234567890.1234 AND d38 = 0.0000000001",
+            answer: "1",
+            otherwise: "decimals must not be loaded into this cluster",
+        },
+    ])
+}
+
+/// What loads could do, if it worked everywhere.
+fn other_cases() -> Cases {
+    let integer = || -> ArrayRef { Arc::new(Int32Array::from(vec![7])) };
+    Ok(vec![
+        Case {
+            what: "times that are adjusted to UTC load into TIMESTAMPTZ",
+            needed: false,
+            columns: "at timestamptz",
+            names: &["at"],
+            options: "",
+            body: file(vec![("at", Arc::new(time().with_timezone("UTC")))], Compression::SNAPPY)?,
+            ask: "SELECT count(*) FROM _dataflow_probe WHERE at AT TIME ZONE 'UTC' = TIMESTAMP '2026-01-02 03:04:05.678901'",
+            answer: "1",
+            otherwise: "loads do not need it: they go through TIMESTAMP in UTC",
+        },
+        Case {
+            what: "JSON loads into SUPER as a document (SERIALIZETOJSON)",
+            needed: false,
+            columns: "doc super",
+            names: &["doc"],
+            options: " SERIALIZETOJSON",
+            body: json_file("{\"a\":[1,null]}")?,
+            ask: "SELECT json_typeof(doc) FROM _dataflow_probe",
+            answer: "object",
+            otherwise: "loads do not need it: they go through VARCHAR and JSON_PARSE",
+        },
+        Case {
+            what: "Parquet packed with Zstandard loads",
+            needed: false,
+            columns: "i integer",
+            names: &["i"],
+            options: "",
+            body: file(vec![("i", integer())], Compression::ZSTD(ZstdLevel::default()))?,
+            ask: "SELECT max(i) FROM _dataflow_probe",
+            answer: "7",
+            otherwise: "loads do not need it: staged files are packed with Snappy",
+        },
+        Case {
+            what: "FILLRECORD goes with a list of columns",
+            needed: false,
+            columns: "i integer, more integer",
+            names: &["i", "more"],
+            options: " FILLRECORD",
+            body: file(vec![("i", integer())], Compression::SNAPPY)?,
+            ask: "SELECT count(*) FROM _dataflow_probe WHERE i = 7 AND more IS NULL",
+            answer: "1",
+            otherwise: "loads do not need it: files have every column",
+        },
+    ])
+}
+
+/// Statements that loads use, or might use, on temporary tables: what, whether loads use it, the statements of which the
+/// last gives one value, and the value.
+const STATEMENTS: [(&str, bool, &[&str], &str); 4] = [
+    (
+        "JSON_PARSE and JSON_SERIALIZE give a document back",
+        true,
+        &["SELECT JSON_SERIALIZE(JSON_PARSE('[1]')) = '[1]'"],
+        "t",
+    ),
+    (
+        "times go through UTC into TIMESTAMPTZ and back",
+        true,
+        &["SELECT (TIMESTAMP '2026-01-02 03:04:05.678901' AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' = \
+           TIMESTAMP '2026-01-02 03:04:05.678901'"],
+        "t",
+    ),
+    (
+        "DELETE … USING and UPDATE … FROM change temporary tables",
+        true,
+        &[
+            "CREATE TEMP TABLE _dataflow_probe (k integer, v integer)",
+            "CREATE TEMP TABLE _dataflow_probe_s (k integer, v integer)",
+            "INSERT INTO _dataflow_probe VALUES (1, 1), (2, 2)",
+            "INSERT INTO _dataflow_probe_s VALUES (1, 5), (2, 6)",
+            "UPDATE _dataflow_probe SET v = _dataflow_probe_s.v FROM _dataflow_probe_s \
+             WHERE _dataflow_probe.k = _dataflow_probe_s.k",
+            "DELETE FROM _dataflow_probe USING _dataflow_probe_s WHERE _dataflow_probe.k = _dataflow_probe_s.k \
+             AND _dataflow_probe.v = 6",
+            "SELECT sum(v) FROM _dataflow_probe",
+        ],
+        "5",
+    ),
+    (
+        "MERGE takes a sub-query for its source",
+        false,
+        &[
+            "CREATE TEMP TABLE _dataflow_probe (k integer, v integer)",
+            "CREATE TEMP TABLE _dataflow_probe_s (k integer, v integer)",
+            "INSERT INTO _dataflow_probe VALUES (1, 1)",
+            "INSERT INTO _dataflow_probe_s VALUES (1, 5), (2, 6)",
+            "MERGE INTO _dataflow_probe USING (SELECT k, v FROM _dataflow_probe_s) AS s ON _dataflow_probe.k = s.k \
+             WHEN MATCHED THEN UPDATE SET v = s.v WHEN NOT MATCHED THEN INSERT VALUES (s.k, s.v)",
+            "SELECT sum(v) FROM _dataflow_probe",
+        ],
+        "11",
+    ),
+];
+
+/// What became of a case.
+enum Tried {
+    Works,
+    /// It gave this instead.
+    Other(String),
+    /// It was refused.
+    Refused(Error),
+}
+
+impl Redshift {
+    /// Tries everything.
+    ///
+    /// # Errors
+    /// What keeps the rest from being tried: the cluster or the store is away, or COPY may not read.
+    pub(super) async fn conform(&self, session: &mut Session, found: &mut Findings) -> Result<()> {
+        let unwritten = |error| Error::new(ErrorKind::Internal, "write the files of the probe").because(error);
+        let needed = needed_cases().map_err(unwritten)?;
+        for case in needed.into_iter().chain(other_cases().map_err(unwritten)?) {
+            let tried = self.load_case(session, &case).await?;
+            say(found, case.what, case.needed, case.otherwise, tried);
+        }
+        for (what, needed, statements, answer) in STATEMENTS {
+            let tried = in_transaction(session, statements, answer).await?;
+            let otherwise = if needed { "loads do it" } else { "loads do not need it" };
+            say(found, what, needed, otherwise, tried);
+        }
+        found.add(Level::Note, commits(session).await?, None);
+        Ok(())
+    }
+
+    async fn load_case(&self, session: &mut Session, case: &Case) -> Result<Tried> {
+        let staging = self.staging.as_deref().ok_or_else(super::not_staged)?;
+        let name = format!("_probe/{}", Ulid::new());
+        let objects = [format!("{name}.parquet"), format!("{name}.manifest")];
+        let entry = json!({"entries": [{
+            "url": staging.url(&objects[0]),
+            "mandatory": true,
+            "meta": {"content_length": case.body.len()},
+        }]});
+        let create = format!("CREATE TEMP TABLE {TABLE} ({})", case.columns);
+        let manifest = staging.url(&objects[1]);
+        let copy = sql::copy_with(TABLE, &case.names.join(", "), &manifest, &self.iam_role, case.options);
+        let tried = async {
+            staging.put(&objects[0], case.body.clone()).await?;
+            staging.put(&objects[1], entry.to_string().into()).await?;
+            in_transaction(session, &[&create, &copy, case.ask], case.answer).await
+        };
+        let tried = tried.await;
+        staging.discard(&objects).await;
+        tried
+    }
+}
+
+/// Runs statements and takes them back.
+async fn in_transaction(session: &mut Session, statements: &[&str], answer: &str) -> Result<Tried> {
+    session.run("BEGIN", None).await?;
+    let mut last = None;
+    for statement in statements {
+        match session.run(statement, None).await {
+            Ok(found) => last = found.single().map(|value| value.trim().to_owned()),
+            // Whoever cannot be reached, or may not, will not do the rest either.
+            Err(error) if error.kind() != &ErrorKind::Internal => return Err(error),
+            Err(error) => {
+                session.run("ROLLBACK", None).await?;
+                return Ok(Tried::Refused(error));
+            }
+        }
+    }
+    session.run("ROLLBACK", None).await?;
+    Ok(match last {
+        Some(found) if found == answer => Tried::Works,
+        found => Tried::Other(found.unwrap_or_else(|| "nothing".to_owned())),
+    })
+}
+
+fn say(found: &mut Findings, what: &str, needed: bool, otherwise: &str, tried: Tried) {
+    let report = "the loader relies on it: please report this, with the version of the cluster";
+    match tried {
+        Tried::Works if needed => found.good(what),
+        Tried::Works => found.add(Level::Note, format!("{what}: yes"), None),
+        Tried::Other(value) if needed => found.mistake(format!("{what}: no, it gives {value}; {otherwise}"), report),
+        Tried::Refused(error) if needed => found.mistake(format!("{what}: no ({error}); {otherwise}"), report),
+        Tried::Other(value) => found.add(Level::Note, format!("{what}: no, it gives {value}; {otherwise}"), None),
+        Tried::Refused(error) => found.add(Level::Note, format!("{what}: no ({error}); {otherwise}"), None),
+    }
+}
+
+/// How long a commit takes: all of a cluster's wait in one queue.
+async fn commits(session: &mut Session) -> Result<String> {
+    let mut slowest = std::time::Duration::ZERO;
+    session.run(&format!("CREATE TEMP TABLE {TABLE} (i integer)"), None).await?;
+    for _ in 0..COMMITS {
+        session.run("BEGIN", None).await?;
+        session.run(&format!("INSERT INTO {TABLE} VALUES (1)"), None).await?;
+        let begun = Instant::now();
+        session.run("COMMIT", None).await?;
+        slowest = slowest.max(begun.elapsed());
+    }
+    session.run(&format!("DROP TABLE {TABLE}"), None).await?;
+    Ok(format!("the slowest of {COMMITS} small commits took {} ms", slowest.as_millis()))
+}

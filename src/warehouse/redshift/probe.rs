@@ -1,0 +1,135 @@
+//! Whether a cluster has what a load takes: who we are there, what we may do, how it is set up.
+
+use std::sync::Arc;
+
+use super::session::Session;
+use super::sql::STATE_PREFIX;
+use super::{Redshift, text};
+use crate::config::RedshiftWarehouse;
+use crate::error::Result;
+use crate::finding::{Findings, Level};
+use crate::warehouse::Staging;
+use crate::warehouse::names::{literal, quote};
+
+/// Looks at the cluster, and tries out what loads rely on. `tables`: those of the topology. Nothing that it makes stays.
+pub async fn probe(
+    config: &RedshiftWarehouse,
+    topology: &str,
+    staging: Arc<dyn Staging>,
+    tables: &[&str],
+    found: &mut Findings,
+) {
+    let looked = async {
+        let warehouse = Redshift::new(config, topology, Some(staging))?;
+        let mut lease = warehouse.sessions.lease().await?;
+        warehouse.look(&mut lease.session, tables, found).await?;
+        warehouse.conform(&mut lease.session, found).await
+    };
+    if let Err(error) = looked.await {
+        found.failure(&error);
+    }
+}
+
+impl Redshift {
+    async fn look(&self, session: &mut Session, tables: &[&str], found: &mut Findings) -> Result<()> {
+        let place = &self.sessions.place;
+        let user = self.value(session, "SELECT current_user").await?.unwrap_or_default();
+        let tls = if place.is_secure() { "it has proved who it is" } else { "without TLS" };
+        found.good(format!("{place} lets {user} in; {tls}"));
+        if !place.is_secure() {
+            let help = Some("leave `?sslmode=disable` out of the URL".to_owned());
+            found.add(Level::Warning, "passwords and rows go over the network as they are", help);
+        }
+        let version = self.value(session, "SELECT version()").await?.unwrap_or_default();
+        let version = version.split_once("Redshift ").map_or(version.as_str(), |(_, version)| version);
+        found.add(Level::Note, format!("version {version}"), None);
+        self.isolation(session, found).await?;
+        self.identifiers(session, found).await?;
+        self.rights(session, found).await?;
+        self.owners(session, tables, found).await?;
+        let loaded = self.value(session, &self.names.tables_like(STATE_PREFIX)).await?.is_some();
+        found.good(if loaded { "has been loaded before" } else { "nothing has been loaded yet" });
+        Ok(())
+    }
+
+    async fn value(&self, session: &mut Session, statement: &str) -> Result<Option<String>> {
+        let answer = session.run(statement, None).await?;
+        Ok(answer.single().map(|value| value.trim().to_owned()))
+    }
+
+    async fn isolation(&self, session: &mut Session, found: &mut Findings) -> Result<()> {
+        let statement = "SELECT isolation_level FROM stv_db_isolation_level WHERE trim(db_name) = current_database()";
+        // Serverless does not show every table of a cluster.
+        let level = match self.value(session, statement).await {
+            Err(error) if error.disposition() == crate::error::Disposition::Retry => return Err(error),
+            level => level.ok().flatten().unwrap_or_else(|| "not shown".to_owned()),
+        };
+        found.add(Level::Note, format!("isolation of transactions: {level}; loads are made for both"), None);
+        Ok(())
+    }
+
+    async fn identifiers(&self, session: &mut Session, found: &mut Findings) -> Result<()> {
+        let sensitive = self.value(session, "SHOW enable_case_sensitive_identifier").await?;
+        if sensitive.is_some_and(|value| ["on", "true", "1"].contains(&value.as_str())) {
+            let what =
+                "names keep their case (enable_case_sensitive_identifier): tables with upper case are not found again";
+            let help = "ALTER USER … SET enable_case_sensitive_identifier TO false; or use lower case only";
+            found.mistake(what, help);
+        }
+        Ok(())
+    }
+
+    async fn rights(&self, session: &mut Session, found: &mut Findings) -> Result<()> {
+        let (schema, name) = (self.names.schema(), text(&self.names.schema().to_ascii_lowercase()));
+        let there = format!("SELECT 1 FROM pg_namespace WHERE nspname = {name}");
+        let may = |what: &str, right: &str| format!("SELECT has_{what}_privilege({right})");
+        let database = |right: &str| may("database", &format!("current_database(), '{right}'"));
+        if self.value(session, &there).await?.is_none() {
+            match self.is_true(session, &database("CREATE")).await? {
+                true => {
+                    found.add(Level::Note, format!("there is no schema {schema} yet: it is made at the start"), None)
+                }
+                false => found.mistake(
+                    format!("there is no schema {schema}, and the user may not make it"),
+                    format!("CREATE SCHEMA {} AUTHORIZATION the user", quote(schema)),
+                ),
+            }
+        } else {
+            for right in ["USAGE", "CREATE"] {
+                if !self.is_true(session, &may("schema", &format!("{name}, '{right}'"))).await? {
+                    let grant = format!("GRANT {right} ON SCHEMA {} TO the user", quote(schema));
+                    found.mistake(format!("the user lacks {right} on schema {schema}"), grant);
+                }
+            }
+        }
+        if !self.is_true(session, &database("TEMP")).await? {
+            found.mistake("the user may not make temporary tables", "GRANT TEMP ON DATABASE … TO the user");
+        }
+        Ok(())
+    }
+
+    async fn is_true(&self, session: &mut Session, statement: &str) -> Result<bool> {
+        Ok(self.value(session, statement).await?.as_deref() == Some("t"))
+    }
+
+    /// Tables of the topology that are there and belong to somebody else: their columns cannot be added.
+    async fn owners(&self, session: &mut Session, tables: &[&str], found: &mut Findings) -> Result<()> {
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = tables.iter().map(|table| literal(&table.to_ascii_lowercase())).collect();
+        let statement = format!(
+            "SELECT tablename, tableowner FROM pg_tables WHERE schemaname = {} AND tableowner <> current_user \
+             AND tablename IN ({})",
+            text(&self.names.schema().to_ascii_lowercase()),
+            names.join(", ")
+        );
+        for row in session.run(&statement, None).await?.rows {
+            if let [Some(table), Some(owner)] = row.as_slice() {
+                let what = format!("table {table} belongs to {owner}: no column can be added to it");
+                found.mistake(what, format!("ALTER TABLE {} OWNER TO the user", self.names.of(table)));
+            }
+        }
+        Ok(())
+    }
+}
