@@ -47,6 +47,11 @@ pub struct MysqlSource {
     /// A transaction becomes visible at once unless it has more payload bytes than this; then it says so in the log.
     #[serde(default = "gibibyte")]
     pub max_transaction: Bytes,
+    /// Databases on which statements are passed over that stand in the log without their rows (statement format), by their
+    /// exact names; `mysql` and `sys` always are. Everywhere else such a statement halts the source: its triggers, foreign
+    /// keys and functions may change captured tables, and what they change in those is never seen once it is passed over.
+    #[serde(default)]
+    pub ignore_statements_on: Vec<String>,
 }
 
 fn ten_seconds() -> Span {

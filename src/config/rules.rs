@@ -271,6 +271,12 @@ fn mysql_source(found: &mut Findings<'_>, path: &str, mysql: &MysqlSource) {
         found.value(&format!("{path}.tls"), "`certificate` and `key` belong together", "give both or none");
     }
     table_patterns(found, path, &mysql.tables, ("database", "shop"));
+    for (i, database) in mysql.ignore_statements_on.iter().enumerate() {
+        if database.is_empty() || database.contains(['.', '*']) || database.starts_with('^') {
+            let path = format!("{path}.ignore_statements_on[{i}]");
+            found.value(&path, format!("`{database}` is not the name of a database"), "write its exact name: `audit`");
+        }
+    }
 }
 
 fn file_source(found: &mut Findings<'_>, path: &str, file: &FileSource) {

@@ -155,9 +155,11 @@ pub(super) async fn within<T>(
     }
 }
 
-/// The same where an answer may take minutes: the log says meanwhile what is waited for.
+/// The same where an answer may take minutes: the log says meanwhile what is waited for, and the server is asked whether
+/// it still works for that session.
 pub(super) async fn patiently<T>(
     limit: Duration,
+    (settings, session): (&Settings, u32),
     waits_for: impl Fn() -> String,
     answer: impl Future<Output = mysql_async::Result<T>>,
 ) -> Result<T, Trouble> {
@@ -172,6 +174,22 @@ pub(super) async fn patiently<T>(
             return Err(Trouble::Broken(format!("no answer within {limit:?}").into()));
         }
         tracing::warn!(seconds = waited.as_secs(), "waiting for the server: {}", waits_for());
+        is_served(settings, session).await?;
+    }
+}
+
+/// Whether the server still works for a session, asked in another one. It does not when it cannot be reached, when it knows
+/// of no such session, and when it is sending what does not arrive here.
+async fn is_served(settings: &Settings, session: u32) -> Result<(), Trouble> {
+    let lost = |why: String| Trouble::Broken(format!("no answer, and {why}").into());
+    let mut other = Connection::open(settings).await.map_err(|error| lost(error.to_string()))?;
+    let rows = other.query(&format!("SELECT state FROM information_schema.processlist WHERE id = {session}")).await?;
+    match rows.first().map(|row| row.text(0).to_lowercase()) {
+        None => Err(lost("the server has no such session any more".into())),
+        Some(state) if ["sending to client", "writing to net"].contains(&state.as_str()) => {
+            Err(lost("the server is sending what does not arrive".into()))
+        }
+        Some(_) => Ok(()),
     }
 }
 

@@ -239,6 +239,7 @@ impl Mysql {
             us: self.us.clone(),
             captured: self.captured.clone(),
             snapshot: self.config.snapshot.clone(),
+            ignored: self.config.ignore_statements_on.clone(),
             wanted: self.wanted.subscribe(),
         };
         self.worker = Some(Worker { items, task: tokio::spawn(worker::run(job, begun.place, out)) });

@@ -44,6 +44,7 @@ use tokio::time::Instant;
 use super::catalog::{self, CatalogTable};
 use super::connection::{Connection, Trouble, identifier, literal, patiently, table_identifier, within};
 use super::place::{Taken, file_number};
+use super::settings::Settings;
 use super::setup::{self, Flavour};
 use super::stream::{PIECE_BYTES, Stream};
 use crate::error::{Error, ErrorKind, Result};
@@ -218,7 +219,8 @@ impl Stream {
         let doing = || format!("source {}: wait until what was read can be seen", self.job.name);
         let sql = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{gtids}', {VISIBLE_SECONDS})");
         let limit = Duration::from_secs(2 * VISIBLE_SECONDS);
-        let rows = patiently(limit, doing, self.side.conn.query::<u64, _>(sql)).await;
+        let session = (&self.job.settings, self.side.conn.id());
+        let rows = patiently(limit, session, doing, self.side.conn.query::<u64, _>(sql)).await;
         let rows = rows.map_err(|trouble| trouble.error(doing()))?;
         if rows.first() == Some(&0) {
             return Ok(());
@@ -235,6 +237,7 @@ impl Stream {
         let whole = !self.job.server.full_images || reading.table.key.is_empty();
         Chunk {
             source: Arc::clone(&self.job.name),
+            settings: self.job.settings.clone(),
             flavour: self.job.server.flavour,
             shared: self.job.server.flavour == Flavour::MySql && !self.job.server.gtids,
             limit: if whole { u64::MAX } else { u64::from(self.job.snapshot.chunk_rows) },
@@ -278,6 +281,7 @@ impl Stream {
 /// One chunk to read.
 struct Chunk {
     source: Arc<str>,
+    settings: Settings,
     flavour: Flavour,
     reading: Arc<Reading>,
     /// Rows are locked while they are read.
@@ -363,10 +367,11 @@ impl Chunk {
         let width = self.reading.table.columns.len();
         let mut writer = SnapshotWriter::new(self.reading.id);
         let waits_for = || format!("source {}: the next row of {}", self.source, self.reading.name);
-        let mut result = patiently(ROW_TIMEOUT, waits_for, connection.conn.exec_iter(self.sql(), ())).await?;
+        let session = (&self.settings, connection.conn.id());
+        let mut result = patiently(ROW_TIMEOUT, session, waits_for, connection.conn.exec_iter(self.sql(), ())).await?;
         let (mut part, mut count) = (self.empty(), 0);
         let mut last: Option<Row> = None;
-        while let Some(row) = patiently(ROW_TIMEOUT, waits_for, result.next()).await? {
+        while let Some(row) = patiently(ROW_TIMEOUT, session, waits_for, result.next()).await? {
             count += 1;
             writer.clear();
             for column in 0..width {

@@ -5,9 +5,9 @@ use super::schema::Held;
 use super::stream::Stream;
 use super::tables::next;
 use crate::config::{OnFilledColumn, OnUnknownColumns};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::wire::binlog::{Query, describe_key, truncate_record};
-use crate::wire::mysqlddl::{Ddl, Effect, Mode, Silent, Statement, is_copy};
+use crate::wire::mysqlddl::{Ddl, Effect, Mode, Scope, Silent, Statement, is_copy};
 
 /// A flag of an event: its statement may be about a temporary table.
 const TEMPORARY: u16 = 4;
@@ -33,8 +33,11 @@ impl Stream {
             Statement::RollbackTo => return Err(self.refused_statement("ROLLBACK TO SAVEPOINT")),
             Statement::Xa => return Err(self.refused_statement("XA")),
             Statement::Data { kind, databases } => {
-                if databases.iter().any(|database| self.schema.scope.reads_from(database)) {
-                    return Err(self.refused_statement(kind));
+                let scope = &self.schema.scope;
+                if !is_ignored(&databases, &self.job.ignored, scope) {
+                    let captured = databases.iter().any(|database| scope.reads_from(database));
+                    let elsewhere = if captured { Vec::new() } else { databases };
+                    return Err(self.refused_data(kind, &elsewhere));
                 }
             }
             // It hides a table of its name and is nobody's.
@@ -46,6 +49,26 @@ impl Stream {
             self.commit();
         }
         Ok(())
+    }
+
+    /// A statement whose rows are not in the log. `elsewhere`: databases of which nothing is read.
+    fn refused_data(&self, kind: &str, elsewhere: &[String]) -> Error {
+        let error = self.refused_statement(kind);
+        let mut names: Vec<&str> = elsewhere.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+        names.dedup();
+        if names.is_empty() {
+            return error;
+        }
+        let names = names.join(", ");
+        let help = format!(
+            "{}. If nothing in {names} changes tables that are read, there is another way: write `ignore_statements_on: \
+             [{names}]` into the source and start again, and such statements are passed over; nothing need be read again. \
+             What triggers, foreign keys and functions there change in tables that are read is missed from then on",
+            error.help_text().unwrap_or_default()
+        );
+        error
+            .because(format!("it is about {names}: nothing of that is read, but it may change tables that are"))
+            .help(help)
     }
 
     /// Moves the history on, and does what follows for captured tables.
@@ -210,6 +233,20 @@ impl Stream {
     }
 }
 
+/// Databases that servers and those who run them write to in statement format: heartbeats of managed clouds
+/// (`mysql.rds_heartbeat2`, `mysql.heartbeat`), time zones. Their tables have no triggers that reach others.
+const OF_THE_SERVER: [&str; 2] = ["mysql", "sys"];
+
+/// Whether statements without rows may be passed over that name these databases: the server's own and those that the
+/// topology says, unless a table of them is read.
+fn is_ignored(databases: &[String], configured: &[String], scope: &Scope) -> bool {
+    let ignored = |database: &String| {
+        let mut names = OF_THE_SERVER.into_iter().chain(configured.iter().map(String::as_str));
+        !scope.reads_from(database) && names.any(|name| scope.is_same(name, database))
+    };
+    !databases.is_empty() && databases.iter().all(ignored)
+}
+
 /// Says that rows of a table have got values without events.
 fn filled(source: &str, table: &str, silent: Silent, again: bool) {
     let rest = if again {
@@ -223,4 +260,24 @@ fn filled(source: &str, table: &str, silent: Silent, again: bool) {
         Silent::Rewritten => "DDL has changed values or their names without any event",
     };
     tracing::warn!(source, table, "{why}: {rest}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_passed_over_where_nothing_is_read_and_somebody_says_so() {
+        let scope = Scope::new(&["shop.items".to_owned(), "sys.mine".to_owned()], 0);
+        let configured = ["percona".to_owned(), "shop".to_owned()];
+        let ignored = |databases: &[&str]| {
+            let databases: Vec<String> = databases.iter().map(|name| (*name).to_owned()).collect();
+            is_ignored(&databases, &configured, &scope)
+        };
+        assert!(ignored(&["mysql"]) && ignored(&["percona"]) && ignored(&["percona", "mysql"]));
+        for halting in [&["other"][..], &["mysql", "other"], &["shop"], &["sys"], &["Percona"], &[""], &[]] {
+            assert!(!ignored(halting), "{halting:?}");
+        }
+        assert!(is_ignored(&["Percona".to_owned()], &configured, &Scope::new(&["shop.items".to_owned()], 1)));
+    }
 }

@@ -333,7 +333,6 @@ impl Stream {
                 self.commit();
             }
             Body::Incident { code, message } => return Err(self.incident(code, &message)),
-            Body::StatementData => return Err(self.refused_statement("LOAD DATA")),
             // Read where compressed transactions are taken apart; one inside another is refused by the reader.
             Body::Payload(_) => {}
             Body::PreviousGtids(_)

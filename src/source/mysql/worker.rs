@@ -25,6 +25,8 @@ pub(super) struct Job {
     /// The tables that are captured: `<database>.<table>`.
     pub captured: Vec<String>,
     pub snapshot: MysqlSnapshot,
+    /// Databases on which statements without rows are passed over.
+    pub ignored: Vec<String>,
     /// Tables to read again, and the epochs of the orders.
     pub wanted: watch::Receiver<BTreeMap<String, EpochNumber>>,
 }

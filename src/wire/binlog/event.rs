@@ -115,8 +115,6 @@ pub enum Body<'a> {
         code: u16,
         message: String,
     },
-    /// Data of a statement (`LOAD DATA` in statement format): the rows themselves are not in the log.
-    StatementData,
     /// The server was stopped.
     Stop,
     /// Says nothing about data: context of a statement, group membership, padding, or an unknown event that is marked

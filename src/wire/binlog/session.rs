@@ -57,8 +57,9 @@ pub struct XaPrepare<'a> {
 /// The bodies that are no table maps and no rows.
 pub(super) fn body(header: Header, mut body: Bytes<'_>) -> Result<Body<'_>, Malformed> {
     Ok(match header.code {
-        code::QUERY => Body::Query(query(body, false)?),
-        code::MARIA_QUERY_COMPRESSED => Body::Query(query(body, true)?),
+        code::QUERY => Body::Query(query(body, 0, false)?),
+        code::MARIA_QUERY_COMPRESSED => Body::Query(query(body, 0, true)?),
+        code::EXECUTE_LOAD_QUERY => Body::Query(query(body, LOAD_HEAD, false)?),
         code::STOP => Body::Stop,
         code::ROTATE => Body::Rotate { position: body.u64()?, file: Bytes::utf8(body.0)? },
         code::XID => Body::Xid(body.u64()?),
@@ -88,11 +89,9 @@ pub(super) fn body(header: Header, mut body: Bytes<'_>) -> Result<Body<'_>, Malf
             let length = body.u8()?;
             Body::Incident { code, message: String::from_utf8_lossy(body.take(usize::from(length))?).into_owned() }
         }
-        code::BEGIN_LOAD_QUERY | code::APPEND_BLOCK | code::EXECUTE_LOAD_QUERY | code::DELETE_FILE => {
-            Body::StatementData
-        }
         // The statement itself follows as a query.
         code::INTVAR | code::RAND | code::USER_VAR => Body::Nothing,
+        code::BEGIN_LOAD_QUERY | code::APPEND_BLOCK | code::DELETE_FILE => Body::Nothing,
         code::TRANSACTION_CONTEXT | code::VIEW_CHANGE | code::IGNORABLE | code::AURORA_PADDING => Body::Nothing,
         1 | 6..=8 | 10 | 12 | 20..=22 => return Err(Malformed::Ancient(header.code)),
         _ if header.flags & Header::IGNORABLE_FLAG != 0 => Body::Nothing,
@@ -100,12 +99,17 @@ pub(super) fn body(header: Header, mut body: Bytes<'_>) -> Result<Body<'_>, Malf
     })
 }
 
-fn query(mut body: Bytes<'_>, compressed: bool) -> Result<Query<'_>, Malformed> {
+/// What a `LOAD DATA` says besides: the number of its file, where the file's name stands in the text, what becomes of
+/// rows that are there.
+const LOAD_HEAD: usize = 4 + 4 + 4 + 1;
+
+fn query(mut body: Bytes<'_>, more: usize, compressed: bool) -> Result<Query<'_>, Malformed> {
     let thread = body.u32()?;
     body.u32()?;
     let database = body.u8()?;
     let error = body.u16()?;
     let variables = body.u16()?;
+    body.take(more)?;
     let variables = body.take(usize::from(variables))?;
     let database = body.take(usize::from(database))?;
     body.u8()?;

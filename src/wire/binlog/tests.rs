@@ -412,12 +412,13 @@ fn statements_are_text_in_the_clients_character_set() {
 
 #[test]
 fn what_says_nothing_of_data_is_passed_over_and_nothing_else() {
-    for quiet in [5, 13, 14, 28, 36, 37, 100] {
+    for quiet in [5, 9, 11, 13, 14, 17, 28, 36, 37, 100] {
         assert_eq!(body(quiet, &[0; 24]).unwrap(), "Nothing", "{quiet}");
     }
-    for data in [9, 11, 17, 18] {
-        assert_eq!(body(data, &[0; 24]).unwrap(), "StatementData", "{data}");
-    }
+    let head = [1, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+    let load = [&head[..], &[7; 13], b"shop\0LOAD DATA INFILE 'a' INTO TABLE t"].concat();
+    assert!(body(18, &load).unwrap().contains("database: \"shop\", text: \"LOAD DATA INFILE 'a' INTO TABLE t\""));
+    assert_eq!(body(18, &load[..20]), Err(Malformed::Short));
     assert_eq!(body(164, &[0; 20]), Err(Malformed::Encrypted));
     assert_eq!(body(20, &[0; 20]), Err(Malformed::Ancient(20)));
     assert_eq!(body(99, &[0; 20]), Err(Malformed::Unknown(99)));

@@ -49,6 +49,12 @@ pub(super) enum Step {
     RenameTable(String),
     /// Rows come, go or change, and no event says so.
     Refill,
+    /// The rows of a partition and those of that table change places.
+    Exchange(String),
+    /// A partition becomes that table.
+    TakeOut(String),
+    /// That table becomes a partition.
+    PutIn(String),
     /// Indexes, partitions, options.
     Nothing,
 }
@@ -110,6 +116,9 @@ const HARMLESS: [&str; 42] = [
 ];
 /// What moves rows between tables or takes them away.
 const REFILLING: [&str; 7] = ["DISCARD", "IMPORT", "EXCHANGE", "TRUNCATE", "COALESCE", "REORGANIZE", "CONVERT"];
+/// What is done with partitions, which a list with commas may name: nothing else may follow.
+const OF_PARTITIONS: [&str; 9] =
+    ["DISCARD", "IMPORT", "TRUNCATE", "REORGANIZE", "DROP", "ANALYZE", "CHECK", "OPTIMIZE", "REPAIR"];
 
 impl Alteration {
     /// Reads the clauses; a table's own character set counts where they name none.
@@ -119,7 +128,10 @@ impl Alteration {
         words.cut_at(&["ORDER", "BY"]);
         words.cut_at(&["PARTITION", "BY"]);
         words.cut_at(&["REMOVE", "PARTITIONING"]);
-        let clauses = words.split_commas();
+        let mut clauses = words.split_commas();
+        if let Some(at) = clauses.iter().position(names_partitions) {
+            clauses.truncate(at + 1);
+        }
         let charsets: Vec<Option<String>> =
             clauses.iter().map(|clause| charset(clause, ground.charset, inherited)).collect();
         // What is added has the character set that the table has afterwards.
@@ -154,7 +166,8 @@ impl Alteration {
     pub fn silent(&self) -> Option<Silent> {
         let silent = self.steps.iter().filter_map(|step| match step {
             Step::Add { column, .. } => fills(column).then_some(Silent::Filled),
-            Step::Change { .. } | Step::Rename { .. } | Step::Convert(_) | Step::Refill => Some(Silent::Rewritten),
+            Step::Change { .. } | Step::Rename { .. } | Step::Convert(_) => Some(Silent::Rewritten),
+            Step::Refill | Step::Exchange(_) | Step::TakeOut(_) | Step::PutIn(_) => Some(Silent::Rewritten),
             _ => None,
         });
         silent.chain(self.unread.map(|_| Silent::Rewritten)).max()
@@ -191,7 +204,7 @@ impl Alteration {
         } else if clause.take("ALTER") {
             alter(clause)?
         } else if clause.is_any(&REFILLING) {
-            Step::Refill
+            refilled(clause, scope, database)?
         } else if clause.is_any(&HARMLESS) || clause.is_any(&["PARTITION", "COLLATE", "DEFAULT"]) {
             // A collation that has no character set of its own changes none.
             Step::Nothing
@@ -277,6 +290,33 @@ fn charset(clause: &Words, own: &str, inherited: &str) -> Option<String> {
 fn converts(clause: &Words) -> bool {
     let mut clause = clause.clone();
     clause.take("CONVERT") && clause.take("TO")
+}
+
+/// Whether a clause is about partitions by their names, whatever commas follow.
+fn names_partitions(clause: &Words) -> bool {
+    let mut clause = clause.clone();
+    clause.is_any(&OF_PARTITIONS) && clause.next().is_some() && clause.is("PARTITION") && clause.rest().len() > 1
+}
+
+/// What moves rows, and the other table that it moves them from or to.
+fn refilled(mut clause: Words, scope: &Scope, database: &str) -> Result<Step, &'static str> {
+    const OTHER: &str = "the table that an ALTER moves rows from or to is not understood";
+    let other = |clause: &mut Words| clause.name(scope, database).ok_or(OTHER);
+    if clause.take("EXCHANGE") {
+        clause.skip_past("TABLE");
+        return other(&mut clause).map(Step::Exchange);
+    }
+    if clause.take("CONVERT") {
+        if clause.take("TABLE") {
+            clause.skip_if_exists();
+            return other(&mut clause).map(Step::PutIn);
+        }
+        if clause.take("PARTITION") {
+            clause.skip_past("TABLE");
+            return other(&mut clause).map(Step::TakeOut);
+        }
+    }
+    Ok(Step::Refill)
 }
 
 fn drop(mut clause: Words) -> Result<Step, &'static str> {

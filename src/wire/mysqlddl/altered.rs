@@ -57,7 +57,9 @@ impl Altered {
                         self.insert(moved, Some(place))?;
                     }
                 }
-                Step::Refill => silent = silent.max(Some(Silent::Rewritten)),
+                Step::Refill | Step::Exchange(_) | Step::TakeOut(_) | Step::PutIn(_) => {
+                    silent = silent.max(Some(Silent::Rewritten));
+                }
                 Step::Charset(charset) => self.charset.clone_from(charset),
                 Step::Convert(charset) => self.charset.clone_from(charset),
                 _ => {}

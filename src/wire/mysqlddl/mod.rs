@@ -37,7 +37,7 @@ pub use self::scope::{Scope, is_copy};
 pub use self::silent::Silent;
 pub use self::statement::{Ddl, Statement};
 
-use self::alter::Alteration;
+use self::alter::{Alteration, Step};
 use self::altered::Altered;
 use self::columns::{charset_name, charset_option};
 use self::statement::Change;
@@ -284,10 +284,29 @@ impl History {
             },
             _ => vec![Effect::Altered { table, silent, key }],
         };
+        effects.extend(alteration.steps.iter().filter_map(|step| self.other_table(name, step)));
         if let Some(to) = alteration.renamed_to().filter(|to| *to != name) {
             effects.push(self.move_table(name.to_owned(), to.to_owned()));
         }
         effects
+    }
+
+    /// What an ALTER of `name` does to another table, whose rows it takes or gives.
+    fn other_table(&mut self, name: &str, step: &Step) -> Option<Effect> {
+        match step {
+            Step::Exchange(other) => {
+                Some(Effect::Altered { table: other.clone(), silent: Some(Silent::Rewritten), key: false })
+            }
+            Step::TakeOut(other) => {
+                match self.tables.get(name).cloned() {
+                    Some(shape) => self.tables.insert(other.clone(), shape),
+                    None => self.tables.remove(other),
+                };
+                Some(Effect::Created { table: other.clone(), sure: true })
+            }
+            Step::PutIn(other) => Some(self.drop(other)),
+            _ => None,
+        }
     }
 
     fn move_table(&mut self, from: String, to: String) -> Effect {

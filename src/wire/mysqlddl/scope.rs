@@ -26,8 +26,12 @@ impl Scope {
 
     /// Whether a table of that database is captured.
     pub fn reads_from(&self, database: &str) -> bool {
-        let is_it = |of: &str| of == database || self.any_case && of.eq_ignore_ascii_case(database);
-        self.captured.iter().any(|table| table.split_once('.').is_some_and(|(of, _)| is_it(of)))
+        self.captured.iter().any(|table| table.split_once('.').is_some_and(|(of, _)| self.is_same(of, database)))
+    }
+
+    /// Whether two names of databases are the same to the server.
+    pub fn is_same(&self, one: &str, other: &str) -> bool {
+        one == other || self.any_case && one.eq_ignore_ascii_case(other)
     }
 
     /// Whether a history follows that table: it is captured, or a copy of one that is.

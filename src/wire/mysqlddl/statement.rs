@@ -2,7 +2,7 @@
 
 use super::alter::{Alteration, index_dropped, key_dropped, unique_index};
 use super::columns::{Ground, charset_option};
-use super::lexer::Mode;
+use super::lexer::{Mode, Word};
 use super::scope::Scope;
 use super::words::Words;
 
@@ -18,7 +18,8 @@ pub enum Statement {
     /// Changes data, and its rows are not in the log.
     Data {
         kind: &'static str,
-        /// The databases whose tables it may change.
+        /// The databases of the tables and functions that it names; none: that cannot be told. What these fire in turn
+        /// (triggers, foreign keys) may be anywhere.
         databases: Vec<String>,
     },
     /// Changes tables: see [`History::apply`](super::History::apply).
@@ -75,8 +76,8 @@ impl Statement {
             "COMMIT" => return Self::End,
             _ => {}
         }
-        let Some(mut words) = Words::of(text, mode) else { return lost(text, database, scope) };
-        let first = words.next().and_then(|word| word.name().map(str::to_ascii_uppercase)).unwrap_or_default();
+        let Some(mut words) = Words::of(text, mode) else { return lost(text) };
+        let first = verb(&mut words);
         let change = match first.as_str() {
             "BEGIN" | "START" => return Self::Begin,
             "COMMIT" => return Self::End,
@@ -90,7 +91,14 @@ impl Statement {
                 Some(Change::Truncate(words.names(scope, database)))
             }
             "DROP" => drop(&mut words, database, scope),
-            "CREATE" => create(&mut words, database, scope),
+            "CREATE" => match create(&mut words, database, scope) {
+                Some(Change::Create { table, body, .. }) if !scope.follows(&table) && is_from_query(&body) => {
+                    // With rows in the log it would name columns.
+                    let database = table.split_once('.').map_or(database, |(database, _)| database);
+                    return Self::Data { kind: "CREATE TABLE … SELECT", databases: vec![database.to_owned()] };
+                }
+                change => change,
+            },
             "ALTER" => alter(&mut words, database, scope),
             "RENAME" => rename(&mut words, database, scope),
             _ => return data(&first, &words, database),
@@ -99,44 +107,77 @@ impl Statement {
     }
 }
 
-/// The kinds of statements that change data, and the words before which their tables stand.
-const DATA: [(&str, &str, &[&str]); 7] = [
+/// The word that says what a statement does. MariaDB's `ANALYZE [FORMAT = …] statement` and `SET STATEMENT … FOR statement`
+/// run another one, and stand in the log as they are.
+fn verb(words: &mut Words) -> String {
+    let next =
+        |words: &mut Words| words.next().and_then(|word| word.name().map(str::to_ascii_uppercase)).unwrap_or_default();
+    let first = next(words);
+    match first.as_str() {
+        "ANALYZE" => {
+            if words.take("FORMAT") {
+                words.take_sign('=');
+                words.next();
+            }
+            // That it looks at tables changes nothing.
+            if words.is_any(&["TABLE", "TABLES", "LOCAL", "NO_WRITE_TO_BINLOG"]) { first } else { next(words) }
+        }
+        "SET" if words.take("STATEMENT") && words.skip_past("FOR") => verb(words),
+        _ => first,
+    }
+}
+
+/// The kinds of statements that change data, and the words before which their tables stand. A stored function that changed
+/// data stands in the log as `SELECT f()`, however it was called.
+const DATA: [(&str, &str, &[&str]); 9] = [
     ("INSERT", "INSERT", &["VALUES", "VALUE", "SELECT", "SET", "("]),
     ("REPLACE", "REPLACE", &["VALUES", "VALUE", "SELECT", "SET", "("]),
     ("UPDATE", "UPDATE", &["SET"]),
     ("DELETE", "DELETE", &["WHERE", "ORDER", "LIMIT"]),
-    ("LOAD", "LOAD DATA", &[]),
+    ("LOAD", "LOAD DATA", &["FIELDS", "COLUMNS", "LINES", "CHARACTER", "PARTITION", "SET", "("]),
     ("CALL", "CALL", &["("]),
+    ("SELECT", "SELECT", &["("]),
+    ("DO", "DO", &["("]),
     ("WITH", "WITH", &[]),
 ];
 
 /// A statement that changes data. A name without a database stands for one in the session's.
 fn data(first: &str, words: &Words, database: &str) -> Statement {
     let Some((_, kind, ends)) = DATA.into_iter().find(|(word, ..)| *word == first) else { return Statement::Other };
-    let is_end = |word: &&super::lexer::Word| ends.iter().any(|end| word.is(end) || *end == "(" && word.is_sign('('));
+    let is_end = |word: &&Word| ends.iter().any(|end| word.is(end) || *end == "(" && word.is_sign('('));
     let rest = words.rest();
-    let head = rest.iter().position(|word| is_end(&word)).unwrap_or(rest.len());
-    let before_dot = rest[..head].windows(2).filter(|pair| pair[1].is_sign('.')).filter_map(|pair| pair[0].name());
+    let head = &rest[..rest.iter().position(|word| is_end(&word)).unwrap_or(rest.len())];
+    let before_dot = head.windows(2).filter(|pair| pair[1].is_sign('.')).filter_map(|pair| pair[0].name());
     let mut databases: Vec<String> = before_dot.map(str::to_owned).collect();
-    let one_table = matches!(kind, "INSERT" | "REPLACE") && !databases.is_empty();
-    if !one_table {
+    let several = |word: &Word| word.is_sign(',') || ["JOIN", "STRAIGHT_JOIN", "USING"].iter().any(|key| word.is(key));
+    // A function's own statements name tables of the session's database no more than those of its own.
+    let one_name = kind != "WITH" && databases.len() == 1 && !head.iter().any(several);
+    if !one_name {
         databases.push(database.to_owned());
     }
     Statement::Data { kind, databases }
 }
 
+/// Whether a table is made from what a query finds.
+fn is_from_query(body: &Words) -> bool {
+    let mut words = body.clone();
+    if words.is("LIKE") {
+        return false;
+    }
+    let _columns = words.parentheses();
+    words.cut_at(&["PARTITION", "BY"]);
+    words.rest().iter().any(|word| word.is("SELECT"))
+}
+
 /// A statement with a quote that is not closed: only what it begins with is sure.
-fn lost(text: &str, database: &str, scope: &Scope) -> Statement {
+fn lost(text: &str) -> Statement {
     let begins = text.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
     let first = begins.to_ascii_uppercase();
     if ["CREATE", "ALTER", "DROP", "RENAME", "TRUNCATE"].contains(&first.as_str()) {
         return Statement::Ddl(Ddl { mode: Mode::default(), change: Change::Lost(text.to_owned()) });
     }
     let Some((_, kind, _)) = DATA.into_iter().find(|(word, ..)| *word == first) else { return Statement::Other };
-    let named = scope.captured().iter().filter_map(|table| table.split_once('.').map(|(of, _)| of));
-    let mut databases: Vec<String> = named.filter(|of| text.contains(of)).map(str::to_owned).collect();
-    databases.push(database.to_owned());
-    Statement::Data { kind, databases }
+    Statement::Data { kind, databases: Vec::new() }
 }
 
 fn drop(words: &mut Words, database: &str, scope: &Scope) -> Option<Change> {
@@ -275,7 +316,35 @@ mod tests {
             ("REPLACE INTO `percona`.`checksums` (a) SELECT x FROM shop.t", "REPLACE percona"),
             ("UPDATE x.t, u SET a = 1", "UPDATE x,shop"),
             ("WITH c AS (SELECT 1) DELETE FROM x.t WHERE a IN (SELECT * FROM c)", "WITH x,shop"),
-            ("INSERT INTO other.t VALUES ('unfinished", "INSERT shop"),
+            ("UPDATE LOW_PRIORITY `x`.t AS a SET a.b = shop.f()", "UPDATE x"),
+            ("DELETE FROM x.t", "DELETE x"),
+            ("DELETE a FROM x.t AS a JOIN u USING (id)", "DELETE x,shop"),
+            (
+                "INSERT INTO mysql.rds_heartbeat2(id, value) values (1,1) ON DUPLICATE KEY UPDATE value = 1",
+                "INSERT mysql",
+            ),
+            ("INSERT INTO other.t VALUES ('unfinished", "INSERT "),
+            ("LOAD DATA LOCAL INFILE 'a.b' IGNORE INTO TABLE `x`.`t` FIELDS TERMINATED BY ',' (a, b)", "LOAD DATA x"),
+            ("SELECT `shop`.`f`(1)", "SELECT shop"),
+            ("SELECT `x`.`f`(y.z)", "SELECT x"),
+            ("select f()", "SELECT shop"),
+            ("DO `x`.`f`(_utf8mb4'a' COLLATE 'utf8mb4_bin')", "DO x"),
+            ("CALL p(1)", "CALL shop"),
+            ("ANALYZE UPDATE t SET a = 1", "UPDATE shop"),
+            ("ANALYZE FORMAT=JSON DELETE FROM x.t", "DELETE x"),
+            ("ANALYZE TABLE t", "Other"),
+            ("SET STATEMENT max_statement_time = 1 FOR INSERT INTO x.t VALUES (1)", "INSERT x"),
+            ("SET STATEMENT a = (SELECT 1 FOR UPDATE), b = 2 FOR ALTER TABLE t ADD c int", "alter shop.t"),
+            ("SET STATEMENT a = 1 FOR ANALYZE UPDATE t SET a = 1", "UPDATE shop"),
+            ("SET PASSWORD FOR me = 'x'", "Other"),
+            ("CREATE TABLE x.t (a int) SELECT shop.f() AS a", "CREATE TABLE … SELECT x"),
+            ("CREATE TABLE u AS SELECT 1", "CREATE TABLE … SELECT shop"),
+            ("CREATE TABLE t AS SELECT 1", "create shop.t false"),
+            ("CREATE TABLE x.t (`select` int) COMMENT 'SELECT' PARTITION BY KEY (a)", "create x.t false"),
+            (
+                "TRUNCATE TABLE `x`.`mem` /* generated by server, implicitly emptying in-memory table */",
+                r#"truncate ["x.mem"]"#,
+            ),
             ("TRUNCATE `a b`.`c``d`", r#"truncate ["a b.c`d"]"#),
             ("DROP TABLE IF EXISTS `t`, x.u /* generated by server */", r#"drop ["shop.t", "x.u"]"#),
             ("drop database if exists `shop`", "drop database shop"),

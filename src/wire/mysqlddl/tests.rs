@@ -196,7 +196,17 @@ fn what_an_alter_does_to_rows_is_seen() {
         ("CONVERT TO CHARACTER SET ascii", Some(Rewritten)),
         ("TRUNCATE PARTITION p0", Some(Rewritten)),
         ("ADD PARTITION (PARTITION p1 VALUES LESS THAN (10))", None),
+        ("TRUNCATE PARTITION p0, p1", Some(Rewritten)),
+        ("TRUNCATE PARTITION ALL", Some(Rewritten)),
+        ("DROP PARTITION IF EXISTS p0, p1", Some(Rewritten)),
+        ("EXCHANGE PARTITION p0 WITH TABLE elsewhere.x WITHOUT VALIDATION", Some(Rewritten)),
+        ("CONVERT PARTITION p0 TO TABLE elsewhere.x", Some(Rewritten)),
+        ("CONVERT TABLE elsewhere.x TO PARTITION p0 VALUES LESS THAN (10)", Some(Rewritten)),
+        ("DISCARD PARTITION p0, p1 TABLESPACE", Some(Rewritten)),
+        ("IMPORT PARTITION p0 TABLESPACE", Some(Rewritten)),
+        ("DISCARD TABLESPACE", Some(Rewritten)),
         ("IMPORT TABLESPACE", Some(Rewritten)),
+        ("ANALYZE PARTITION p0, p1", None),
         ("ENGINE=InnoDB, RENAME u", None),
     ];
     for (clauses, silent) in cases {
@@ -204,6 +214,27 @@ fn what_an_alter_does_to_rows_is_seen() {
         let effects = history.apply(&format!("ALTER TABLE t {clauses}"));
         assert_eq!(effects[0], altered(silent, false), "{clauses}");
     }
+}
+
+#[test]
+fn tables_that_partitions_are_exchanged_with_are_changed_too() {
+    let mut history = history(&["create table t (a int)", "create table u (a int)"]);
+    let of = |table: &str| Effect::Altered { table: table.to_owned(), silent: Some(Silent::Rewritten), key: false };
+    // Nobody follows `x`, whose partition it is.
+    for sql in [
+        "ALTER TABLE elsewhere.x EXCHANGE PARTITION p0 WITH TABLE shop.t WITHOUT VALIDATION",
+        "SET STATEMENT lock_wait_timeout = 1 FOR ALTER TABLE elsewhere.x EXCHANGE PARTITION p0 WITH TABLE t",
+    ] {
+        assert_eq!(history.apply(sql), [of("shop.t")], "{sql}");
+    }
+    assert_eq!(history.apply("ALTER TABLE u EXCHANGE PARTITION p0 WITH TABLE t"), [of("shop.u"), of("shop.t")]);
+    assert_eq!(shown(&history, "shop.t"), ["a int"]);
+    let created = Effect::Created { table: "shop.v".into(), sure: true };
+    assert_eq!(history.apply("ALTER TABLE u CONVERT PARTITION p0 TO TABLE v"), [of("shop.u"), created]);
+    assert_eq!(shown(&history, "shop.v"), ["a int"]);
+    let dropped = Effect::Dropped("shop.v".into());
+    assert_eq!(history.apply("ALTER TABLE elsewhere.x CONVERT TABLE v TO PARTITION p1 DEFAULT"), [dropped]);
+    assert!(history.columns("shop.v").is_none());
 }
 
 #[test]

@@ -110,6 +110,17 @@ impl Words {
         }
     }
 
+    /// Takes everything up to that key word and the word itself, outside of parentheses; whether it was there.
+    pub fn skip_past(&mut self, key_word: &str) -> bool {
+        let mut depth = 0;
+        let found = self.rest().iter().position(|word| {
+            depth += i32::from(word.is_sign('(')) - i32::from(word.is_sign(')'));
+            depth == 0 && word.is(key_word)
+        });
+        self.at += found.map_or(0, |at| at + 1);
+        found.is_some()
+    }
+
     /// What stands in the parentheses that are next.
     pub fn parentheses(&mut self) -> Option<Self> {
         if !self.take_sign('(') {
