@@ -1,5 +1,5 @@
 //! The binary log's reader over real files of many servers: MySQL 5.1 to 9, MariaDB. They are not part of the repository:
-//! without the folder there is nothing to read.
+//! without the folder there is nothing to read, and the tests are counted as skipped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -14,11 +14,17 @@ use dataflow::progress::{Partition, Position, Span};
 use dataflow::wire::binlog::{BinlogFile, Body, EventReader, describe_key, shape};
 use dataflow::wire::mysqltype::Form;
 
+use crate::support::process::skipped;
+
 fn samples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/samples/binlog");
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    // Nothing installs them, so that they are missing is never a failure.
+    let entries = std::fs::read_dir(folder).map(|entries| entries.map(|entry| entry.unwrap().path()));
+    let mut files: Vec<PathBuf> = entries.map(Iterator::collect).unwrap_or_default();
     files.sort();
+    if files.is_empty() {
+        skipped("the folder of binary logs");
+    }
     files
 }
 

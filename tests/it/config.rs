@@ -117,6 +117,11 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("    kind: kafka\n", "    kind: kafak\n", &["5:11 unknown kind `kafak` | did you mean `kafka`?"]),
+    (
+        "    kind: kafka\n    brokers: broker-1:9092\n    topics: [\"shop.public.*\"]\n",
+        "    kind: mysql\n    url: \"mysql://me@db\"\n    tables: [\"shop.*\"]\n    ignore_statements_on: [audit, \"audit.*\"]\n",
+        &["8:35 `audit.*` is not the name of a database | write its exact name: `audit`"],
+    ),
     ("    kind: kafka\n", "", &["4:3 `kind` is missing | known are: `kafka`, `postgres`, `mysql`, `file`"]),
     (
         "    brokers: broker-1:9092\n",

@@ -1,8 +1,14 @@
 //! Rows that are there, changes after them, and what statements do to tables.
 
-use crate::mysql_source::{ITEMS, ROWS, SUMS, World, families, items};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use mysql_async::Conn;
+use tokio_util::sync::CancellationToken;
+
+use crate::mysql_source::{ITEMS, ROWS, SUMS, World, families, items, run};
 use crate::support::mysql::{Family, Server};
-use crate::support::process::{LIMIT, table};
+use crate::support::process::{LIMIT, Launch, table};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_there_and_changes_after_them_arrive_once() {
@@ -32,6 +38,7 @@ async fn rows_that_are_there_and_changes_after_them_arrive_once() {
         world.run("TRUNCATE items; INSERT INTO items VALUES (5, 'five', 5)").await;
         launch.run_until_caught_up().await;
         assert_eq!(world.held(query).await, ["5|five|5.00"], "{family:?}");
+        launch.assert_equal();
         let status = launch.status();
         assert_eq!(table(&status, "items")["rejects_open"], 0, "{status}");
     }
@@ -77,6 +84,7 @@ async fn a_default_of_a_new_column_reaches_the_rows_that_were_there() {
             .await;
         world.until_held(&mut process, query, &["1|7|8", "3|7|8", "4|1|2"]).await;
         process.stop().await;
+        launch.assert_equal();
     }
 }
 
@@ -112,6 +120,7 @@ async fn an_online_schema_change_loses_no_row() {
             .await;
         launch.run_until_caught_up().await;
         assert_eq!(world.held(ROWS).await, ["9|9|nine"], "{family:?}");
+        launch.assert_equal();
         assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
     }
 }
@@ -132,6 +141,7 @@ async fn a_table_that_was_dropped_and_made_again_is_read_anew() {
             .await;
         world.until_held(&mut process, ROWS, &["7|8|new"]).await;
         process.stop().await;
+        launch.assert_equal();
     }
 }
 
@@ -146,7 +156,7 @@ async fn a_transaction_becomes_visible_at_once_or_says_that_it_does_not() {
         process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
         world.run("INSERT INTO items SELECT * FROM more").await;
         let counted = "SELECT CAST(count(*) AS text) FROM items";
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         loop {
             let count = world.held(counted).await.remove(0);
             if count == "40000" {
@@ -154,7 +164,7 @@ async fn a_transaction_becomes_visible_at_once_or_says_that_it_does_not() {
             }
             assert_eq!(count, "20000", "half a transaction is visible");
             assert!(begun.elapsed() < LIMIT, "{}", process.log_tail());
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         process.stop().await;
         assert!(!launch.whole_log().contains("larger than max_transaction"));
@@ -166,13 +176,16 @@ async fn a_transaction_becomes_visible_at_once_or_says_that_it_does_not() {
         small.run_until_caught_up().await;
         assert!(launch.whole_log().contains("larger than max_transaction"));
         world.assert_equal(SUMS).await;
+        small.assert_equal();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn compressed_transactions_and_tagged_ones_are_read_like_others() {
     for family in families() {
-        let mut world = World::new(family, &items(100)).await;
+        // What others compress would be in the way of those who share the server.
+        let server = Server::start(family, &[]);
+        let mut world = World::on(&server, &items(100)).await;
         let launch = world.launch(ITEMS, "");
         launch.run_until_caught_up().await;
         if family == Family::MySql {
@@ -197,22 +210,60 @@ async fn compressed_transactions_and_tagged_ones_are_read_like_others() {
         world.run("INSERT INTO items VALUES (2000, 1, 'last')").await;
         launch.run_until_caught_up().await;
         world.assert_equal(ROWS).await;
+        launch.assert_equal();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn data_without_rows_in_the_log_halts_loudly() {
+async fn tables_of_a_group_are_visible_together() {
     for family in families() {
-        let server = Server::start(family, &[]);
-        let mut world = World::on(&server, &items(3)).await;
-        let launch = world.launch(ITEMS, "");
+        let setup = "CREATE TABLE items (id int PRIMARY KEY, n int); INSERT INTO items VALUES (0, 0); \
+            CREATE TABLE parts LIKE items; INSERT INTO parts VALUES (0, 0)";
+        let world = World::new(family, setup).await;
+        let apart = world.launch("{ items: { from: $.items }, parts: { from: $.parts } }", "");
+        let text = std::fs::read_to_string(apart.topology()).unwrap();
+        let own: Vec<&str> = text.lines().filter(|line| !line.starts_with("admin:")).collect();
+        let launch = Launch::named(
+            world.path(),
+            "grouped",
+            &format!("{}\ngroups: {{ pair: [items, parts] }}\n", own.join("\n")),
+        );
         launch.run_until_caught_up().await;
-        world
-            .run("SET SESSION binlog_format = STATEMENT; UPDATE items SET n = 9; SET SESSION binlog_format = ROW")
-            .await;
         let mut process = launch.run();
-        assert!(!process.exit(LIMIT).await.success());
-        let log = process.log();
-        assert!(log.contains("a statement of kind UPDATE") && log.contains("binlog_format"), "{}", process.log_tail());
+        let stop = CancellationToken::new();
+        let writer = tokio::spawn(write_pairs(world.connect().await, stop.clone()));
+        // One statement sees one state.
+        let query = "SELECT CAST(i.c AS text), CAST(i.s AS text), CAST(p.c AS text), CAST(p.s AS text) FROM \
+            (SELECT count(*) AS c, total(n) AS s FROM items) AS i, (SELECT count(*) AS c, total(n) AS s FROM parts) AS p";
+        let (mut seen, begun) = (BTreeSet::new(), Instant::now());
+        while seen.len() < 12 {
+            let state = world.held(query).await.remove(0);
+            let values: Vec<&str> = state.split('|').collect();
+            assert_eq!(values[..2], values[2..], "{family:?}: half a transaction is visible");
+            seen.insert(state);
+            assert!(begun.elapsed() < LIMIT && !process.has_ended(), "{seen:?}\n{}", process.log_tail());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stop.cancel();
+        writer.await.unwrap();
+        process.stop().await;
+        launch.run_until_caught_up().await;
+        launch.assert_equal();
+    }
+}
+
+/// Both tables hold the same after every transaction, and not before.
+async fn write_pairs(mut conn: Conn, stop: CancellationToken) {
+    let mut turn = 0;
+    while !stop.is_cancelled() {
+        turn += 1;
+        let sql = format!(
+            "BEGIN; INSERT INTO items VALUES ({turn}, {turn}); UPDATE items SET n = n + 1 WHERE id = {0}; \
+             DELETE FROM items WHERE id = {1}; INSERT INTO parts VALUES ({turn}, {turn}); \
+             UPDATE parts SET n = n + 1 WHERE id = {0}; DELETE FROM parts WHERE id = {1}; COMMIT",
+            turn / 2,
+            turn / 3,
+        );
+        run(&mut conn, &sql).await;
     }
 }

@@ -29,6 +29,7 @@ async fn whatever_the_row_image_rows_end_equal() {
             world.run("UPDATE wide SET v = 'changed' WHERE id = 100").await;
             launch.run_until_caught_up().await;
             world.assert_equal(WIDE).await;
+            launch.assert_equal();
             assert_eq!(table(&launch.status(), "wide")["rejects_open"], 0, "{family:?} {image}");
         }
     }
@@ -49,6 +50,7 @@ async fn minimal_images_are_read_under_load() {
         writer.await.unwrap();
         launch.run_until_caught_up().await;
         world.assert_equal(ROWS).await;
+        launch.assert_equal();
     }
 }
 
@@ -73,5 +75,6 @@ async fn documents_that_are_sent_as_differences_end_equal() {
         .await;
     launch.run_until_caught_up().await;
     world.assert_equal("SELECT CAST(id AS text), CAST(j AS text), CAST(n AS text) FROM docs").await;
+    launch.assert_equal();
     assert_eq!(table(&launch.status(), "docs")["rejects_open"], 0);
 }

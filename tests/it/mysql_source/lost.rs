@@ -67,12 +67,14 @@ async fn a_log_that_was_purged_halts_and_can_be_read_again() {
         world.run("INSERT INTO items VALUES (101, 1, 'c')").await;
         launch.run_until_caught_up().await;
         world.assert_equal(ROWS).await;
+        launch.assert_equal();
         // What was purged and had been read is missed by nobody.
         purge(&server).await;
         world.run("INSERT INTO items VALUES (102, 1, 'd')").await;
         if family == Family::MySql {
             launch.run_until_caught_up().await;
             world.assert_equal(ROWS).await;
+            launch.assert_equal();
         }
     }
 }
@@ -100,8 +102,10 @@ async fn a_server_that_was_put_back_halts() {
             world.run(&format!("INSERT INTO items VALUES ({id}, 1, 'other')")).await;
         }
         halts(&launch, &["the server's log is another one there"]).await;
-        world.launch(ITEMS, AGAIN).run_until_caught_up().await;
+        let again = world.launch(ITEMS, AGAIN);
+        again.run_until_caught_up().await;
         world.assert_equal(ROWS).await;
+        again.assert_equal();
     }
 }
 
@@ -213,6 +217,7 @@ async fn a_replica_that_was_made_primary_goes_on_without_loss() {
         world.run("INSERT INTO items VALUES (5002, 1, 'later')").await;
         launch.run_until_caught_up().await;
         world.assert_equal(ROWS).await;
+        launch.assert_equal();
         assert!(launch.whole_log().contains("by GTIDs"));
     }
 }
@@ -234,8 +239,10 @@ async fn a_primary_that_lacks_what_was_read_halts() {
         proxy.aim(new.port());
         halts(&launch, &["it lacks transactions that were read", "snapshot_again"]).await;
         world.connect_again(&new).await;
-        world.launch(ITEMS, AGAIN).run_until_caught_up().await;
+        let again = world.launch(ITEMS, AGAIN);
+        again.run_until_caught_up().await;
         world.assert_equal(ROWS).await;
+        again.assert_equal();
         assert_eq!(world.held("SELECT CAST(count(*) AS text) FROM items").await, ["20"]);
     }
 }
@@ -272,6 +279,7 @@ async fn transactions_that_only_the_new_primary_has_are_read_or_missed_loudly() 
             launch.run_until_caught_up().await;
         }
         world.assert_equal(ROWS).await;
+        launch.assert_equal();
         assert_eq!(world.held("SELECT t FROM items WHERE id = 7000").await, ["errant"]);
     }
 }
@@ -289,6 +297,36 @@ async fn another_server_without_gtids_halts() {
     world.launch(ITEMS, "").run_until_caught_up().await;
     world.port = other.port();
     halts(&world.launch(ITEMS, ""), &["it is another server", "without GTIDs"]).await;
+}
+
+/// GTIDs do not help where the two have nothing in common, however far the other one has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_with_gtids_halts() {
+    for family in families() {
+        let (one, other) = (Server::start(family, &[]), Server::start(family, &[]));
+        let mut world = World::on(&one, &items(5)).await;
+        let mut there = World::on(&other, &items(5)).await;
+        assert_eq!(world.database, there.database);
+        let own = world.port;
+        world.launch(ITEMS, "").run_until_caught_up().await;
+        for further in [0, 60] {
+            for id in 0..further {
+                there.run(&format!("INSERT INTO items VALUES ({}, 1, 'of the other')", 1_000 + id)).await;
+            }
+            world.port = other.port();
+            let says =
+                ["the server's log is another one there", "another one answers at its address", "snapshot_again"];
+            halts(&world.launch(ITEMS, ""), &says).await;
+            assert_eq!(world.held("SELECT CAST(count(*) AS text) FROM items").await, ["5"], "{family:?}");
+        }
+        // The right one answers again, and nothing has happened.
+        world.port = own;
+        world.run("INSERT INTO items VALUES (6, 6, 'own')").await;
+        let launch = world.launch(ITEMS, "");
+        launch.run_until_caught_up().await;
+        world.assert_equal(ROWS).await;
+        launch.assert_equal();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,6 +349,7 @@ async fn an_account_without_rights_gets_the_sql_to_run() {
         world.run(&format!("GRANT SELECT ON {database}.items TO reader@localhost")).await;
         launch.run_until_caught_up().await;
         world.assert_equal(ROWS).await;
+        launch.assert_equal();
         halts(&world.launch_url(&url, "{ nothing: { from: $.nothing } }", ""), &["the account may not read"]).await;
     }
 }

@@ -1,5 +1,7 @@
 //! The rows that are there already: under load, broken off, for tables that join, and again on order.
 
+use std::time::{Duration, Instant};
+
 use tokio_util::sync::CancellationToken;
 
 use crate::mysql_source::{ITEMS, ROWS, SUMS, World, families, items, run, write_until};
@@ -24,6 +26,7 @@ async fn rows_are_read_while_they_change() {
         launch.run_until_caught_up().await;
         world.assert_equal(SUMS).await;
         world.assert_equal(ROWS).await;
+        launch.assert_equal();
         assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
     }
 }
@@ -37,7 +40,7 @@ async fn killed_at_random_under_load_it_ends_equal_to_the_source() {
         let launch = world.launch(ITEMS, SMALL_CHUNKS);
         for turn in 0..8u64 {
             let mut process = launch.run();
-            tokio::time::sleep(std::time::Duration::from_millis(250 + turn * 271 % 900)).await;
+            tokio::time::sleep(Duration::from_millis(250 + turn * 271 % 900)).await;
             process.kill();
         }
         stop.cancel();
@@ -45,6 +48,7 @@ async fn killed_at_random_under_load_it_ends_equal_to_the_source() {
         launch.run_until_caught_up().await;
         world.assert_equal(SUMS).await;
         world.assert_equal(ROWS).await;
+        launch.assert_equal();
         assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
     }
 }
@@ -53,22 +57,30 @@ async fn killed_at_random_under_load_it_ends_equal_to_the_source() {
 async fn a_table_whose_reading_was_broken_off_goes_on_where_it_was() {
     for family in families() {
         let mut world = World::new(family, &items(20_000)).await;
-        world.run("UPDATE items SET t = repeat('b', 190)").await;
         let launch = world.launch(ITEMS, ", snapshot: { chunk_rows: 4000 }");
-        // Pieces are of 1 MiB: some reach the log before it dies.
-        let mut broken = launch.clone().failpoints("mysql.snapshot.piece=2*sleep(600)->return(kill)").run();
-        assert!(!broken.exit(LIMIT).await.success());
-        world.run("DELETE FROM items WHERE id <= 4000; UPDATE items SET n = 0 WHERE id > 7000; INSERT INTO items VALUES (-1, 5, 'before')").await;
+        // It stands still behind its third part, and dies when the lake's log holds the first.
+        let mut broken = launch.clone().failpoints("mysql.snapshot.chunk=2*off->pause").run();
+        let begun = Instant::now();
+        let mut held = 0;
+        while held == 0 {
+            assert!(begun.elapsed() < LIMIT && !broken.has_ended(), "nothing is committed\n{}", broken.log_tail());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            held = table(&launch.status(), "items")["reading"]["rows"].as_u64().unwrap_or(0);
+        }
+        broken.kill();
+        assert!(held < 20_000 && held.is_multiple_of(4_000), "{held}");
+        // Read from its beginning it would have other numbers of rows.
+        world
+            .run("DELETE FROM items WHERE id <= 4000; UPDATE items SET n = 0 WHERE id > 7000; INSERT INTO items VALUES (-1, 5, 'before')")
+            .await;
         launch.run_until_caught_up().await;
-        world.assert_equal(SUMS).await;
-        // What was there was not read a second time.
-        let read = |text: &str| -> u64 {
-            let line = text.lines().rfind(|line| line.contains("the rows that are there were read")).unwrap();
-            serde_json::from_str::<serde_json::Value>(line).unwrap()["rows"].as_u64().unwrap()
-        };
-        assert!(read(&launch.whole_log()) >= 16_000);
-        let began = launch.whole_log().matches("\"reading the rows that are there\"").count();
-        assert!(began <= 2, "it began {began} times");
+        world.assert_equal(ROWS).await;
+        launch.assert_equal();
+        let log = launch.whole_log();
+        let line = log.lines().rfind(|line| line.contains("\"the rows that are there were read\"")).unwrap();
+        let read = serde_json::from_str::<serde_json::Value>(line).unwrap()["rows"].as_u64().unwrap();
+        assert_eq!(read, 20_000, "{family:?}: rows that are gone were read before it died, and none twice");
+        assert_eq!(log.matches("\"reading the rows that are there\"").count(), 1, "{family:?}: it began once");
     }
 }
 
@@ -103,19 +115,37 @@ async fn tables_are_read_side_by_side_whatever_their_keys_are() {
             world.held("SELECT e, CAST(y AS text) FROM others ORDER BY e, y").await,
             ["a|1999", "m|1901", "m|2155", "z|2001"]
         );
+        launch.assert_equal();
+        // Three at a time: the first is not over when the third begins.
+        let log = launch.whole_log();
+        let third = log.match_indices("\"reading the rows that are there\"").nth(2).unwrap().0;
+        assert!(third < log.find("\"the rows that are there were read\"").unwrap(), "{log}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_joins_later_is_read_while_the_others_go_on() {
     for family in families() {
-        let mut world = World::new(family, &items(100)).await;
+        let mut world = World::new(family, &items(500)).await;
         world.launch(ITEMS, "").run_until_caught_up().await;
         world.run("CREATE TABLE more LIKE items; INSERT INTO more SELECT * FROM items; INSERT INTO items VALUES (1000, 1, 'a')").await;
         let two = "{ items: { from: $.items }, more: { from: $.more } }";
         let launch = world.launch(two, ", snapshot: { chunk_rows: 10 }");
+        // Each part takes its time, and the changes of the other table do not wait for the last of them.
+        let mut slow = launch.clone().failpoints("mysql.snapshot.chunk=sleep(500)").run();
+        slow.wait_for_log("\"reading the rows that are there\"", LIMIT).await;
+        for (id, t) in [(1002, "c"), (1003, "d")] {
+            world.run(&format!("INSERT INTO items VALUES ({id}, 1, '{t}')")).await;
+            world.until_held(&mut slow, &format!("SELECT t FROM items WHERE id = {id}"), &[t]).await;
+        }
+        assert!(
+            !slow.log().contains("\"the rows that are there were read\""),
+            "the reading was over\n{}",
+            slow.log_tail()
+        );
+        slow.kill();
         launch.run_until_caught_up().await;
-        world.run("DELETE FROM more WHERE id = 1; UPDATE more SET id = 500 WHERE id = 2; INSERT INTO items VALUES (1001, 1, 'b')").await;
+        world.run("DELETE FROM more WHERE id = 1; UPDATE more SET id = 5000 WHERE id = 2; INSERT INTO items VALUES (1001, 1, 'b')").await;
         launch.run_until_caught_up().await;
         world.assert_equal(ROWS).await;
         world.assert_equal(&SUMS.replace("items", "more")).await;
@@ -123,8 +153,10 @@ async fn a_table_that_joins_later_is_read_while_the_others_go_on() {
         world.launch(ITEMS, "").run_until_caught_up().await;
         world.run("DELETE FROM more WHERE id < 50; INSERT INTO more VALUES (7000, 7, 'c')").await;
         world.launch(ITEMS, "").run_until_caught_up().await;
-        world.launch(two, ", snapshot: { chunk_rows: 10 }").run_until_caught_up().await;
+        let launch = world.launch(two, ", snapshot: { chunk_rows: 10 }");
+        launch.run_until_caught_up().await;
         world.assert_equal(&SUMS.replace("items", "more")).await;
+        launch.assert_equal();
     }
 }
 
@@ -148,6 +180,7 @@ async fn a_table_that_somebody_spoiled_is_read_again_on_order() {
         let there: Vec<&str> = there.iter().map(String::as_str).collect();
         world.until_held(&mut process, ROWS, &there).await;
         process.stop().await;
+        launch.assert_equal();
         // An order is obeyed once.
         world.spoil("UPDATE items SET t = 'wrong' WHERE id = 1").await;
         launch.run_until_caught_up().await;
@@ -183,6 +216,7 @@ async fn a_server_without_gtids_is_read_by_file_and_position() {
     run(&mut world.connect().await, "FLUSH BINARY LOGS; INSERT INTO items VALUES (700000, 1, 'next file')").await;
     launch.run_until_caught_up().await;
     world.assert_equal(ROWS).await;
+    launch.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,5 +252,6 @@ async fn how_far_a_reading_has_come_is_said() {
         process.kill();
         launch.run_until_caught_up().await;
         world.assert_equal("SELECT CAST(id AS text), t FROM big ORDER BY id").await;
+        launch.assert_equal();
     }
 }

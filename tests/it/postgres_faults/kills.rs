@@ -1,50 +1,9 @@
 //! Our own process is killed: at every named place that a PostgreSQL source passes, and at random.
 
-use std::collections::BTreeSet;
-
 use futures::StreamExt;
 
 use super::*;
-
-/// Places before and after every durable step, which every kind of source passes.
-const PLACES: [&str; 16] = [
-    "log.identity.before",
-    "log.identity.after",
-    "log.probe.before",
-    "log.probe.after",
-    "lake.upload.before",
-    "lake.upload.after",
-    "log.put.before",
-    "log.put.after",
-    "release.before",
-    "release.after",
-    "warehouse.copy.before",
-    "warehouse.copy.after",
-    "warehouse.ledger.before",
-    "warehouse.ledger.after",
-    "warehouse.commit.before",
-    "warehouse.commit.after",
-];
-
-/// The places in the source's own code, whatever they are today.
-fn places_of_the_source() -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/source/postgres")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let text = std::fs::read_to_string(&path).unwrap();
-            let names = text.split("failpoint::hit(\"").skip(1).filter_map(|rest| rest.split('"').next());
-            found.extend(names.map(str::to_owned));
-        }
-    }
-    assert!(!found.is_empty());
-    found
-}
+use crate::support::places::{PLACES, passed_again, places_in};
 
 /// Dies the first, or a later time that it passes the place, while somebody writes; then everything is there once.
 async fn dies_and_comes_back(stage: Stage, place: &str, action: &str) -> Result<(), String> {
@@ -77,9 +36,9 @@ async fn at_every_named_place() {
     if stages.is_empty() {
         return;
     }
-    let of_the_source = places_of_the_source();
+    let of_the_source = places_in("src/source/postgres");
     let once = PLACES.iter().map(|place| (*place, "return(kill)"));
-    let later = PLACES[4..].iter().map(|place| (*place, "3*off->return(kill)"));
+    let later = passed_again().iter().map(|place| (*place, "3*off->return(kill)"));
     let own = of_the_source
         .iter()
         .flat_map(|place| [(place.as_str(), "return(kill)"), (place.as_str(), "2*off->return(kill)")]);

@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod kafka;
 pub mod mysql;
 pub mod oracle;
+pub mod places;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

@@ -43,13 +43,20 @@ pub fn available(component: &str) -> bool {
         std::env::var("REQUIRE").as_deref() != Ok("all"),
         "{test} needs {component}, which is not installed (make deps), and REQUIRE=all says that it must be"
     );
+    skipped(component);
+    false
+}
+
+/// Says, and counts, that a test is passed over for want of something.
+pub fn skipped(wanted: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
     // Written directly: the harness hides what a passing test prints.
-    let _closed = writeln!(std::io::stderr(), "SKIPPED: component {component} is missing: {test}");
+    let _closed = writeln!(std::io::stderr(), "SKIPPED: {wanted} is missing: {test}");
     if let Some(path) = std::env::var_os("DATAFLOW_SKIPPED_LOG") {
         let mut log = OpenOptions::new().create(true).append(true).open(path).unwrap();
-        log.write_all(format!("{test} (needs {component})\n").as_bytes()).unwrap();
+        log.write_all(format!("{test} (needs {wanted})\n").as_bytes()).unwrap();
     }
-    false
 }
 
 fn installed(component: &str) -> bool {
