@@ -23,9 +23,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Mutex;
 
-use super::compact::{covering, hour_of};
+use super::compact::hour_of;
 use super::sweep::MINIMUM_AGE;
 use super::{Log, LogState, Outsiders};
 use crate::config;
@@ -37,6 +38,8 @@ use glue::{Found, Glue};
 
 /// A table says how far its partitions were brought when it has new ones, and after so many epochs without.
 const WORTH_AN_UPDATE: u64 = 1024;
+/// Manifests that are read at the same time.
+const READ_AHEAD: usize = 16;
 /// Hours of a table that are known to be registered.
 const HOURS_KNOWN: usize = 48;
 
@@ -110,6 +113,7 @@ impl Catalog {
             self.bring_table(log.lake().url(), contract, known, report).await?;
         }
         let hours = hours(log, state.n, &known.tables).await?;
+        let places = Places::of(log, &state, hours.values().flat_map(BTreeMap::keys)).await?;
         for (table, hours) in hours {
             let (Some(contract), Some(known)) = (state.contracts.get(&table), known.tables.get_mut(&table)) else {
                 continue;
@@ -117,7 +121,7 @@ impl Catalog {
             let mut partitions = Vec::new();
             for (hour, compacted) in hours {
                 if compacted || !known.hours.contains(&hour) {
-                    partitions.push(place(log, &state, &table, hour).await?);
+                    partitions.push(places.partition(log.lake().url(), &table, &hour));
                 }
             }
             if partitions.is_empty() {
@@ -179,11 +183,12 @@ impl Outsiders for Catalog {
         now: DateTime<Utc>,
     ) -> Result<bool> {
         let state = log.state();
+        let places = Places::of(log, &state, [&hour.to_owned()]).await?;
         let mut left = true;
         for table in tables.keys() {
             let Some(contract) = state.contracts.get(table) else { continue };
             let Some((location, moved_at)) = self.glue.partition(table, hour).await? else { continue };
-            let wanted = place(log, &state, table, hour.to_owned()).await?;
+            let wanted = places.partition(log.lake().url(), table, hour);
             if location != wanted.location {
                 tracing::warn!(table, hour, location, "the catalog has an older place of a partition; moving it");
                 self.glue.update(table, contract, &[wanted]).await?;
@@ -204,8 +209,9 @@ async fn hours(
 ) -> Result<BTreeMap<String, BTreeMap<String, bool>>> {
     let mut found: BTreeMap<String, BTreeMap<String, bool>> = BTreeMap::new();
     let from = known.values().map(|known| known.through).min().unwrap_or(to);
-    for n in from + 1..=to {
-        let manifest = log.manifest(n).await?;
+    let mut manifests = futures::stream::iter(from + 1..=to).map(|n| log.manifest(n)).buffered(READ_AHEAD);
+    while let Some(manifest) = manifests.try_next().await? {
+        let n = manifest.n;
         let behind = |table: &String| known.get(table).is_some_and(|known| known.through < n);
         for (table, epoch) in manifest.tables.iter().filter(|(table, _)| behind(table)) {
             for hour in epoch.files.iter().filter_map(|file| hour_of(&file.path)) {
@@ -222,11 +228,34 @@ async fn hours(
     Ok(found)
 }
 
-/// Where the files of a table's hour are.
-async fn place(log: &Log, state: &LogState, table: &str, hour: String) -> Result<Partition> {
-    let compaction = covering(log, state, &hour, table).await?;
-    let compacted = compaction.as_ref().and_then(|c| c.files.first()).and_then(|file| file.path.rsplit_once('/'));
-    let folder = compacted.map_or_else(|| format!("processed/{table}/{hour}"), |(folder, _)| folder.to_owned());
-    let location = format!("{}/{folder}/", log.lake().url());
-    Ok(Partition { hour, location, moved: compacted.is_some() })
+/// Where the files of compacted hours are, by hour and table.
+struct Places(BTreeMap<String, BTreeMap<String, String>>);
+
+impl Places {
+    /// Those of these hours. Every entry of the log is read once, however many tables it is about.
+    async fn of(log: &Log, state: &LogState, hours: impl IntoIterator<Item = &String>) -> Result<Self> {
+        let hours: BTreeSet<&String> = hours.into_iter().collect();
+        let entries: Vec<EpochNumber> =
+            hours.iter().flat_map(|hour| state.compactions.get(*hour).into_iter().flatten().copied()).collect();
+        let mut manifests = futures::stream::iter(entries).map(|n| log.manifest(n)).buffered(READ_AHEAD);
+        let mut found: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+        while let Some(manifest) = manifests.try_next().await? {
+            for control in &manifest.control {
+                let Control::Compacted { hour, tables, .. } = control else { continue };
+                for (table, compaction) in tables {
+                    let folder = compaction.files.first().and_then(|file| file.path.rsplit_once('/'));
+                    let of_hour = found.entry(hour.clone()).or_default();
+                    // The entries of an hour are in order: the newest counts.
+                    of_hour.extend(folder.map(|(folder, _)| (table.clone(), folder.to_owned())));
+                }
+            }
+        }
+        Ok(Self(found))
+    }
+
+    fn partition(&self, url: &str, table: &str, hour: &str) -> Partition {
+        let compacted = self.0.get(hour).and_then(|tables| tables.get(table));
+        let folder = compacted.cloned().unwrap_or_else(|| format!("processed/{table}/{hour}"));
+        Partition { hour: hour.to_owned(), location: format!("{url}/{folder}/"), moved: compacted.is_some() }
+    }
 }

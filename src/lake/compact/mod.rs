@@ -52,8 +52,6 @@ use crate::contract::TableSchema;
 use crate::epoch::{Compaction, Control, DataFile, EpochNumber};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Advance, Partition, Position, Span};
-#[cfg(feature = "s3")]
-pub(super) use plan::covering;
 pub use retire::{NoOutsiders, Outsiders, Retired, retire, retire_as_of};
 
 /// The folder of compacted files.

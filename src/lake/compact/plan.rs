@@ -147,12 +147,7 @@ async fn job(log: &Log, state: &LogState, hour: String, table: String, mut epoch
 }
 
 /// The newest entry about an hour of a table.
-pub(in crate::lake) async fn covering(
-    log: &Log,
-    state: &LogState,
-    hour: &str,
-    table: &str,
-) -> Result<Option<Compaction>> {
+pub(super) async fn covering(log: &Log, state: &LogState, hour: &str, table: &str) -> Result<Option<Compaction>> {
     covering_before(log, state, hour, table, EpochNumber::MAX).await
 }
 
