@@ -114,6 +114,9 @@ pub fn needs_resync(position: &Position) -> BTreeMap<String, String> {
         "unpublished" => {
             "the publication did not show it, or not all of it, for a while: changes in between did not come"
         }
+        "partitions" => {
+            "partitions with rows were attached, detached, dropped or emptied: their rows came and went, and no event said so"
+        }
         _ => "DDL has written the table anew: values may have changed, and no event said so",
     };
     let shown = serde_json::from_str(&position.0).map(|shown: Shown| shown.tables).unwrap_or_default();

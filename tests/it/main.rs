@@ -28,6 +28,8 @@ mod postgres_ddl;
 #[cfg(feature = "postgres")]
 mod postgres_faults;
 #[cfg(feature = "postgres")]
+mod postgres_partitions;
+#[cfg(feature = "postgres")]
 mod postgres_retry;
 #[cfg(feature = "postgres")]
 mod postgres_running;
@@ -39,6 +41,8 @@ mod postgres_snapshot;
 mod postgres_source;
 #[cfg(feature = "postgres")]
 mod postgres_tls;
+#[cfg(feature = "postgres")]
+mod postgres_types;
 mod quarantine;
 mod readme;
 #[cfg(all(feature = "redshift", feature = "postgres"))]

@@ -5,7 +5,7 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::postgres_source::{ITEMS, World};
-use crate::support::process::{Launch, available, free_port};
+use crate::support::process::{LIMIT, Launch, available, free_port};
 
 /// What `check --connect` finds, and its exit code.
 fn check(launch: &Launch) -> (Vec<Value>, i32) {
@@ -72,6 +72,32 @@ async fn a_role_without_rights_is_told_everything_that_it_lacks_at_once() {
         format!("SELECT CAST(count(*) AS text) FROM pg_replication_slots WHERE slot_name LIKE '%{}%'", &role[8..]);
     assert_eq!(world.there(&slots).await, ["0"], "nothing was made");
     assert!(!world.path().join("lake/_log").exists());
+}
+
+/// A slot of somebody's that sends transactions when they are prepared: nothing would fail before the first of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_with_two_phases_is_refused_with_the_way_out() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new("CREATE TABLE items (id int PRIMARY KEY); INSERT INTO items VALUES (1)").await;
+    let slot = world.url.rsplit('/').next().unwrap().to_owned();
+    let make = format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput', false, true)");
+    world.run(&make).await;
+    let launch = world.launch(ITEMS, "");
+    let (found, code) = check(&launch);
+    assert_eq!(code, 2, "{found:#?}");
+    assert!(says(&found, "mistake", "has two_phase on", "pg_drop_replication_slot"), "{found:#?}");
+    let mut process = launch.run();
+    assert!(!process.exit(LIMIT).await.success());
+    assert!(
+        process.log().contains("has two_phase on") && process.log().contains("TWO_PHASE false"),
+        "{}",
+        process.log_tail()
+    );
+    world.run(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+    launch.run_until_caught_up().await;
+    assert_eq!(world.held("SELECT CAST(id AS text) FROM items").await, ["1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,6 +157,7 @@ async fn a_table_that_is_dropped_and_made_again_while_it_runs_is_read_anew() {
     launch.run_until_caught_up().await;
     assert_eq!(world.held("SELECT CAST(id AS text), CAST(n AS text) FROM items ORDER BY id").await, ["7|7", "8|8"]);
     assert_eq!(world.held("SELECT CAST(id AS text) FROM more").await, ["1"]);
+    launch.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,4 +184,5 @@ async fn without_reading_a_table_that_was_not_published_needs_a_resync() {
     launch.run_until_caught_up().await;
     assert_eq!(needs(&launch), Value::Null);
     assert_eq!(world.held("SELECT CAST(id AS text) FROM items ORDER BY id").await, ["1", "2", "3"]);
+    launch.assert_equal();
 }

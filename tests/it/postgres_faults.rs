@@ -123,10 +123,12 @@ impl World {
                 )
             }
         };
+        // `tables` may bring more of the topology along.
+        let epoch = if tables.contains("\nepoch:") { "" } else { "epoch: { every: 200ms }\n" };
         let topology = format!(
             "version: 1\nname: {}\nsources:\n  shop: {{ kind: postgres, \
              url: \"postgres://postgres@127.0.0.1:{}/{}?sslmode=disable\", slot: {}, publication: p, receive_timeout: 5s{more} }}\n\
-             tables: {tables}\nlake: {{ url: ./lake }}\nwarehouse: {warehouse}\nepoch: {{ every: 200ms }}\n",
+             tables: {tables}\nlake: {{ url: ./lake }}\nwarehouse: {warehouse}\n{epoch}",
             self.schema(),
             self.proxy.port(),
             self.database,

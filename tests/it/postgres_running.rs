@@ -64,6 +64,7 @@ async fn ends_equal(launch: &Launch, world: &mut World) {
     launch.run_until_caught_up().await;
     assert_eq!(world.held(SUMS).await, world.there(SUMS).await);
     assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
+    launch.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,6 +181,7 @@ async fn rows_have_the_same_seq_whether_they_were_sent_early_or_not() {
     let early = world.held(query).await;
     assert!(early.len() > 5000, "{}", early.len());
     assert_eq!(early, crate::postgres_source::held_in(other.path(), query).await);
+    world.launch(ITEMS, "").assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,6 +211,7 @@ async fn a_restart_goes_on_inside_a_transaction_however_it_is_sent() {
         let accounts = launch.status();
         assert_eq!(accounts["account"]["imbalance"], serde_json::Value::Null, "{accounts}");
     }
+    world.launch_small(ITEMS, "").assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,6 +60,7 @@ async fn nothing_is_acknowledged_that_the_lake_does_not_hold() {
     process.kill();
     launch.run_until_caught_up().await;
     assert_eq!(world.held("SELECT CAST(count(*) AS text) FROM items").await, ["5001"]);
+    launch.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 
 use crate::postgres_source::World;
+use crate::support::oracle::LogReader;
 use crate::support::process::{LIMIT, Running, available, table};
 
 const ITEMS: &str = "{ items: { from: public.items } }";
@@ -158,6 +159,10 @@ async fn a_table_is_read_part_by_part_whatever_its_key() {
     for table in status["tables"].as_array().unwrap() {
         assert_eq!((&table["rejects_open"], &table["incomplete_open"]), (&0.into(), &0.into()), "{table}");
     }
+    // Nothing can be said of a table that the log knows nothing of.
+    world.run("INSERT INTO empty VALUES (1, 'not any more')").await;
+    launch.run_until_caught_up().await;
+    launch.assert_equal();
 }
 
 /// Everything that rows hold, in both kinds of SQL.
@@ -253,6 +258,74 @@ async fn a_reading_that_is_killed_everywhere_under_load_ends_equal_to_the_source
     writer.await.unwrap();
     launch.run_until_caught_up().await;
     assert_same(&world.held(ALL).await, &world.there(ALL).await, "rows");
+    launch.assert_equal();
+}
+
+/// What was in the lake before the crash is not read again: in all no more than the rows, and a part for each reader.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_costs_a_part_of_the_rows_and_no_more() {
+    const ROWS: u64 = 3000;
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new(LARGE).await;
+    let launch = world.launch(ITEMS, &parts(150, 2));
+    let written =
+        async || LogReader::folder(&world.path().join("lake")).await.written().get("items").copied().unwrap_or(0);
+    let mut before = 0;
+    for failpoints in
+        ["postgres.snapshot.piece=3*sleep(300)->return(kill)", "postgres.chunk.after=4*sleep(250)->return(kill)"]
+    {
+        let mut process = launch.clone().failpoints(failpoints).run();
+        assert!(!process.exit(LIMIT).await.success(), "{failpoints}");
+        let (read, lake) = (table(&launch.status(), "items")["reading"]["rows"].as_u64(), written().await);
+        assert!(lake > before && lake < ROWS, "{failpoints}: {lake} rows in the lake, {before} before");
+        assert_eq!(read, Some(lake), "{failpoints}: the place and the rows are in one epoch");
+        before = lake;
+    }
+    launch.run_until_caught_up().await;
+    let in_all = written().await;
+    assert!(
+        (ROWS..=ROWS + 2 * 150).contains(&in_all),
+        "{in_all} rows were written of {ROWS}, {before} before the last start"
+    );
+    assert_same(&world.held(ALL).await, &world.there(ALL).await, "rows");
+    launch.assert_equal();
+}
+
+/// Nobody has counted its rows: statistics come with ANALYZE. How far it is is shown all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_nobody_has_counted_shows_how_far_it_is() {
+    if !available("postgres") {
+        return;
+    }
+    let setup = |name: &str| {
+        format!(
+            "CREATE TABLE {name} (id int PRIMARY KEY, t text) WITH (autovacuum_enabled = off); \
+             INSERT INTO {name} SELECT n, repeat('b', 100) FROM generate_series(1, 30000) n"
+        )
+    };
+    let mut world = World::new(&setup("items")).await;
+    let uncounted = "SELECT CAST(reltuples AS text) FROM pg_class WHERE relname IN ('items', 'big')";
+    assert_eq!(world.there(uncounted).await, ["-1"]);
+    let near = |of: Option<u64>| of.is_some_and(|of| (18_000..45_000).contains(&of));
+    // At first: what is in the lake by then says how many there are.
+    let mut process =
+        world.launch(ITEMS, &parts(500, 1)).failpoints("postgres.snapshot.piece=2*sleep(300)->return(kill)").run();
+    assert!(!process.exit(LIMIT).await.success());
+    let reading = |status: &serde_json::Value, name: &str| table(status, name)["reading"]["of"].as_u64();
+    let status = world.launch(ITEMS, "").status();
+    assert!(near(reading(&status, "items")), "{status:#}");
+    world.launch(ITEMS, "").run_until_caught_up().await;
+    // And when it joins.
+    world.run(&setup("big")).await;
+    let both = "{ items: { from: public.items }, big: { from: public.big } }";
+    let mut process = world.launch(both, &parts(500, 1)).failpoints("postgres.chunk.before=sleep(150)").run();
+    let begun = |status: &serde_json::Value| table(status, "big")["reading"]["rows"].as_u64() > Some(0);
+    let status = process.wait_for("a part of it", LIMIT, begun).await;
+    assert!(near(reading(&status, "big")), "{status:#}");
+    assert_eq!(world.there(uncounted).await, ["-1", "-1"]);
+    process.kill();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,6 +358,7 @@ async fn the_changes_of_others_go_on_while_a_large_table_joins() {
     world.launch(both, "").run_until_caught_up().await;
     let all = "SELECT CAST(id AS text), t FROM big ORDER BY id";
     assert_same(&world.held(all).await, &world.there(all).await, "rows");
+    world.launch(both, "").assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -310,6 +384,7 @@ async fn nobody_sees_less_while_a_table_is_read_again() {
     }
     process.stop().await;
     assert_eq!(counts.into_iter().collect::<Vec<_>>(), [2000, 2010]);
+    launch.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,6 +416,7 @@ async fn columns_that_change_while_a_table_is_read_make_it_begin_again() {
     let all = "SELECT CAST(id AS text), name, CAST(more AS text) FROM items ORDER BY id";
     assert_same(&world.held(all).await, &world.there(all).await, "rows");
     assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
+    launch.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -365,6 +441,7 @@ async fn tables_are_read_at_once_at_first() {
         let sums = format!("SELECT CAST(count(*) AS text), CAST(sum(length(t)) AS text) FROM {name}");
         assert_same(&world.held(&sums).await, &world.there(&sums).await, "rows");
     }
+    launch.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,4 +461,5 @@ async fn a_large_row_takes_the_same_way() {
     assert!(launch.other(&["table", "resync"], &["items"]).status.success());
     launch.run_until_caught_up().await;
     assert_same(&world.held(sums).await, &world.there(sums).await, "rows");
+    launch.assert_equal();
 }

@@ -126,6 +126,7 @@ async fn rows_that_are_there_and_changes_after_them_arrive_once() {
     assert_eq!(world.held(query).await, ["5|five|5.00"]);
     let status = launch.status();
     assert_eq!(table(&status, "items")["rejects_open"], 0, "{status}");
+    launch.assert_equal();
 }
 
 /// A table with every type, and a row of each kind of values.
@@ -227,6 +228,7 @@ async fn every_type_arrives_as_it_is_by_snapshot_and_by_stream() {
     launch.run_until_caught_up().await;
     assert_eq!(world.held("SELECT CAST(id AS text) FROM types").await, ["1"]);
     assert_eq!(table(&launch.status(), "types")["rejects_open"], 0);
+    launch.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,13 +239,20 @@ async fn values_that_no_column_holds_are_refused_with_the_reason() {
     let mut world = World::new(
         "CREATE TABLE items (id int PRIMARY KEY, at timestamptz, on_day date, amount numeric(8,2)); \
          INSERT INTO items VALUES (1, 'infinity', NULL, NULL), (2, '0044-03-15 12:00 BC', NULL, NULL), \
-         (3, NULL, '-infinity', NULL), (4, now(), '2024-01-01', 1)",
+         (3, NULL, '-infinity', NULL), (4, now(), '2024-01-01', 1); \
+         CREATE TABLE numbers (id int PRIMARY KEY, n numeric, a numeric[]); \
+         INSERT INTO numbers VALUES (1, 'Infinity', NULL), (2, 'NaN', NULL), (3, 1e30, '{NaN,Infinity,1.50}')",
     )
     .await;
-    let launch = world.launch(ITEMS, "");
+    let launch = world.launch("{ items: { from: public.items }, numbers: { from: public.numbers } }", "");
     launch.run_until_caught_up().await;
     world.run("INSERT INTO items VALUES (5, NULL, NULL, 'NaN'), (6, NULL, NULL, 6)").await;
+    world.run("INSERT INTO numbers VALUES (4, '-Infinity', NULL), (5, 'Infinity', NULL), (6, -0.0001, NULL)").await;
     launch.run_until_caught_up().await;
+    let held = world.held("SELECT CAST(id AS text), CAST(n AS text), CAST(a AS text) FROM numbers ORDER BY id").await;
+    let array = "[\"NaN\",\"Infinity\",1.50]";
+    assert_eq!(held, [format!("3|1{}|{array}", "0".repeat(30)), "6|-0.0001|∅".to_owned()]);
+    assert_eq!(table(&launch.status(), "numbers")["rejects_open"], 4);
     assert_eq!(world.held("SELECT CAST(id AS text) FROM items ORDER BY id").await, ["4", "6"]);
     let output = launch.other(&["quarantine", "list"], &[]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -299,6 +308,7 @@ async fn unchanged_large_values_stay_whatever_the_replica_identity() {
         assert_eq!(world.there(&query.replace("public.", "")).await, held);
     }
     assert_eq!(table(&launch.status(), "plain")["rejects_open"], 0);
+    launch.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -412,6 +422,7 @@ async fn a_slot_that_is_still_being_made_is_waited_for() {
     world.run("INSERT INTO items VALUES (3)").await;
     launch.run_until_caught_up().await;
     assert_eq!(world.held("SELECT CAST(id AS text) FROM items ORDER BY id").await, ["1", "2", "3"]);
+    launch.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -471,6 +482,7 @@ async fn a_transaction_becomes_visible_at_once_or_says_that_it_does_not() {
     small.run_until_caught_up().await;
     assert!(launch.whole_log().contains("larger than max_transaction"));
     assert_eq!(world.held(SUMS).await, world.there(SUMS).await);
+    small.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -556,6 +568,17 @@ async fn a_table_that_joins_later_is_read_and_one_without_a_key_is_refused() {
     let mut process = launch.run();
     assert!(!process.exit(LIMIT).await.success());
     assert!(process.log().contains("REPLICA IDENTITY FULL"), "{}", process.log_tail());
+    // Published, the application's updates and deletes of it would fail.
+    world.run("CREATE TABLE nobody (id int PRIMARY KEY); ALTER TABLE nobody REPLICA IDENTITY NOTHING").await;
+    let launch = world.launch("{ nobody: { from: public.nobody } }", "");
+    let mut process = launch.run();
+    assert!(!process.exit(LIMIT).await.success());
+    let log = process.log();
+    assert!(log.contains("its replica identity is NOTHING") && log.contains("updates and deletes"), "{log}");
+    assert_eq!(
+        world.there("SELECT tablename::text FROM pg_publication_tables WHERE tablename = 'nobody'").await,
+        [""; 0]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -584,6 +607,7 @@ async fn a_role_without_rights_gets_the_sql_to_run() {
     world.run("INSERT INTO items VALUES (7)").await;
     world.launch(ITEMS, "").run_until_caught_up().await;
     assert_eq!(world.held("SELECT CAST(id AS text) FROM items").await, ["7"]);
+    world.launch(ITEMS, "").assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -610,4 +634,5 @@ async fn a_default_of_a_new_column_reaches_the_rows_that_were_there() {
     process.stop().await;
     launch.run_until_caught_up().await;
     assert_eq!(world.held(query).await, ["1|7|8", "3|7|8", "4|1|2"]);
+    launch.assert_equal();
 }

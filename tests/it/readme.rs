@@ -33,3 +33,18 @@ fn every_scenario_that_is_listed_is_a_test() {
     }
     assert!(scenarios >= 30, "the README lists {scenarios} scenarios");
 }
+
+/// A metric that nobody can read of is watched by nobody.
+#[test]
+fn every_metric_is_listed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let telemetry = std::fs::read_to_string(root.join("src/telemetry.rs")).unwrap();
+    let names: Vec<&str> = telemetry
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const ")?.split_once(": &str = \"")?.1.strip_suffix("\";"))
+        .collect();
+    assert!(names.len() > 30, "{names:?}");
+    let missing: Vec<&&str> = names.iter().filter(|name| !readme.contains(&format!("`{name}"))).collect();
+    assert!(missing.is_empty(), "the README does not list {missing:?}");
+}

@@ -26,6 +26,17 @@ else
   printf '== licences: SKIPPED, cargo-deny is not installed (building it takes minutes: cargo install --locked cargo-deny)\n'
 fi
 
+# The wire decoders with arbitrary bytes, by libFuzzer where that is there. Elsewhere the property tests beside the
+# decoders do the same in short, so that nothing is left out and nothing counts as skipped.
+if cargo +nightly fuzz --version >/dev/null 2>&1; then
+  for target in fuzz/fuzz_targets/*.rs; do
+    target=$(basename "$target" .rs)
+    step "fuzz $target" cargo +nightly fuzz run "$target" -- -max_total_time=20
+  done
+else
+  printf '== fuzz: there is no nightly toolchain with cargo-fuzz; the property tests of the decoders stand in\n'
+fi
+
 # The tests that break whole processes have the machine to themselves; the others run side by side.
 cargo_tests() {
   printf '== tests: cargo test %s\n' "$*"

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use super::digest::{Chosen, Digest, row_hash};
 use super::excuse::Excuses;
+use super::history::History;
 use super::judge::{Shown, Turn, Verdict, judge};
 use super::layout::Layout;
 use super::report::{Difference, Outcome, TableReport};
 use super::sides::{Reading, Refused, Sides};
+use crate::epoch::EpochNumber;
 use crate::error::Result;
 
 /// Rows of each side that are looked at one by one.
@@ -15,10 +17,21 @@ const MOST_ROWS: u64 = 300_000;
 /// Differing rows that are followed.
 const MOST_FOLLOWED: usize = 10_000;
 /// Turns after which what still moves is left.
-const TURNS: usize = 8;
+const TURNS: usize = 12;
+/// Turns after which the log is asked, too: most rows have come to rest by then.
+const TURNS_ALONE: usize = 2;
 
 /// What both sides show, by key.
 type Turns = HashMap<Box<[u8]>, Turn>;
+
+/// One reading of the keys on both sides.
+struct Looked {
+    layout: Layout,
+    refused: Refused,
+    turns: Turns,
+    /// The epoch that the warehouse held then, if it was one alone.
+    held: Option<EpochNumber>,
+}
 
 /// A table being compared.
 pub struct Comparison<'a> {
@@ -151,20 +164,35 @@ impl<'a> Comparison<'a> {
             keys.sort();
             keys.into_iter().skip(MOST_FOLLOWED).for_each(|key| drop(turns.remove(&key)));
         }
-        for _turn in 0..TURNS {
+        let mut history: Option<History> = None;
+        for number in 0..TURNS {
             if turns.is_empty() {
                 break;
             }
+            if number >= TURNS_ALONE && !history.as_ref().is_some_and(|history| history.fits(&layout)) {
+                history = Some(History::new(&layout, self.sides.log.refresh().await?.n, turns.keys()));
+            }
             match self.turn(&layout, &turns).await? {
                 Err(why) => return Ok(self.unsettled(&layout, found, turns.len(), &why)),
-                Ok((seen, now)) => {
-                    layout = seen.0;
-                    turns = self.settle(turns, now, &seen.1, &mut found);
+                Ok(looked) => {
+                    if let Some(history) = &mut history {
+                        history.follow(self.sides.log).await?;
+                    }
+                    layout.clone_from(&looked.layout);
+                    turns = self.settle(turns, looked, history.as_ref(), &mut found);
                 }
             }
         }
         self.report.moving = turns.len() as u64;
         self.conclude(&layout, found);
+        if !turns.is_empty() && self.report.outcome == Outcome::Equal {
+            let why = format!(
+                "{} rows change faster than they can be compared; compare again when it is quieter, or when epochs come \
+                 more often (`epoch:`)",
+                turns.len()
+            );
+            return Ok(self.report().not_compared(why));
+        }
         if more > 0 {
             // Whatever the ones that were followed turned out to be.
             let why = format!(
@@ -176,7 +204,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Reads the keys once on both sides.
-    async fn turn(&mut self, layout: &Layout, turns: &Turns) -> Result<Result<((Layout, Refused), Turns), String>> {
+    async fn turn(&mut self, layout: &Layout, turns: &Turns) -> Result<Result<Looked, String>> {
         let keys: Vec<&[u8]> = turns.keys().map(|key| &**key).collect();
         let mut now = Turns::new();
         let reading = self
@@ -198,26 +226,32 @@ impl<'a> Comparison<'a> {
             }
             Ok(())
         };
+        let before = self.sides.holds().await?;
         self.sides.held(&reading.layout, Some(&keys), take).await?;
-        Ok(Ok(((reading.layout, reading.refused), now)))
+        let held = (self.sides.holds().await? == before).then_some(before);
+        Ok(Ok(Looked { layout: reading.layout, refused: reading.refused, turns: now, held }))
     }
 
     /// Judges a turn: what differs for good goes to `found`, what is still open comes back.
     fn settle(
         &mut self,
         before: Turns,
-        mut now: Turns,
-        refused: &Refused,
+        looked: Looked,
+        history: Option<&History>,
         found: &mut Vec<(Box<[u8]>, Turn)>,
     ) -> Turns {
-        let mut open = Turns::new();
+        let (mut open, mut now) = (Turns::new(), looked.turns);
         for (key, before) in before {
             let mut turn = now.remove(&key).unwrap_or_default();
-            if let Some(rule) = refused.get(&key) {
+            if let Some(rule) = looked.refused.get(&key) {
                 *self.report.excused.entry(format!("refused meanwhile ({rule})")).or_default() += 1;
                 continue;
             }
-            match judge(&before, &mut turn) {
+            let mut verdict = judge(&before, &mut turn);
+            if let (Verdict::Again, Some(history), Some(held)) = (verdict, history, looked.held) {
+                verdict = history.judge(&key, &turn, held);
+            }
+            match verdict {
                 Verdict::Equal => {}
                 Verdict::Differs => found.push((key, turn)),
                 Verdict::Again => {

@@ -7,6 +7,7 @@
 //! | `expected.rs` | what must stand in the warehouse |
 //! | `digest.rs` | counts and sums of row hashes by ranges of keys: pure |
 //! | `judge.rs` | what a difference is: pure |
+//! | `history.rs` | what the log says of rows that never rest |
 //! | `sides.rs` | reading both sides, and waiting until the warehouse has come to where the source was read |
 //! | `excuse.rs` | differences that are known: quarantine, rows without a base |
 //! | `compare.rs` | one table: digests, then rows, then turns |
@@ -14,12 +15,13 @@
 //!
 //! A table whose digests agree is equal to the source as of the reading; nothing has to be waited for. Otherwise the keys
 //! in the ranges that differ are read on both sides, and those that differ are read again, in turns, until they agree or
-//! are known to differ (see `judge.rs`).
+//! are known to differ (see `judge.rs`), by the log's own record of them if they do not come to rest (`history.rs`).
 
 mod compare;
 mod digest;
 mod excuse;
 mod expected;
+mod history;
 mod judge;
 mod layout;
 mod report;

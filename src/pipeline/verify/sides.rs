@@ -170,7 +170,7 @@ impl<'a> Sides<'a> {
     }
 
     /// The epoch up to which the warehouse holds the table.
-    async fn holds(&self) -> Result<EpochNumber> {
+    pub async fn holds(&self) -> Result<EpochNumber> {
         let Some(applied) = self.warehouse.applied(&self.group).await? else { return Ok(0) };
         let log = self.log.state().log;
         if applied.log != log {

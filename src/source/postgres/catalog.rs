@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::connection::{Connection, Row, Trouble, identifier, literal};
+use super::leaf::{Leaf, leaves};
 use super::silent::TableState;
 use crate::wire::pgoutput::{Lsn, Relation};
 use crate::wire::pgtype::{Class, ColumnShape, RelationShape, TypeShape};
@@ -27,19 +28,26 @@ pub(super) struct CatalogTable {
     pub owned: bool,
     /// Generated columns: stored ones, which can be published, as names.
     pub generated: Vec<String>,
-    /// Rows, as far as the statistics know.
-    pub estimate: u64,
+    /// Rows, where the statistics know.
+    pub estimate: Option<u64>,
     pub state: TableState,
 }
+
+/// Pages that are looked at to estimate how many rows there are.
+const SAMPLED_PAGES: f64 = 100.0;
 
 /// The newest column of `c` that has a value in rows which were there before it. A partitioned table has none of its
 /// own: its partitions do.
 const FILLED: &str = "SELECT coalesce(max(f.attnum), 0) FROM pg_attribute f WHERE f.atthasmissing AND NOT f.attisdropped \
                       AND (f.attrelid = c.oid OR f.attrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid))";
 
-/// The newest file of `c`, with those of its partitions.
-const FILE: &str = "SELECT coalesce(max(f.relfilenode::bigint), 0) FROM pg_class f \
-                    WHERE f.oid = c.oid OR f.oid IN (SELECT relid FROM pg_partition_tree(c.oid))";
+/// The numbers of `c` and of its partitions, however deep. Takes no lock on any of them.
+const TREE: &str = "WITH RECURSIVE tree (id) AS (SELECT c.oid UNION ALL SELECT i.inhrelid FROM tree JOIN pg_inherits i \
+                    ON i.inhparent = tree.id WHERE c.relkind = 'p')";
+
+/// The rows of `c`, if those of all the tables that hold them have been counted. 0 may say that nobody has.
+const ROWS: &str = "SELECT CASE WHEN bool_and(f.reltuples > 0) THEN sum(f.reltuples)::bigint END \
+                    FROM tree JOIN pg_class f ON f.oid = tree.id AND f.relkind <> 'p'";
 
 /// A hash over the entries of the columns of `c`. An entry's own transaction tells that DDL has touched it.
 const COLUMNS: &str = "SELECT substr(md5(coalesce(string_agg(concat_ws(' ', f.attnum, f.atttypid, f.atttypmod, f.xmin), ',' \
@@ -81,18 +89,62 @@ pub(super) async fn state(
     id: u32,
     shown_by: Publication<'_>,
 ) -> Result<Option<TableState>, Trouble> {
-    let shown = shown_by.shows();
-    let sql = format!("SELECT ({FILLED}), ({FILE}), ({COLUMNS}), ({shown}) FROM pg_class c WHERE c.oid = {id}");
+    let sql = format!("SELECT {} FROM pg_class c WHERE c.oid = {id}", state_of(shown_by));
     Ok(connection.query(&sql).await?.first().map(|row| state_in(row, 0)))
 }
 
+/// The columns that [`state_in`] reads.
+fn state_of(shown_by: Publication<'_>) -> String {
+    let (shown, leaves) = (shown_by.shows(), leaves(shown_by));
+    format!("({FILLED}), c.relfilenode, ({COLUMNS}), ({shown}), CASE WHEN c.relkind = 'p' THEN ({leaves}) END")
+}
+
 fn state_in(row: &Row, at: usize) -> TableState {
+    let leaves = |text: &str| text.split(',').filter_map(Leaf::parse).collect();
     TableState {
         filled: row.text(at).parse().unwrap_or(0),
         file: row.text(at + 1).parse().unwrap_or(0),
         columns: u32::from_str_radix(row.text(at + 2), 16).unwrap_or(0),
         shown: u32::from_str_radix(row.text(at + 3), 16).unwrap_or(0),
+        leaves: row.get(at + 4).map(leaves),
     }
+}
+
+/// Whether one of these tables holds anything. One that is locked at present may: that counts.
+pub(super) async fn any_filled(connection: &mut Connection, ids: &[u32]) -> Result<bool, Trouble> {
+    if ids.is_empty() {
+        return Ok(false);
+    }
+    connection.query("SET lock_timeout = '1s'").await?;
+    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+    let sql = format!(
+        "SELECT coalesce(bool_or(pg_relation_size(id) > 0), false) FROM unnest('{{{}}}'::oid[]) AS ids (id)",
+        ids.join(",")
+    );
+    match connection.query(&sql).await {
+        Ok(rows) => Ok(rows.first().is_some_and(|row| row.is(0))),
+        Err(trouble) if trouble.code() == "55P03" => Ok(true),
+        Err(trouble) => Err(trouble),
+    }
+}
+
+/// About how many rows a table has that nobody has counted: a few of its pages are.
+pub(super) async fn measure(connection: &mut Connection, table: &CatalogTable) -> Result<u64, Trouble> {
+    let sql = format!(
+        "SELECT coalesce(sum(pg_relation_size(f.oid)), 0)::bigint / current_setting('block_size')::bigint \
+         FROM pg_class c CROSS JOIN LATERAL ({TREE} SELECT f.oid FROM tree JOIN pg_class f ON f.oid = tree.id \
+         AND f.relkind <> 'p') f WHERE c.oid = {}",
+        table.id
+    );
+    let pages = connection.query(&sql).await?.first().and_then(|row| row.text(0).parse().ok()).unwrap_or(0.0f64);
+    if pages == 0.0 {
+        return Ok(0);
+    }
+    let percent = (100.0 * SAMPLED_PAGES / pages).min(100.0);
+    let only = if table.partitioned { "" } else { "ONLY " };
+    let sql = format!("SELECT count(*) FROM {only}{} TABLESAMPLE SYSTEM ({percent})", table.sql_name);
+    let rows = connection.query(&sql).await?.first().and_then(|row| row.text(0).parse().ok()).unwrap_or(0.0f64);
+    Ok((rows * 100.0 / percent) as u64)
 }
 
 /// The tables of those names that exist.
@@ -101,8 +153,8 @@ pub(super) async fn tables(
     names: &[String],
     shown_by: Publication<'_>,
 ) -> Result<Vec<CatalogTable>, Trouble> {
-    let shown = shown_by.shows();
     let wanted: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    let state = state_of(shown_by);
     let sql = format!(
         "SELECT c.oid, n.nspname, c.relname, c.relreplident, c.relkind, \
          EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), \
@@ -110,8 +162,7 @@ pub(super) async fn tables(
          pg_has_role(c.relowner, 'USAGE'), \
          coalesce((SELECT json_agg(g.attname) FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '' \
            AND NOT g.attisdropped), '[]'), \
-         (SELECT greatest(sum(p.reltuples), 0)::bigint FROM pg_class p WHERE p.oid = c.oid \
-           OR p.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid)), ({FILLED}), ({FILE}), ({COLUMNS}), ({shown}) \
+         ({TREE} {ROWS}), {state} \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || c.relname IN ({}) ORDER BY n.nspname, c.relname",
         if wanted.is_empty() { "''".to_owned() } else { wanted.join(", ") }
@@ -127,7 +178,7 @@ pub(super) async fn tables(
         may_use_schema: row.is(7),
         owned: row.is(8),
         generated: serde_json::from_str(row.text(9)).unwrap_or_default(),
-        estimate: row.text(10).parse().unwrap_or(0),
+        estimate: row.get(10).and_then(|rows| rows.parse().ok()),
         state: state_in(row, 11),
     };
     Ok(connection.query(&sql).await?.iter().map(table).collect())

@@ -9,7 +9,7 @@
 //! | `setup.rs` | what must be there: checked, made, or said as SQL |
 //! | `catalog.rs` | tables, columns, types as the server knows them |
 //! | `place.rs` | the position in the lake log |
-//! | `silent.rs` | what tells that rows got values without events |
+//! | `silent.rs`, `leaf.rs` | what tells that rows changed without events |
 //! | `worker.rs` | the task that reads |
 //! | `rows.rs` | the rows of one table, part by part |
 //! | `snapshot.rs` | the rows that are there at first |
@@ -37,6 +37,7 @@
 mod catalog;
 mod connection;
 mod guardian;
+mod leaf;
 mod lineage;
 mod opening;
 mod place;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::catalog::CatalogTable;
+use super::catalog::{self, CatalogTable};
 use super::connection::{Connection, Purpose};
 use super::lineage;
 use super::place::{Captured, Identity, Place};
@@ -47,26 +47,44 @@ fn default_name(topology: &str, source: &str, what: &str) -> Result<String> {
 
 /// The tables that are captured, as they are now.
 fn identities(tables: &[CatalogTable]) -> Captured {
-    tables.iter().map(|table| (table.name.clone(), Identity { id: table.id, state: table.state })).collect()
+    tables.iter().map(|table| (table.name.clone(), Identity { id: table.id, state: table.state.clone() })).collect()
 }
 
 /// Makes a place fit the tables as they are now, and what happened to them while nobody read.
-fn fit(source: &str, place: &mut Place, captured: &Captured, snapshot: &PostgresSnapshot) {
+async fn fit(
+    source: &str,
+    place: &mut Place,
+    captured: &Captured,
+    snapshot: &PostgresSnapshot,
+    connection: &mut Connection,
+) -> Result<()> {
     place.fit(captured, snapshot.mode == SnapshotMode::Initial);
-    refill(source, place, captured, snapshot);
+    refill(source, place, captured, snapshot, connection).await
 }
 
 /// Tables that changed without events while nobody read.
-fn refill(source: &str, place: &mut Place, captured: &Captured, snapshot: &PostgresSnapshot) {
+async fn refill(
+    source: &str,
+    place: &mut Place,
+    captured: &Captured,
+    snapshot: &PostgresSnapshot,
+    connection: &mut Connection,
+) -> Result<()> {
     for (name, known) in captured {
         let Some(before) = place.state(name) else { continue };
-        let (silent, unread) = (known.state.since(&before), place.reading.contains_key(name));
+        let attached = known.state.attached_since(before);
+        let came = catalog::any_filled(connection, &attached).await;
+        let came =
+            came.map_err(|trouble| trouble.error(format!("source {source}: look at the partitions of {name}")))?;
+        let (silent, unread) = (known.state.since(before, came), place.reading.contains_key(name));
         if silent.is_some_and(|silent| unread || silent.say(source, name, snapshot)) {
             place.forget(name);
-        } else {
-            place.renew(name, known.state, silent);
+        } else if silent.is_some() || known.state.emptied_since(before).is_empty() {
+            place.renew(name, known.state.clone(), silent);
         }
+        // Whether all of it was emptied, which is an event, only the stream tells.
     }
+    Ok(())
 }
 
 impl Postgres {
@@ -156,7 +174,7 @@ impl Postgres {
         let added = setup::publication(&mut connection, &wanted, &found).await?;
         self.captured.extend(identities(&found));
         added.tables.iter().for_each(|table| self.handed.forget(table));
-        fit(&self.name, &mut self.handed, &self.captured, &self.config.snapshot);
+        fit(&self.name, &mut self.handed, &self.captured, &self.config.snapshot, &mut connection).await?;
         self.claim |= self.at != self.handed.position();
         self.stale = false;
         Ok(())
@@ -195,7 +213,7 @@ impl Opening<'_> {
             None => (self.at_first().await?, 0),
         };
         let captured = identities(&found);
-        fit(self.wanted.source, &mut place, &captured, &self.config.snapshot);
+        fit(self.wanted.source, &mut place, &captured, &self.config.snapshot, &mut self.connection).await?;
         Ok(Beginning { place, generation, captured })
     }
 

@@ -83,7 +83,7 @@ impl Reading {
 }
 
 /// A table whose rows were read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Taken {
     /// Its number in the catalog: a table that was dropped and made again is another one.
     pub id: u32,
@@ -106,7 +106,7 @@ fn is_unordered(order: &EpochNumber) -> bool {
 }
 
 /// What identifies a table that is captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     pub id: u32,
     pub state: TableState,
@@ -157,7 +157,7 @@ impl Place {
         }
         for (table, Identity { id, state }) in captured.iter().filter(|_| !snapshot) {
             if !self.reading.contains_key(table) {
-                let taken = Taken { id: *id, from: self.lsn, state: *state, needs: None, order: 0 };
+                let taken = Taken { id: *id, from: self.lsn, state: state.clone(), needs: None, order: 0 };
                 self.tables.entry(table.clone()).or_insert(taken);
             }
         }
@@ -184,9 +184,9 @@ impl Place {
     }
 
     /// The table in the catalog when its rows were read, or begun to be read.
-    pub fn state(&self, name: &str) -> Option<TableState> {
-        let reading = self.reading.get(name).map(|reading| reading.state);
-        reading.or_else(|| self.tables.get(name).map(|taken| taken.state))
+    pub fn state(&self, name: &str) -> Option<&TableState> {
+        let reading = self.reading.get(name).map(|reading| &reading.state);
+        reading.or_else(|| self.tables.get(name).map(|taken| &taken.state))
     }
 
     /// Keeps what the catalog says now, and that rows have got values since they were read.

@@ -236,7 +236,9 @@ impl Probe<'_> {
                     'i' => "replica identity USING INDEX: that index is the key",
                     _ => "replica identity DEFAULT: the primary key is the key",
                 };
-                self.found.good(format!("{stream}: about {} rows, {identity}", table.estimate));
+                let rows =
+                    table.estimate.map_or_else(|| "rows that nobody has counted".into(), |n| format!("about {n} rows"));
+                self.found.good(format!("{stream}: {rows}, {identity}"));
             }
             for (what, sql) in unfit {
                 self.found.mistake(what, format!("run as a superuser or the owner:\n    {sql}"));

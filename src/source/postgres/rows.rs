@@ -145,6 +145,17 @@ impl TableReader {
         Self { table, shape, order, binary, places }
     }
 
+    /// About how many rows there are; 0 while a lock keeps that from being had.
+    pub async fn measure(&mut self, connection: &mut Connection) -> Result<u64, Trouble> {
+        if self.table.estimate.is_none() {
+            self.table.estimate = match catalog::measure(connection, &self.table).await {
+                Err(trouble) if trouble.code() == "55P03" => None,
+                measured => Some(measured?),
+            };
+        }
+        Ok(self.table.estimate.unwrap_or(0))
+    }
+
     /// What changes when its columns do.
     pub fn hash(&self) -> u32 {
         // Plain data always has a JSON form.
@@ -320,7 +331,7 @@ mod tests {
             may_use_schema: true,
             owned: true,
             generated: Vec::new(),
-            estimate: 0,
+            estimate: Some(0),
             state: crate::source::postgres::silent::TableState::default(),
         };
         let columns = vec![column("a", "int4"), column("b", "text"), column("c", "inet"), column("d", "date")];

@@ -286,7 +286,7 @@ async fn look_at_slot(connection: &mut Connection, source: &str, name: &str) -> 
     let failed = |trouble: Trouble| trouble.error(format!("source {source}: look at slot {name}"));
     let sql = format!(
         "SELECT plugin, database = current_database(), confirmed_flush_lsn, wal_status, restart_lsn, database, \
-         to_jsonb(s) ->> 'invalidation_reason', to_jsonb(s) ->> 'failover' FROM pg_replication_slots s WHERE slot_name = {}",
+         to_jsonb(s) ->> 'invalidation_reason', to_jsonb(s) ->> 'failover', to_jsonb(s) ->> 'two_phase' FROM pg_replication_slots s WHERE slot_name = {}",
         literal(name)
     );
     let rows = connection.query(&sql).await.map_err(failed)?;
@@ -302,6 +302,9 @@ async fn look_at_slot(connection: &mut Connection, source: &str, name: &str) -> 
         )
         .help("give the source another `slot:` in the topology"));
     }
+    if row.text(8) == "true" {
+        return Err(two_phase(source, name));
+    }
     if row.get(2).is_none() && row.text(3) != "lost" {
         return Ok(Looked::BeingMade);
     }
@@ -314,6 +317,17 @@ async fn look_at_slot(connection: &mut Connection, source: &str, name: &str) -> 
     let failover = row.text(7) == "true";
     let lsn = |column| row.text(column).parse().unwrap_or_default();
     Ok(Looked::There(Slot { confirmed: lsn(2), begins: lsn(4), lost, failover }))
+}
+
+/// Such a slot sends transactions when they are prepared, and they are no changes before they are committed.
+fn two_phase(source: &str, slot: &str) -> Error {
+    Error::new(ErrorKind::SourceRefused, format!("source {source}: the slot {slot} has two_phase on")).help(format!(
+        "PostgreSQL 18 turns it off, over a replication connection (psql 'replication=database …'):\n    \
+         ALTER_REPLICATION_SLOT {} (TWO_PHASE false);\n  Older ones do not: drop it, and a new one is made at the start:\n    \
+         SELECT pg_drop_replication_slot({});\n  If tables were read by it, `snapshot: {{ on_lost_slot: snapshot_again }}` reads them again",
+        identifier(slot),
+        literal(slot)
+    ))
 }
 
 /// What makes the slot; `failover`: so that it is kept ready on standbys.

@@ -138,11 +138,11 @@ async fn read_tables(
     while let Some(name) = next() {
         let reader = TableReader::find(&mut connection, job, &name).await?;
         let captured = job.captured.get(&name).map(|known| known.id);
-        let Some(reader) = reader.filter(|reader| Some(reader.table.id) == captured) else {
+        let Some(mut reader) = reader.filter(|reader| Some(reader.table.id) == captured) else {
             return Err(gone(&doing(), &name));
         };
         let at = At { lsn: exported.lsn, time_us };
-        read_table(job, &reader, &mut connection, at, again.contains(&name), &give).await?;
+        read_table(job, &mut reader, &mut connection, at, again.contains(&name), &give).await?;
     }
     Ok(())
 }
@@ -155,13 +155,16 @@ pub(super) fn gone(doing: &str, name: &str) -> Error {
 
 async fn read_table(
     job: &Job,
-    reader: &TableReader,
+    reader: &mut TableReader,
     connection: &mut Connection,
     at: At,
     again: bool,
     give: &mpsc::Sender<Part>,
 ) -> Result<()> {
-    let (name, of) = (&reader.table.name, reader.table.estimate);
+    let doing = format!("source {}: estimate the rows of {}", job.name, reader.table.name);
+    let of = reader.measure(connection).await.map_err(|trouble| trouble.error(doing))?;
+    let reader = &*reader;
+    let name = &reader.table.name;
     let keyed = !reader.order.is_empty();
     tracing::info!(source = &*job.name, table = name, rows = of, "reading the rows that are there");
     let send =
@@ -174,7 +177,7 @@ async fn read_table(
     let reading = Reading {
         id: reader.table.id,
         from: at.lsn,
-        state: reader.table.state,
+        state: reader.table.state.clone(),
         order: job.wanted.borrow().get(name).copied().unwrap_or(0),
         after: Vec::new(),
         key: reader.key(),

@@ -16,7 +16,7 @@ mod chunks;
 mod running;
 mod tables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use self::chunks::Beside;
+use self::tables::Emptied;
 use super::catalog;
 use super::connection::{Connection, Copied, Next, Purpose, Trouble};
 use super::guardian;
@@ -60,6 +61,7 @@ struct Known {
 
 /// The transaction that is being sent.
 struct Open {
+    xid: u32,
     commit: Lsn,
     time_us: i64,
     /// The log record of the last change, and the number of changes in it.
@@ -102,6 +104,10 @@ pub(super) struct Stream {
     looked: Instant,
     /// From where on the server kept its log for the slot at the last look.
     slot_begins: Option<Lsn>,
+    /// Tables whose partitions were emptied, not yet told whether as a whole.
+    emptied: BTreeMap<String, Emptied>,
+    /// The transactions that emptied whole tables since the last look.
+    truncated: BTreeMap<String, BTreeSet<u32>>,
 }
 
 impl Stream {
@@ -153,6 +159,8 @@ impl Stream {
             heartbeat: now,
             looked: now,
             slot_begins: None,
+            emptied: BTreeMap::new(),
+            truncated: BTreeMap::new(),
         })
     }
 
@@ -161,6 +169,10 @@ impl Stream {
     pub async fn run(mut self) -> Result<Place> {
         self.begin_readings().await?;
         self.tell().await?;
+        if self.job.captured.values().any(|known| known.state.leaves.is_some()) {
+            // What was left open when nobody read.
+            self.look_at_tables().await?;
+        }
         self.reached_end().await?;
         let mut linger: Option<Instant> = None;
         loop {
@@ -194,6 +206,7 @@ impl Stream {
                 self.hand_out().await?;
                 return Ok(self.place);
             }
+            self.judge_emptied().await?;
             self.read_beside().await?;
             linger = if self.records.is_empty() { None } else { linger.or_else(|| Some(Instant::now() + LINGER)) };
         }
@@ -277,7 +290,7 @@ impl Stream {
         match message {
             Message::Begin { commit, time_us, xid } => {
                 self.beside.note(xid);
-                self.open = Some(Open { commit, time_us, last: (Lsn(0), 0) });
+                self.open = Some(Open { xid, commit, time_us, last: (Lsn(0), 0) });
             }
             Message::Commit { end, .. } => {
                 self.open = None;
@@ -310,6 +323,7 @@ impl Stream {
             }
             Message::Insert { .. } | Message::Update { .. } | Message::Delete { .. } => {}
             Message::Truncate { relations, .. } => {
+                self.note_truncate(&relations).await?;
                 let counted: Vec<u32> = relations.into_iter().filter(|id| self.counts(*id)).collect();
                 if !counted.is_empty() {
                     self.push(lsn, &truncate_message(&counted));
@@ -378,7 +392,7 @@ impl Stream {
 
     /// Says so when everything that was there at the beginning has been handed out.
     async fn reached_end(&mut self) -> Result<()> {
-        let nothing_left = self.records.is_empty() && self.place.reading.is_empty();
+        let nothing_left = self.records.is_empty() && self.place.reading.is_empty() && self.emptied.is_empty();
         let reached = self.open.is_none() && self.place.lsn >= self.target && nothing_left;
         if reached && self.handed != self.place && self.handed.lsn < self.target {
             // The first time is worth a piece of its own.

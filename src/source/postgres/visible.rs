@@ -30,6 +30,11 @@ impl Seen {
         xid < self.end && !self.running.contains(&xid)
     }
 
+    /// Whether it shows a transaction of which the stream gives half the number.
+    pub fn shows_recent(&self, xid: u32) -> bool {
+        self.shows(self.widen(xid))
+    }
+
     /// The number without the cut that the stream makes: the one of those that is next to `end`.
     fn widen(&self, xid: u32) -> u64 {
         const HALF: u64 = 1 << 31;
@@ -99,6 +104,7 @@ mod tests {
         assert_eq!(seen(0x5_0000_0010).widen(0xffff_fff0), 0x4_ffff_fff0);
         assert_eq!(seen(0x5_ffff_fff0).widen(3), 0x6_0000_0003);
         assert_eq!(seen(700).widen(699), 699);
+        assert!(seen(0x5_0000_0010).shows_recent(0x0f) && !seen(0x5_0000_0010).shows_recent(0x10));
     }
 
     #[test]

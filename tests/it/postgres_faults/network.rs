@@ -31,22 +31,63 @@ async fn heal_after(world: &World, process: &mut Running, faults: u64, fault: Fa
     }
 }
 
+/// Where in the conversation it happens, by bytes that have come from the server: in the first login, later, later, …
+const OFFSETS: [u64; 8] = [30, 400, 800, 1_200, 2_000, 3_000, 4_500, 6_000];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_it_logs_in_and_looks_around() {
     on_stages(async |stage| {
-        let mut world = World::new(stage, &filled(50, 64)).await;
-        let launch = world.launch("").await;
-        // Where in the conversation it happens: in the first login, later, later, …
-        for (turn, bytes) in [30, 400, 800, 1_200, 2_000, 3_000, 4_500, 6_000].into_iter().enumerate() {
-            let fault = FAULTS[turn % FAULTS.len()];
-            world.run(&format!("INSERT INTO items VALUES ({}, 0, 'x', 1)", 1_000 + turn)).await;
-            world.proxy.after(bytes, fault);
+        join_all(FAULTS.map(async |fault| {
+            let mut world = World::new(stage, &filled(50, 64)).await;
+            let launch = world.launch("").await;
+            for (turn, bytes) in OFFSETS.into_iter().enumerate() {
+                world.run(&format!("INSERT INTO items VALUES ({}, 0, 'x', 1)", 1_000 + turn)).await;
+                world.proxy.after(bytes, fault);
+                let mut process = launch.run();
+                heal_after(&world, &mut process, turn as u64 + 1, fault).await;
+                world.until_agreed(&mut process, ALL).await;
+                process.stop().await;
+            }
+            world.must_agree(&launch, ALL).await;
+        }))
+        .await;
+    })
+    .await;
+}
+
+/// The rows of a table that is read again and of one that joins, part by part beside the stream, under writers.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_rows_are_read_beside_the_stream() {
+    const MORE: &str = "SELECT CAST(id AS text), t FROM more ORDER BY more.id";
+    on_stages(async |stage| {
+        join_all(FAULTS.map(async |fault| {
+            let more = "CREATE TABLE more (id int PRIMARY KEY, t text); \
+                        INSERT INTO more SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, 3000) n";
+            let mut world = World::new(stage, &format!("{}; {more}", filled(4_000, 1_000))).await;
+            world.launch("").await.run_until_caught_up().await;
+            world.until_idle().await;
+            let both = "{ items: { from: public.items }, more: { from: public.more } }";
+            let launch = world.launch_tables(both, ", snapshot: { chunk_rows: 500 }").await;
+            assert!(launch.other(&["table", "resync"], &["items"]).status.success());
+            let writer = world.write(4_000);
+            // About a third of both has passed.
+            world.proxy.after(2_000_000, fault);
             let mut process = launch.run();
-            heal_after(&world, &mut process, turn as u64 + 1, fault).await;
+            heal_after(&world, &mut process, 1, fault).await;
+            assert!(writer.end().await > 0);
             world.until_agreed(&mut process, ALL).await;
+            world.until_agreed(&mut process, MORE).await;
+            let read = |status: &serde_json::Value| {
+                status["tables"].as_array().unwrap().iter().all(|table| table["reading"].is_null())
+            };
+            process.wait_for("both to be read", LIMIT, read).await;
+            let log = process.log();
+            assert_eq!(log.matches("reading the rows that are there, beside the changes").count(), 2, "{log}");
             process.stop().await;
-        }
-        world.must_agree(&launch, ALL).await;
+            world.must_agree(&launch, ALL).await;
+            world.must_answer_alike(&launch, MORE).await;
+        }))
+        .await;
     })
     .await;
 }

@@ -124,7 +124,7 @@ async fn a_table_leaves_the_publication_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_is_renamed_and_another_takes_its_name() {
+async fn a_table_is_renamed_and_back() {
     on_stages(async |stage| {
         let mut world = World::new(stage, &filled(100, 64)).await;
         let launch = world.launch("").await;
@@ -133,6 +133,42 @@ async fn a_table_is_renamed_and_another_takes_its_name() {
         world.run("ALTER TABLE items RENAME TO old_items; UPDATE old_items SET n = 1").await;
         must_end(&mut process, &["public.items is called public.old_items now", "rename it back"]).await;
         world.run("ALTER TABLE old_items RENAME TO items; UPDATE items SET n = 2").await;
+        launch.run_until_caught_up().await;
+        world.must_agree(&launch, ALL).await;
+    })
+    .await;
+}
+
+/// The old one is out of the way and a new one stands in its place, in one transaction.
+fn swap(turn: u32) -> String {
+    let other = ITEMS.replace("items", "next_items");
+    format!(
+        "BEGIN; {other}; ALTER TABLE items RENAME TO old_items_{turn}; ALTER TABLE next_items RENAME TO items; \
+         ALTER PUBLICATION p ADD TABLE items; INSERT INTO items VALUES (1, {turn}, 'the new one', 1), (7001, 1, 'x', 1); COMMIT; \
+         UPDATE items SET n = n + 1 WHERE id = 1"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_renamed_and_another_takes_its_name() {
+    on_stages(async |stage| {
+        let mut world = World::new(stage, &filled(100, 64)).await;
+        let launch = world.launch("").await;
+        let mut process = launch.run();
+        world.until_agreed(&mut process, ALL).await;
+        // The stream meets the new one before anybody looks into the catalog again.
+        world.run("INSERT INTO items VALUES (3001, 1, 'to the old one', 1)").await;
+        world.run(&swap(1)).await;
+        process.wait_for_log("public.items is another one by that name now", LIMIT).await;
+        world.until_agreed(&mut process, ALL).await;
+        world.run("UPDATE old_items_1 SET n = 9; INSERT INTO items VALUES (8001, 1, 'to the new one', 1)").await;
+        world.until_agreed(&mut process, ALL).await;
+        process.stop().await;
+        world.must_agree(&launch, ALL).await;
+        // Rows of the old one by that name that are still to come are not those of the new one.
+        world.until_idle().await;
+        world.run("UPDATE items SET n = 77; INSERT INTO items VALUES (9001, 1, 'to the old one', 1)").await;
+        world.run(&swap(2)).await;
         launch.run_until_caught_up().await;
         world.must_agree(&launch, ALL).await;
     })

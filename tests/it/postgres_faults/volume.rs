@@ -85,3 +85,50 @@ async fn rows_are_read_while_others_write() {
     })
     .await;
 }
+
+/// What one transaction does to two tables of a group is seen of both at once, or of neither.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tables_of_a_group_are_never_seen_apart() {
+    const COUNTS: &str = "SELECT CAST((SELECT count(*) FROM items) AS text), CAST((SELECT count(*) FROM copies) AS text), \
+                          CAST((SELECT sum(n) FROM items) AS text), CAST((SELECT sum(n) FROM copies) AS text)";
+    on_stages(async |stage| {
+        let copies = ITEMS.replace("items", "copies");
+        let mut world =
+            World::new(stage, &format!("{}; {copies}; INSERT INTO copies TABLE items", filled(50, 32))).await;
+        let tables =
+            "{ items: { from: public.items }, copies: { from: public.copies } }\ngroups: { both: [items, copies] }";
+        let launch = world.launch_tables(tables, "").await;
+        launch.run_until_caught_up().await;
+        let mut process = launch.run();
+        let (stop, url) =
+            (CancellationToken::new(), format!("postgres://postgres@127.0.0.1:{}/{}", world.port, world.database));
+        let writing = stop.clone();
+        let writer = tokio::spawn(async move {
+            let mut connection = connect(&url).await;
+            for turn in (1..).take_while(|_| !writing.is_cancelled()) {
+                let both = |sql: &str| format!("{}; {}", sql, sql.replace("items", "copies"));
+                let sql = format!(
+                    "BEGIN; {}; {}; {}; COMMIT",
+                    both(&format!("INSERT INTO items VALUES ({}, {turn}, 'x', 1)", 1_000 + turn)),
+                    both(&format!("UPDATE items SET n = n + 1 WHERE id = {}", turn % 50)),
+                    both(&format!("DELETE FROM items WHERE id = {} AND {turn} % 3 = 0", 990 + turn)),
+                );
+                connection.execute(AssertSqlSafe(sql)).await.unwrap();
+            }
+        });
+        let (begun, mut seen) = (Instant::now(), std::collections::BTreeSet::new());
+        while seen.len() < 12 {
+            let counts = world.held(COUNTS).await.remove(0);
+            let parts: Vec<&str> = counts.split('|').collect();
+            assert_eq!((parts[0], parts[2]), (parts[1], parts[3]), "half a transaction is visible");
+            assert!(begun.elapsed() < LIMIT && !process.has_ended(), "{}", process.log_tail());
+            seen.insert(counts);
+        }
+        stop.cancel();
+        writer.await.unwrap();
+        world.until_agreed(&mut process, COUNTS).await;
+        process.stop().await;
+        world.must_agree(&launch, ALL).await;
+    })
+    .await;
+}

@@ -101,7 +101,7 @@ impl Beside {
     }
 }
 
-async fn seen(connection: &mut Connection) -> Result<Seen, Trouble> {
+pub(super) async fn seen(connection: &mut Connection) -> Result<Seen, Trouble> {
     let rows = connection.query("SELECT pg_current_snapshot()").await?;
     let seen = rows.first().and_then(|row| Seen::parse(row.text(0)));
     seen.ok_or_else(|| Trouble::Broken(std::io::Error::other("the server does not say which transactions run")))
@@ -141,6 +141,7 @@ impl Stream {
             return Err(snapshot::gone(&doing, name));
         };
         self.beside.sides.remove(name);
+        self.emptied.remove(name);
         if reader.order.is_empty() {
             self.place.forget(name);
             self.must_read = true;
@@ -151,12 +152,12 @@ impl Stream {
         let reading = Reading {
             id: table.id,
             from: place.counted_from(name, table.id).unwrap_or(place.lsn),
-            state: table.state,
+            state: table.state.clone(),
             order,
             after: Vec::new(),
             key: reader.key(),
             shape: 0,
-            progress: RowsRead { rows: 0, of: table.estimate, again },
+            progress: RowsRead { rows: 0, of: table.estimate.unwrap_or(0), again },
             floor: None,
             moved: BTreeSet::new(),
             ended: None,
@@ -221,7 +222,7 @@ impl Stream {
         connection.query(LOCK_WAIT).await.map_err(failed)?;
         let found = TableReader::find(&mut connection, &self.job, name).await?;
         let Some(reading) = self.place.reading.get_mut(name) else { return Ok(()) };
-        let Some(reader) = found.filter(|reader| reader.table.id == reading.id) else {
+        let Some(mut reader) = found.filter(|reader| reader.table.id == reading.id) else {
             return Err(snapshot::gone(&doing, name));
         };
         if reader.order.is_empty() {
@@ -232,12 +233,13 @@ impl Stream {
         if reading.shape != reader.hash() || reading.key != reader.key() {
             reading.restart();
             (reading.shape, reading.key) = (reader.hash(), reader.key());
-            reading.state = reader.table.state;
+            reading.state = reader.table.state.clone();
         }
         // What is read from now on has a later place than whatever has been handed out.
         catalog::advance_log(&mut connection).await.map_err(failed)?;
         let not_before = catalog::log_written(&mut connection).await.map_err(failed)?;
-        let cursor = Cursor::new(reading.after.clone(), reading.progress.rows, reader.table.estimate);
+        reading.progress.of = reader.measure(&mut connection).await.map_err(failed)?;
+        let cursor = Cursor::new(reading.after.clone(), reading.progress.rows, reading.progress.of);
         let (rest_until, hidden_since, time_us) = (Instant::now(), None, NO_TIME);
         let side = Side { connection, reader, cursor, not_before, rest_until, hidden_since, time_us };
         self.beside.sides.insert(name.to_owned(), side);

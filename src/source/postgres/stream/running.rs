@@ -46,7 +46,7 @@ impl Stream {
                 Ok(())
             }
             Message::StreamCommit { xid, commit, end, time_us } => {
-                self.commit_running(xid, Open { commit, time_us, last: (Lsn(0), 0) }).await?;
+                self.commit_running(xid, Open { xid, commit, time_us, last: (Lsn(0), 0) }).await?;
                 self.open = None;
                 self.place.lsn = end;
                 self.place.within = None;

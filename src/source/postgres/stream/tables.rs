@@ -1,13 +1,33 @@
 //! What happens to captured tables beside their changes: DDL that gives rows values without any event, other names,
 //! tables that are dropped and made again.
 
-use super::Stream;
+use std::collections::BTreeSet;
+
+use tokio::time::{Duration, Instant, sleep};
+
+use super::{Stream, chunks};
 use crate::batch::RawRecords;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::postgres::catalog;
 use crate::source::postgres::connection::Trouble;
-use crate::source::postgres::silent::TableState;
+use crate::source::postgres::silent::{Silent, TableState};
 use crate::source::postgres::worker::{Item, Piece};
+use crate::wire::pgoutput::Lsn;
+
+/// How long the catalog is waited for to show what the stream has brought, and how often it is looked at. A commit that
+/// waits for a standby is brought before it can be seen.
+const SEEN_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Partitions that were emptied.
+pub(super) struct Emptied {
+    /// The transactions that did it, as far as the catalog tells.
+    by: BTreeSet<u32>,
+    /// The table then.
+    state: TableState,
+    /// What was in the catalog then stands before this place of the log.
+    until: Lsn,
+}
 
 impl Stream {
     /// Looks at every captured table in the catalog: most of what happens there is announced by no message, or only
@@ -33,7 +53,7 @@ impl Stream {
                 }
                 Some(table) => {
                     self.job.status.solved(&problem);
-                    let state = table.state;
+                    let state = table.state.clone();
                     self.notice(&name, state).await?;
                 }
             }
@@ -60,11 +80,96 @@ impl Stream {
     /// Does what the topology says when rows have changed without any event.
     async fn notice(&mut self, name: &str, state: TableState) -> Result<()> {
         let Some(before) = self.place.state(name) else { return Ok(()) };
-        let Some(silent) = state.since(&before) else {
+        let attached = state.attached_since(before);
+        let doing = || format!("source {}: look at the partitions of {name}", self.job.name);
+        let came = catalog::any_filled(&mut self.side, &attached).await.map_err(|trouble| trouble.error(doing()))?;
+        let Some(silent) = state.since(before, came) else {
+            if self.is_open_question(name, &state).await? {
+                return Ok(());
+            }
             // What is known is renewed once both are: a rewrite is two changes in the catalog, seen at once.
             self.place.renew(name, state, None);
             return Ok(());
         };
+        self.say_silent(name, state, silent).await
+    }
+
+    /// Partitions were emptied, and the stream has not come so far yet as to tell whether that was all of the table. What
+    /// is known is kept till then, in the log, too.
+    async fn is_open_question(&mut self, name: &str, state: &TableState) -> Result<bool> {
+        let emptied = self.place.state(name).map(|before| state.emptied_since(before)).unwrap_or_default();
+        let told = self.truncated.get(name).is_some_and(|told| emptied.is_subset(told));
+        if emptied.is_empty() || told {
+            self.truncated.remove(name);
+            self.emptied.remove(name);
+            return Ok(false);
+        }
+        let doing = format!("source {}: look where the log ends", self.job.name);
+        if self.emptied.get(name).is_none_or(|known| known.by != emptied) {
+            let until = match self.job.heartbeat.is_zero() {
+                true => catalog::log_written(&mut self.side).await,
+                false => catalog::heartbeat(&mut self.side).await,
+            };
+            let until = until.map_err(|trouble| trouble.error(doing))?;
+            self.emptied.insert(name.to_owned(), Emptied { by: emptied, state: state.clone(), until });
+        }
+        Ok(true)
+    }
+
+    /// Judges what was emptied once the stream has passed it.
+    pub(super) async fn judge_emptied(&mut self) -> Result<()> {
+        if self.emptied.is_empty() || self.open.is_some() {
+            return Ok(());
+        }
+        let lsn = self.place.lsn;
+        let due: Vec<String> =
+            self.emptied.iter().filter(|(_, emptied)| emptied.until <= lsn).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            let Some(Emptied { by, state, .. }) = self.emptied.remove(&name) else { continue };
+            if self.truncated.remove(&name).is_some_and(|told| by.is_subset(&told)) {
+                self.place.renew(&name, state, None);
+            } else {
+                self.say_silent(&name, state, Silent::Partitions).await?;
+            }
+            self.reached_end().await?;
+        }
+        Ok(())
+    }
+
+    /// The stream says that captured tables were emptied.
+    pub(super) async fn note_truncate(&mut self, relations: &[u32]) -> Result<()> {
+        let Some(xid) = self.open.as_ref().map(|open| open.xid) else { return Ok(()) };
+        let parted = |id: &u32| {
+            let found = self.job.captured.iter().find(|(_, known)| known.id == *id && known.state.leaves.is_some());
+            found.map(|(name, _)| (*id, name.clone()))
+        };
+        let parted: Vec<(u32, String)> = relations.iter().filter_map(parted).collect();
+        if !parted.is_empty() {
+            self.until_seen().await?;
+        }
+        for (id, name) in parted {
+            self.truncated.entry(name.clone()).or_default().insert(xid);
+            // With the files of now in the place this transaction is never asked about again.
+            self.look_at(id, &name).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the catalog shows what the open transaction did there: a commit is brought before it can be seen.
+    async fn until_seen(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        let Some(xid) = self.open.as_ref().map(|open| open.xid) else { return Ok(()) };
+        loop {
+            let doing = || format!("source {}: look at what runs", self.job.name);
+            let seen = chunks::seen(&mut self.side).await.map_err(|trouble| trouble.error(doing()))?;
+            if seen.shows_recent(xid) || begun.elapsed() > SEEN_WITHIN {
+                return Ok(());
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn say_silent(&mut self, name: &str, state: TableState, silent: Silent) -> Result<()> {
         let unread = self.place.reading.contains_key(name);
         if unread || silent.say(&self.job.name, name, &self.job.snapshot) {
             let order = self.wanted.borrow().get(name).copied().unwrap_or(0);
@@ -86,6 +191,9 @@ impl Stream {
     /// The name by which the relation that is announced is captured. Its rows are those of the same table, whatever it
     /// was called when they were written; one that still has another name would be taken for one that nobody wants.
     pub(super) async fn captured_name(&mut self, id: u32, announced: String) -> Result<String> {
+        if self.job.captured.iter().any(|(name, known)| (known.id == id) != (*name == announced)) {
+            self.until_seen().await?;
+        }
         let found = self.job.captured.iter().find(|(name, known)| known.id == id && **name != announced);
         let Some(captured) = found.map(|(name, _)| name.clone()) else {
             return self.refuse_other(id, announced).await;
@@ -110,7 +218,7 @@ impl Stream {
             let doing = format!("source {}: look up {announced}", self.job.name);
             let now = catalog::name(&mut self.side, id).await.map_err(|trouble| trouble.error(doing))?;
             if now.as_ref() == Some(&announced) {
-                return Err(self.look_anew(&announced, "was dropped and made again"));
+                return Err(self.look_anew(&announced, "is another one by that name now"));
             }
         }
         Ok(announced)
