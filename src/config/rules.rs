@@ -342,13 +342,13 @@ fn operators(found: &mut Findings<'_>, path: &str, list: &[Option<Operator>]) {
 }
 
 /// What the program itself writes into quarantine where a rule's name stands.
-const OWN_RULES: [&str; 3] = ["contract", "decode", "incomplete"];
+const OWN_RULES: [&str; 4] = ["contract", "decode", "incomplete", "load"];
 
 fn rule_name<'n>(found: &mut Findings<'_>, path: &str, name: &'n str, names: &mut BTreeSet<&'n str>) {
     if !fits(name, false) {
         found.value(path, format!("`{name}` cannot be the name of a rule"), name_help(false));
     } else if OWN_RULES.contains(&name) {
-        let help = "`contract`, `decode` and `incomplete` are the program's own reasons; choose another name";
+        let help = "`contract`, `decode`, `incomplete` and `load` are the program's own reasons; choose another name";
         found.value(path, format!("`{name}` cannot be the name of a rule"), help);
     } else if !names.insert(name) {
         found.value(path, format!("two rules of this table have the name `{name}`"), "metrics tell them apart by it");

@@ -482,6 +482,14 @@ impl Warehouse {
     pub fn keeps_documents(&self) -> bool {
         matches!(self, Self::Redshift(_))
     }
+
+    /// Which values it can hold; `None`: every one that a contract's type can say.
+    pub fn limits(&self) -> Option<&'static crate::contract::Limits> {
+        match self {
+            Self::Sqlite(_) | Self::Postgres(_) => None,
+            Self::Redshift(_) => Some(&crate::contract::Limits::REDSHIFT),
+        }
+    }
 }
 
 /// SQLite.

@@ -3,6 +3,7 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `types.rs` | [`Type`]: the column types, their text and Arrow forms |
+//! | `limits.rs` | [`Limits`]: which values a warehouse can hold |
 //! | `lattice.rs` | [`join_schemas`]: learning and widening as pure functions |
 //!
 //! A contract has two sides. `input` is what the decoder reads; `output` is what the operators make of it, what the
@@ -10,9 +11,11 @@
 //! and the topology. Columns are only ever appended, and types only widen.
 
 mod lattice;
+mod limits;
 mod types;
 
 pub use lattice::{Incompatible, join_schemas, join_types};
+pub use limits::{Limits, is_in_range};
 pub use types::{TYPE_NAMES, Type};
 
 use std::sync::Arc;

@@ -11,11 +11,12 @@ use arrow::datatypes::{Field, Schema};
 use crate::batch::{Op, Reject, TableChanges};
 use crate::config;
 use crate::config::Operator;
-use crate::contract::{Column, Contract, TableSchema, Type};
+use crate::contract::{Column, Contract, Limits, TableSchema, Type};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::compute::Compute;
 use super::filter::Filter;
+use super::loads;
 use super::mask::MaskColumns;
 use super::naming::output_names;
 use super::rename::{Drop, Rename};
@@ -35,6 +36,7 @@ const BOUND_SCHEMAS: usize = 16;
 pub struct Chain {
     table: String,
     transforms: Vec<Box<dyn Transform>>,
+    limits: Option<&'static Limits>,
     bound: Mutex<Vec<(TableSchema, Arc<Bound>)>>,
 }
 
@@ -96,10 +98,15 @@ impl Chain {
             }
         }
         if mistakes.is_empty() {
-            return Ok(Self { table: table.to_owned(), transforms, bound: Mutex::default() });
+            return Ok(Self { table: table.to_owned(), transforms, limits: None, bound: Mutex::default() });
         }
         mistakes.sort_by_key(|mistake| mistake.operator);
         Err(mistakes)
+    }
+
+    /// The same for a warehouse that cannot hold everything: what it cannot is refused behind the operators.
+    pub fn limited(self, limits: Option<&'static Limits>) -> Self {
+        Self { limits, ..self }
     }
 
     /// The columns behind the chain, given those before it; checks every name and type. Pure.
@@ -141,11 +148,14 @@ impl Chain {
         for step in &bound.steps {
             step.apply(&mut rows, &context)?;
         }
-        let rejects = self.rejects(&changes, &bound, std::mem::take(&mut rows.refusals))?;
         if bound.tags {
             rows.columns.push(rows.tag_column());
             rows.unchanged.push(None);
         }
+        if let Some(limits) = self.limits {
+            loads::refuse(limits, &bound.output, &bound.key, &mut rows);
+        }
+        let rejects = self.rejects(&changes, &bound, std::mem::take(&mut rows.refusals))?;
         let kept = rows.settle(&bound.key)?;
         output.rejects.extend(rejects);
         count(&mut rows, output);

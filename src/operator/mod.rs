@@ -9,6 +9,7 @@
 //! | `functions.rs` | which SQL functions and types an expression may use |
 //! | `expression.rs` | syntax tree to physical expression, evaluated so that a bad row spoils only itself |
 //! | `validate.rs` `filter.rs` `mask.rs` `compute.rs` `rename.rs` | one operator each (`rename.rs` also drops) |
+//! | `loads.rs` | what the warehouse cannot hold is refused |
 //! | `naming.rs` | the one rule that maps column names to what every warehouse accepts |
 //! | `text.rs` | one text per value: pseudonyms are made of it |
 //! | `row_json.rs` | refused rows as JSON, masked |
@@ -39,6 +40,7 @@ mod compute;
 mod expression;
 mod filter;
 mod functions;
+mod loads;
 mod mask;
 mod naming;
 mod rename;

@@ -76,6 +76,8 @@ pub(super) struct Rows {
     alive: Vec<bool>,
     cleared: Vec<bool>,
     under_old_key: Vec<bool>,
+    /// Rows whose old key is not one.
+    forgotten: Vec<bool>,
 }
 
 /// The rows that an expression can be evaluated for.
@@ -113,6 +115,7 @@ impl Rows {
             alive: vec![true; len],
             cleared: vec![false; len],
             under_old_key: vec![false; len],
+            forgotten: vec![false; len],
         }
     }
 
@@ -165,6 +168,39 @@ impl Rows {
                 }
             }
         }
+    }
+
+    /// Whether the row holds values; of its key (`in_key`) also when it is a delete or a marker.
+    pub fn holds(&self, row: usize, in_key: bool) -> bool {
+        self.alive[row] && (self.ops[row].has_row() || in_key && self.ops[row] != Op::Truncate)
+    }
+
+    /// Whether the source left a column of it unchanged.
+    pub fn is_partial(&self, row: usize) -> bool {
+        self.unchanged.iter().flatten().any(|bits| bits.value(row))
+    }
+
+    /// The row is refused and leaves nothing behind: nobody can see a row of its key. A marker only goes: the version that
+    /// it stands for is refused already.
+    pub fn leave(&mut self, row: usize, rule: &str, reason: String) {
+        if self.ops[row] != Op::Refused {
+            self.refusals.push(Refusal { row, rule: rule.to_owned(), reason });
+            *self.rejected.entry(rule.to_owned()).or_default() += 1;
+        }
+        self.alive[row] = false;
+    }
+
+    /// The row that moved here never was where it says that it was: it is a new one.
+    pub fn forget_old_key(&mut self, row: usize) {
+        self.ops[row] = Op::Create;
+        self.forgotten[row] = true;
+    }
+
+    /// The same of a row whose version is refused: people see nothing of it, and what stands on it is refused as well.
+    pub fn refuse_without_base(&mut self, row: usize, rule: &str, reason: String) {
+        self.forgotten[row] = true;
+        self.ops[row] = Op::Update;
+        self.refuse(row, rule, reason);
     }
 
     /// The row's version is refused, and the row disappears.
@@ -233,7 +269,7 @@ impl Rows {
     }
 
     fn clear(&mut self, key: &[usize]) -> Result<(), arrow::error::ArrowError> {
-        if self.cleared.iter().any(|cleared| *cleared) {
+        if self.cleared.iter().chain(&self.forgotten).any(|marked| *marked) {
             let cleared = BooleanArray::from(self.cleared.clone());
             let moved = BooleanArray::from(self.under_old_key.clone());
             for (index, column) in self.columns.iter_mut().enumerate() {
@@ -250,8 +286,10 @@ impl Rows {
             for bits in self.unchanged.iter_mut().flatten() {
                 *bits = &*bits & &staying;
             }
+            let old = |(moved, forgotten): (&bool, &bool)| *moved || *forgotten;
+            let old: BooleanArray = self.under_old_key.iter().zip(&self.forgotten).map(old).map(Some).collect();
             for column in self.old_keys.iter_mut().flatten() {
-                *column = nullif(column, &moved)?;
+                *column = nullif(column, &old)?;
             }
         }
         for bits in &mut self.unchanged {

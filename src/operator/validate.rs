@@ -13,7 +13,7 @@ use super::syntax::Syntax;
 use super::{Fault, Step, Transform};
 
 /// Names that stand for refusals of other parts.
-const RESERVED: [&str; 3] = ["decode", "contract", "incomplete"];
+const RESERVED: [&str; 4] = ["decode", "contract", "incomplete", "load"];
 
 /// A rule without its columns.
 pub(super) struct Validate {

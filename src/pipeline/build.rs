@@ -48,7 +48,7 @@ pub fn chains(topology: &Topology) -> Result<BTreeMap<String, Chain>> {
             let text = mistakes.iter().map(|m| format!("operator {}: {}", m.operator + 1, m.message));
             Error::new(ErrorKind::Config, format!("table {name}: {}", text.collect::<Vec<_>>().join("; ")))
         })?;
-        chains.insert(name.clone(), chain);
+        chains.insert(name.clone(), chain.limited(topology.warehouse.limits()));
     }
     Ok(chains)
 }

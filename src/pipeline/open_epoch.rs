@@ -153,9 +153,10 @@ impl OpenEpoch {
         self.control.extend(control);
     }
 
-    /// A row that the contract cannot take parks its table where the topology says so.
+    /// A row that the contract or the warehouse cannot take parks its table where the topology says so.
     fn park_if_asked(&mut self, reject: &crate::batch::Reject, topology: &Topology, stopped: &BTreeSet<String>) {
-        let Some(table) = reject.table.as_ref().filter(|_| reject.rule == "contract") else { return };
+        let of_table = matches!(reject.rule.as_str(), "contract" | "load");
+        let Some(table) = reject.table.as_ref().filter(|_| of_table) else { return };
         let asked = topology.tables.get(table).is_some_and(|t| t.on_mismatch == OnMismatch::Park);
         let told = stopped.contains(table)
             || self.control.iter().any(|c| matches!(c, Control::Pause { table: known, .. } if known == table));

@@ -223,7 +223,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "name: positive, rule: \"amount >= 0\" }",
         "name: contract, rule: \"\" }",
         &[
-            "12:27 `contract` cannot be the name of a rule | `contract`, `decode` and `incomplete` are the program's own reasons; choose another name",
+            "12:27 `contract` cannot be the name of a rule | `contract`, `decode`, `incomplete` and `load` are the program's own reasons; choose another name",
             "12:43 the expression is empty | an SQL expression over the table's columns, e.g. `amount >= 0`",
         ],
     ),

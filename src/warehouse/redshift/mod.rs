@@ -7,7 +7,6 @@
 //! | `failure.rs` | what a failure means, by SQLSTATE and text |
 //! | `sql.rs` | SQL text |
 //! | `types.rs` | contract types, the stage's and the catalog's |
-//! | `prove.rs` | which values Redshift can hold |
 //! | `stage.rs` | folded rows as the Parquet file of a stage |
 //! | `state.rs` | a group's control table: ledger, accounts, floors |
 //! | `ensure.rs` | control tables, and tables as their contracts say |
@@ -28,7 +27,6 @@ mod failure;
 mod inspect;
 mod policy;
 mod probe;
-mod prove;
 mod session;
 mod sessions;
 mod sql;

@@ -17,11 +17,10 @@ use parquet::basic::Compression;
 use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
-use super::prove::Proof;
 use super::sql::{STATE, StageKind};
-use super::types::MAX_PRECISION;
-use crate::batch::{NO_TIME, Seq, TableChanges};
-use crate::contract::Type;
+use super::types::LIMITS;
+use crate::batch::{Seq, TableChanges};
+use crate::contract::{Column, Type, is_in_range};
 use crate::epoch::TableLoad;
 use crate::error::{Error, ErrorKind, Result};
 use crate::warehouse::merge::{StageColumn, base_column};
@@ -108,7 +107,7 @@ fn stage_arrow(data_type: Type) -> DataType {
     match data_type {
         Type::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, None),
         Type::Time => DataType::Utf8,
-        Type::Decimal { precision, .. } if precision > MAX_PRECISION => DataType::Utf8,
+        Type::Decimal { precision, .. } if precision > LIMITS.digits => DataType::Utf8,
         other => other.arrow(),
     }
 }
@@ -122,7 +121,7 @@ fn staged(data_type: Type, array: &ArrayRef) -> ArrayRef {
             let times = array.as_primitive::<Time64MicrosecondType>();
             Arc::new(times.iter().map(|time| time.map(time_text)).collect::<StringArray>())
         }
-        Type::Decimal { precision, .. } if precision > MAX_PRECISION => {
+        Type::Decimal { precision, .. } if precision > LIMITS.digits => {
             let numbers = array.as_primitive::<Decimal256Type>();
             let text = |row: usize| numbers.is_valid(row).then(|| numbers.value_as_string(row));
             Arc::new((0..numbers.len()).map(text).collect::<StringArray>())
@@ -137,20 +136,38 @@ fn time_text(micros: i64) -> String {
     format!("{:02}:{:02}:{:02}.{micros:06}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-/// The data columns, every value proven to load.
+/// The data columns. What Redshift cannot hold was refused when it was read; a lake that was written for another
+/// warehouse may have it all the same, and COPY takes all rows or none: every value is proven to load.
 fn data_columns(load: &TableLoad, changes: &TableChanges) -> Result<Vec<ArrayRef>> {
     let output = &load.contract.output;
     let mut columns = Vec::with_capacity(output.columns.len());
     for (column, array) in output.columns.iter().zip(changes.rows.columns()) {
-        let proof = Proof::new(column.data_type, array, output.key.contains(&column.name));
-        for row in 0..changes.len() {
-            if let Some(why) = proof.refusal(row) {
-                return Err(refused(load, &column.name, changes.seqs[row], &why));
-            }
-        }
+        prove(load, changes, column, array)?;
         columns.push(staged(column.data_type, array));
     }
+    let of_key = output.key_indices();
+    let key: Vec<(Type, &ArrayRef)> =
+        of_key.iter().map(|index| (output.columns[*index].data_type, changes.rows.column(*index))).collect();
+    for row in (0..changes.len()).filter(|_| !key.is_empty()) {
+        if let Some(why) = LIMITS.key_refusal(&key, row) {
+            return Err(refused(load, &output.key.join(", "), changes.seqs[row], &why));
+        }
+    }
+    for (index, array) in of_key.iter().zip(changes.old_keys.iter().flat_map(RecordBatch::columns)) {
+        prove(load, changes, &output.columns[*index], array)?;
+    }
     Ok(columns)
+}
+
+fn prove(load: &TableLoad, changes: &TableChanges, column: &Column, array: &ArrayRef) -> Result<()> {
+    if !LIMITS.bounds(column.data_type) {
+        return Ok(());
+    }
+    let refusal = |row: usize| Some((row, LIMITS.refusal(column.data_type, array, row)?));
+    match (0..changes.len()).find_map(refusal) {
+        Some((row, why)) => Err(refused(load, &column.name, changes.seqs[row], &why)),
+        None => Ok(()),
+    }
 }
 
 /// The columns of [`StageColumn`], the base's key, and the state.
@@ -167,7 +184,8 @@ fn meta_columns(load: &TableLoad, changes: &TableChanges, marked: bool, first: i
         base_seqs.append_option(base);
         arrived.append_option(came);
     }
-    let times = changes.source_times_us.iter().map(|time| Some(*time).filter(|time| *time != NO_TIME));
+    // No time that a clock has shown lies outside, nor does the sign of none.
+    let times = changes.source_times_us.iter().map(|time| Some(*time).filter(|time| is_in_range(*time)));
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values(first..first + count as i64)),
         Arc::new(StringArray::from_iter_values((0..count).map(|row| rows.op(row)))),

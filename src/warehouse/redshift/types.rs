@@ -13,32 +13,14 @@
 //! | binary | varbyte | varbyte | COPY takes no VARBYTE with a length; without one it holds 64,000 bytes |
 //! | json | super | varchar | `JSON_PARSE` either gives the document or fails; a Parquet column that COPY does not take for JSON would become one string, silently. Costs: 65,535 bytes a document |
 
-use crate::contract::{Column, Type};
+use crate::contract::{Column, Limits, Type};
 
-/// The longest `varchar`, in bytes.
-pub(crate) const MAX_VARCHAR: u32 = 65_535;
-/// What a `varbyte` without a length holds.
-pub(crate) const MAX_VARBYTE: usize = 64_000;
-/// The most digits of a `numeric`.
-pub(crate) const MAX_PRECISION: u8 = 38;
-/// Room for a number without a fixed scale.
-const NUMERIC_TEXT: u32 = 1024;
-/// `hh:mm:ss.ffffff`.
-const TIME_TEXT: u32 = 15;
-const UUID_TEXT: u32 = 36;
+/// What the columns hold.
+pub(crate) const LIMITS: Limits = Limits::REDSHIFT;
 
 /// How many bytes a column's text may have, where the column is text in the stage.
 pub(crate) fn text_bytes(data_type: Type) -> Option<u32> {
-    match data_type {
-        Type::Text { max_bytes: Some(bytes) } => Some(bytes.clamp(1, MAX_VARCHAR)),
-        Type::Text { max_bytes: None } | Type::Json => Some(MAX_VARCHAR),
-        Type::Numeric => Some(NUMERIC_TEXT),
-        // Sign, point, and a zero in front of it.
-        Type::Decimal { precision, .. } if precision > MAX_PRECISION => Some(u32::from(precision) + 3),
-        Type::Time => Some(TIME_TEXT),
-        Type::Uuid => Some(UUID_TEXT),
-        _ => None,
-    }
+    LIMITS.bytes_of(data_type)
 }
 
 /// The type of a table's column.
@@ -104,7 +86,7 @@ impl LiveColumn {
     /// The type in the words of [`sql_type`].
     pub(crate) fn sql_type(&self) -> String {
         match self.data_type.as_str() {
-            "character varying" => format!("varchar({})", self.max_bytes.unwrap_or(MAX_VARCHAR)),
+            "character varying" => format!("varchar({})", self.max_bytes.unwrap_or(LIMITS.text_bytes)),
             "numeric" => match (self.precision, self.scale) {
                 (Some(precision), scale) => format!("numeric({precision},{})", scale.unwrap_or(0)),
                 _ => "numeric".to_owned(),
@@ -138,7 +120,7 @@ pub(crate) fn fit(live: &LiveColumn, wanted: &Column) -> Fit {
         return Fit::Holds;
     }
     if live.data_type == "character varying" {
-        let has = live.max_bytes.unwrap_or(MAX_VARCHAR);
+        let has = live.max_bytes.unwrap_or(LIMITS.text_bytes);
         return match text_bytes(wanted.data_type) {
             Some(bytes) if wanted.data_type != Type::Json && bytes <= has => Fit::Holds,
             Some(_) if wanted.data_type != Type::Json => Fit::Lengthen(wanted_type),
