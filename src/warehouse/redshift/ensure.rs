@@ -38,7 +38,12 @@ impl Redshift {
         let schema = self.names.schema();
         let there = format!("SELECT 1 FROM pg_namespace WHERE nspname = {}", literal(&schema.to_ascii_lowercase()));
         if lease.session.run(&there, None).await?.rows.is_empty() {
-            lease.session.run(&format!("CREATE SCHEMA IF NOT EXISTS {}", quote(schema)), None).await?;
+            let made = lease.session.run(&format!("CREATE SCHEMA IF NOT EXISTS {}", quote(schema)), None).await;
+            if let Err(error) = made
+                && lease.session.run(&there, None).await?.rows.is_empty()
+            {
+                return Err(error);
+            }
         }
         self.sessions.give_back(lease);
         Ok(())
@@ -67,10 +72,17 @@ impl Redshift {
         check_names(contract)?;
         let (table, schema) = (contract.table.as_str(), &contract.output);
         let mut lease = self.sessions.lease().await?;
-        let live = self.live_columns(&mut lease.session, table).await?;
-        if live.is_empty() {
-            lease.session.run(&self.names.create(table, schema, mode), Some(table)).await?;
-        } else {
+        let mut live = self.live_columns(&mut lease.session, table).await?;
+        if live.is_empty()
+            && let Err(error) = lease.session.run(&self.names.create(table, schema, mode), Some(table)).await
+        {
+            // Another loader made it between the look and the deed.
+            live = self.live_columns(&mut lease.session, table).await?;
+            if live.is_empty() {
+                return Err(error);
+            }
+        }
+        if !live.is_empty() {
             for step in steps(table, schema, mode, &live)? {
                 self.take(&mut lease.session, table, step).await?;
             }

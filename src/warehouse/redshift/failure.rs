@@ -54,6 +54,17 @@ pub(super) fn passes(code: &str, text: &str) -> Option<&'static str> {
     by_text.or_else(by_code).map(|(_, reason)| *reason)
 }
 
+/// What to do where rights are missing.
+const RIGHTS: &str =
+    "`dataflow plan` prints the grants: the user needs USAGE and CREATE on the schema and must own its tables";
+
+/// Whether a missing right is one on a table, which says nothing of the others.
+fn is_of_one_table(text: &str) -> bool {
+    ["must be owner of", "permission denied for relation", "permission denied for table"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
 /// One more failure that passes.
 pub(super) fn counted(reason: &'static str) {
     metrics::counter!(telemetry::WAREHOUSE_FAULTS_TOTAL, "reason" => reason).increment(1);
@@ -111,10 +122,12 @@ pub(super) fn failure(error: &tokio_postgres::Error, table: Option<&str>) -> Err
         }
         "3D000" => refused("there is no such database", "create it, or change the URL"),
         "3F000" => refused("there is no such schema", "create it, or let the user create it"),
-        "42501" => refused(
-            "the user may not do this",
-            "`dataflow plan` prints the grants: the user needs USAGE and CREATE on the schema and must own its tables",
-        ),
+        "42501" => match table.filter(|_| is_of_one_table(&text)) {
+            Some(name) => {
+                Error::new(ErrorKind::Table(name.to_owned()), message("the user may not do this")).help(RIGHTS)
+            }
+            None => refused("the user may not do this", RIGHTS),
+        },
         _ if may_not_read(&text) => refused(
             "the role of COPY may not read the staged file",
             "`dataflow plan` prints the policy that warehouse.iam_role needs; it must be attached to the cluster",
