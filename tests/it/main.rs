@@ -53,6 +53,8 @@ mod redshift_commands;
 mod redshift_faults;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_login;
+#[cfg(all(feature = "redshift", feature = "postgres"))]
+mod redshift_sources;
 mod reprocess;
 mod servers;
 mod status;

@@ -5,13 +5,18 @@ use std::path::Path;
 /// The tests that a line of the table of scenarios names: file below `tests/it/`, and function.
 fn named(line: &str) -> Vec<(String, String)> {
     let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-    let [_, number, _, postgres, mysql, _] = cells[..] else { return Vec::new() };
+    let (number, paths) = match cells[..] {
+        [_, number, _, postgres, mysql, _] => {
+            (number, vec![postgres.trim_matches('`').to_owned(), format!("mysql_source::{}", mysql.trim_matches('`'))])
+        }
+        [_, number, _, test, _] => (number, vec![test.trim_matches('`').to_owned()]),
+        _ => return Vec::new(),
+    };
     if number.parse::<u32>().is_err() {
         return Vec::new();
     }
-    let mysql = format!("mysql_source::{}", mysql.trim_matches('`'));
-    [postgres.trim_matches('`'), &mysql]
-        .into_iter()
+    paths
+        .iter()
         .filter_map(|path| path.rsplit_once("::").filter(|(_, name)| !name.is_empty()))
         .map(|(module, name)| (format!("{}.rs", module.replace("::", "/")), name.to_owned()))
         .collect()

@@ -21,8 +21,26 @@ CREATE FUNCTION pg_catalog.sysdate() RETURNS timestamp LANGUAGE sql STABLE AS $$
 CREATE FUNCTION pg_catalog.nvl2(anyelement, anyelement, anyelement) RETURNS anyelement LANGUAGE sql IMMUTABLE AS
 $$ SELECT CASE WHEN $1 IS NOT NULL THEN $2 ELSE $3 END $$;
 CREATE FUNCTION pg_catalog.len(text) RETURNS int LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT length($1) $$;
--- JSON_PARSE.html, JSON_SERIALIZE.html, IS_VALID_JSON.html, JSON_EXTRACT_PATH_TEXT.html
-CREATE FUNCTION pg_catalog.json_parse(text) RETURNS super LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT $1::jsonb::super $$;
+-- JSON_PARSE.html, JSON_SERIALIZE.html, IS_VALID_JSON.html, JSON_EXTRACT_PATH_TEXT.html; limitations-super.html: a thousand
+-- levels. That numbers load which no float8 comes near to, or of thousands of digits, is written nowhere: they do not.
+CREATE FUNCTION pg_catalog.json_parse(text) RETURNS super LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE
+  parsed jsonb := $1::jsonb;
+  bare text := regexp_replace($1, '"([^"\\]|\\.)*"', '', 'g');
+  depth int := 0;
+  bracket text;
+  number text;
+BEGIN
+  FOREACH bracket IN ARRAY string_to_array(regexp_replace(bare, '[^][{}]', '', 'g'), NULL) LOOP
+    depth := depth + CASE WHEN bracket IN ('[', '{') THEN 1 ELSE -1 END;
+    IF depth > 1000 THEN RAISE EXCEPTION 'Maximum nesting depth of SUPER exceeded'; END IF;
+  END LOOP;
+  FOR number IN SELECT m[1] FROM regexp_matches(bare, '-?[0-9]+(?:[.][0-9]+)?(?:[eE][-+]?[0-9]+)?', 'g') AS m LOOP
+    IF length(number) > 1024 THEN RAISE EXCEPTION 'Numeric overflow'; END IF;
+    PERFORM number::float8;
+  END LOOP;
+  RETURN parsed::super;
+END $$;
 CREATE FUNCTION pg_catalog.json_serialize(super) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT $1::jsonb::text $$;
 CREATE FUNCTION pg_catalog.is_valid_json(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT AS
 $$ BEGIN RETURN jsonb_typeof($1::jsonb) IN ('object', 'array'); EXCEPTION WHEN others THEN RETURN false; END $$;

@@ -16,6 +16,9 @@ use super::{BadValue, Unloadable};
 /// The most that a SUPER holds: <https://docs.aws.amazon.com/redshift/latest/dg/limitations-super.html>.
 const SUPER_BYTES: usize = 16 * 1024 * 1024;
 
+/// A VARBYTE without a length, which is all that loads: <https://docs.aws.amazon.com/redshift/latest/dg/r_VARBYTE_type.html>.
+const VARBYTE_BYTES: usize = 64_000;
+
 /// What is wrong with one value: the error's code in the views, and why.
 struct Wrong(u32, Refusal);
 
@@ -94,7 +97,12 @@ fn one(array: &ArrayRef, row: usize, column: &Column, copy: &Copy, url: &str) ->
         }
         ColumnType::Super => super_value(array, row, column, copy)?,
         ColumnType::Varbyte => {
-            let hex: String = array.as_binary::<i32>().value(row).iter().map(|b| format!("{b:02x}")).collect();
+            let bytes = array.as_binary::<i32>().value(row);
+            if bytes.len() > VARBYTE_BYTES {
+                let context = format!("Column {}: {} bytes; VARBYTE({VARBYTE_BYTES})", column.name, bytes.len());
+                return Err(wrong(1204, &context));
+            }
+            let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
             format!("\\x{hex}")
         }
         _ => scalar(array, row).ok_or_else(|| {
@@ -148,7 +156,12 @@ fn scalar(array: &ArrayRef, row: usize) -> Option<String> {
         DataType::Float64 => {
             Some(array.as_primitive::<Float64Type>().value(row)).filter(|f| f.is_finite())?.to_string()
         }
-        DataType::Decimal128(..) => array.as_primitive::<Decimal128Type>().value_as_string(row),
+        DataType::Decimal128(precision, _) => {
+            // What has too many digits would be written with fewer.
+            let values = array.as_primitive::<Decimal128Type>();
+            let fits = values.value(row).unsigned_abs() < 10u128.pow(u32::from(*precision));
+            fits.then(|| values.value_as_string(row))?
+        }
         DataType::Date32 => date(array.as_primitive::<Date32Type>().value(row))?,
         DataType::Timestamp(unit, zone) => {
             let micros = match unit {
