@@ -490,6 +490,11 @@ impl Warehouse {
             Self::Redshift(_) => Some(&crate::contract::Limits::REDSHIFT),
         }
     }
+
+    /// Whether an idle warehouse costs nothing, and every question wakes it up.
+    pub fn sleeps_when_idle(&self) -> bool {
+        matches!(self, Self::Redshift(_))
+    }
 }
 
 /// SQLite.

@@ -1,6 +1,7 @@
 //! Turns what happened into counters and status. Decides nothing.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -53,6 +54,7 @@ pub struct Report {
     streams: Streams,
     loads: Mutex<BTreeMap<String, LoadAccount>>,
     applied_at: Mutex<BTreeMap<String, Instant>>,
+    units: AtomicU64,
 }
 
 impl Report {
@@ -75,7 +77,13 @@ impl Report {
             }
             s.tables.sort_by(|a, b| a.table.cmp(&b.table));
         });
-        Self { status, streams: Streams::of(topology), loads: Mutex::default(), applied_at: Mutex::default() }
+        let streams = Streams::of(topology);
+        Self { status, streams, loads: Mutex::default(), applied_at: Mutex::default(), units: AtomicU64::default() }
+    }
+
+    /// How many units this process has loaded.
+    pub fn units(&self) -> u64 {
+        self.units.load(Ordering::Relaxed)
     }
 
     /// A reader handed over a batch.
@@ -241,6 +249,7 @@ impl Report {
 
     /// A unit was applied; `applied.accounts` are the unit's.
     pub fn applied(&self, unit: &LoadUnit, applied: &Applied) {
+        self.units.fetch_add(1, Ordering::Relaxed);
         let now = Utc::now();
         for table in &unit.tables {
             let name = &table.contract.table;

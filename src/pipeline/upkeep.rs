@@ -96,20 +96,26 @@ pub async fn catalog_regularly(
     Ok(())
 }
 
-/// Asks the warehouse how many partial rows wait there for a base, until `stop`.
+/// Asks the warehouse how many partial rows wait there for a base, until `stop`: only after loads, where an idle warehouse
+/// costs nothing and a question wakes it up.
 pub async fn watch_incompletes(topology: Arc<Topology>, report: Arc<Report>, stop: CancellationToken) -> Result<()> {
     let mut open: Option<Arc<dyn Inspect>> = None;
+    let mut asked_after: Option<u64> = None;
     loop {
-        let asked = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            asked = ask(&topology, &report, &mut open) => asked,
-        };
-        match asked {
-            Ok(()) => report.solved(WAREHOUSE),
-            Err(error) => {
-                tracing::debug!("{error}");
-                report.problem(WAREHOUSE, &error);
-                open = None;
+        let units = report.units();
+        if asked_after != Some(units) || !topology.warehouse.sleeps_when_idle() {
+            let asked = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                asked = ask(&topology, &report, &mut open) => asked,
+            };
+            asked_after = asked.is_ok().then_some(units);
+            match asked {
+                Ok(()) => report.solved(WAREHOUSE),
+                Err(error) => {
+                    tracing::debug!("{error}");
+                    report.problem(WAREHOUSE, &error);
+                    open = None;
+                }
             }
         }
         if !pass(ASK_EVERY, &stop).await {

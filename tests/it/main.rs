@@ -50,6 +50,8 @@ mod redshift;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_commands;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
+mod redshift_costs;
+#[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_faults;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_login;
