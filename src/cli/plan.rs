@@ -105,12 +105,14 @@ async fn report(loaded: &Loaded) -> Result<PlanReport> {
         // Nothing has run yet: there is nothing to learn from.
         Err(_) => BTreeMap::new(),
     };
+    let layouts = topology.layouts();
     for (name, table) in &topology.tables {
         let Some(contract) = contract(loaded, name, learned.get(name))? else {
             report.unknown.push(format!("the columns of {name}: they are learned from its stream"));
             continue;
         };
-        for statement in warehouse::plan(&topology.warehouse, &topology.name, &contract, table.deletes) {
+        let layout = layouts.get(name).cloned().unwrap_or_default();
+        for statement in warehouse::plan(&topology.warehouse, &topology.name, &contract, table.deletes, &layout) {
             let what = statement.split_whitespace().take(2).collect::<Vec<_>>().join(" ").to_lowercase();
             let step = PlanStep { place: "warehouse".into(), table: Some(name.clone()), what, text: statement };
             report.steps.push(step);

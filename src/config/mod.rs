@@ -10,6 +10,7 @@
 //! | `lake.rs` | the part of them that says more of the lake than its place |
 //! | `contract_file.rs` | a table's contract as people write it |
 //! | `freshness.rs` | how long changes may wait |
+//! | `layout.rs` | how a table lies in Redshift |
 //! | `units.rs` | sizes and lengths of time |
 //! | `load.rs` | [`load`]: from a file to a checked topology |
 //! | `hidden.rs` | secrets stay out of what is printed |
@@ -25,6 +26,7 @@ mod document;
 mod freshness;
 mod hidden;
 mod lake;
+mod layout;
 mod load;
 mod masks;
 mod mistake;
@@ -42,6 +44,7 @@ mod units;
 pub use contract_file::*;
 pub use database_source::*;
 pub use lake::*;
+pub use layout::{Distribution, TableLayout};
 pub use load::{Loaded, contract_schema, load, load_with, topology_schema};
 pub use mistake::{Mistake, Mistakes, nearest};
 pub use mysql_source::*;

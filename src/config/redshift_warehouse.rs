@@ -19,6 +19,9 @@ pub struct RedshiftWarehouse {
     /// The schema of the tables; made when it is missing.
     #[serde(default = "public")]
     pub schema: String,
+    /// The schema of the views for people and their tools; made when it is missing.
+    #[serde(default = "bi")]
+    pub views: String,
     /// The role that COPY reads the lake with: its ARN (several in a chain: comma separated), or `default`.
     pub iam_role: String,
     /// A file with certificates (PEM) of the authority that vouches for the server, in addition to the public ones.
@@ -57,6 +60,10 @@ pub struct RedshiftAuth {
 
 fn half_an_hour() -> Span {
     Span::seconds(1800)
+}
+
+fn bi() -> String {
+    "bi".into()
 }
 
 fn public() -> String {

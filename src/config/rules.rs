@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::At;
 use super::freshness;
+use super::layout;
 use super::mistake::{Mistake, suggest};
 use super::mysql_source::MysqlSource;
 use super::postgres_source::PostgresSource;
@@ -88,6 +89,7 @@ pub(super) fn check(draft: &Draft, found: &mut Findings<'_>) {
     }
     groups(draft, found);
     freshness::check(draft, found);
+    layout::check(draft, found);
     if let Some(lake) = &draft.lake {
         lake_url(found, lake);
         raw_zone(draft, lake, found);

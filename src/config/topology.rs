@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hidden;
 use super::lake::{Catalog, Compact, Sse};
+use super::layout::Distribution;
 use super::mysql_source::MysqlSource;
 use super::postgres_source::PostgresSource;
 use super::redshift_warehouse::RedshiftWarehouse;
@@ -26,7 +27,8 @@ pub struct Topology {
     pub sources: BTreeMap<String, Source>,
     /// What becomes of them, by table name.
     pub tables: BTreeMap<String, Table>,
-    /// Tables that become visible together, in one warehouse transaction. A table in no group is a group of its own.
+    /// Tables that become visible together, in one warehouse transaction. A table in no group is a group of its own; with
+    /// Redshift such tables are packed, up to twenty in a group.
     #[serde(default)]
     pub groups: BTreeMap<String, Vec<String>>,
     /// How old a change may be when the warehouse shows it, e.g. `5m`: until then changes wait in the lake, and one load
@@ -237,6 +239,14 @@ pub struct Table {
     /// urgent table of a group decides for all of them.
     #[serde(default)]
     pub fresh_within: Option<Span>,
+    /// Redshift: which node has which row: `auto`, `even`, `all` or `key: column`. Given to a table that is made; one that
+    /// is there is not changed, `dataflow plan` prints the statements.
+    #[serde(default)]
+    pub distribution: Distribution,
+    /// Redshift: the columns that rows are sorted by; Redshift decides where none is named. A load reads only the blocks
+    /// between the lowest and the highest value that it brings when the first of them is a part of the key.
+    #[serde(default)]
+    pub sort: Vec<String>,
     /// What happens to a row that the contract cannot take by widening (a type changed, a column gone).
     #[serde(default)]
     pub on_mismatch: OnMismatch,

@@ -39,11 +39,12 @@ impl Backlog {
             let more = |table: &String| {
                 state.tables.get(table).is_some_and(|totals| totals.epoch > self.seen.max(standing.position(table)))
             };
-            // The log's own sums say that there is nothing to find.
-            if !standing.running().any(more) {
+            // The log's own sums say what there is to find, and from where on.
+            let Some(from) = standing.running().filter(|table| more(table)).map(|t| standing.position(t)).min() else {
                 self.seen = state.n;
                 return Ok(());
-            }
+            };
+            self.seen = self.seen.max(from);
             let last = state.n.min(self.seen + LOOK);
             let mut manifests =
                 futures::stream::iter(self.seen + 1..=last).map(|n| log.manifest(n)).buffered(READ_AHEAD);

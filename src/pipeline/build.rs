@@ -10,6 +10,7 @@ use crate::decode::debezium::{DebeziumJson, TableRoute};
 use crate::decode::pgoutput::PgOutput;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operator::Chain;
+pub use crate::pipeline::grouping::groups;
 use crate::progress::Standings;
 use crate::source::{Source, Witness};
 use crate::telemetry::Status;
@@ -27,17 +28,6 @@ pub struct SourcePart {
     pub name: Arc<str>,
     pub source: Box<dyn Source>,
     pub decoder: Box<dyn Decoder>,
-}
-
-/// The groups of a topology: those that are named, and one for every other table.
-pub fn groups(topology: &Topology) -> BTreeMap<String, Vec<String>> {
-    let mut groups = topology.groups.clone();
-    for table in topology.tables.keys() {
-        if !topology.groups.values().any(|tables| tables.contains(table)) {
-            groups.insert(table.clone(), vec![table.clone()]);
-        }
-    }
-    groups
 }
 
 /// Each table's operators.

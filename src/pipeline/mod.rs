@@ -10,6 +10,7 @@
 //! | `unit.rs` | which epochs become one warehouse transaction: pure |
 //! | `backlog.rs` | what the log has for a group and the warehouse lacks |
 //! | `governor.rs` | when a group is loaded: pure |
+//! | `grouping.rs` | which tables are loaded together: pure |
 //! | `fold.rs` | newest value per key: pure |
 //! | `opening.rs` | the warehouse, also when it is away at the start |
 //! | `staging.rs` | the lake as the place from which a warehouse loads |
@@ -38,6 +39,7 @@ mod backoff;
 pub mod build;
 pub mod fold;
 mod governor;
+mod grouping;
 mod ingest;
 mod load;
 mod open_epoch;

@@ -11,7 +11,7 @@ use crate::error::{Disposition, Result};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::build::{self, Parts};
 use crate::pipeline::report::{Report, WAREHOUSE};
-use crate::pipeline::staging::open_warehouse;
+use crate::pipeline::staging::open_to_load;
 use crate::progress::Standings;
 use crate::telemetry::Status;
 use crate::warehouse::Warehouse;
@@ -33,7 +33,7 @@ impl Opening {
     /// One attempt, which all who ask at the same time share.
     pub async fn once(&self) -> Result<Arc<dyn Warehouse>> {
         let opened = self.open.get_or_try_init(|| async {
-            let warehouse = open_warehouse(&self.topology).await?;
+            let warehouse = open_to_load(&self.topology).await?;
             for fresh in warehouse.freshness().await? {
                 self.report.fresh(&fresh.table, fresh.max_source_time_us);
             }

@@ -40,7 +40,7 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
     }
     let lake = Lake::open(&topology.lake)?;
     let log = Arc::new(Log::open(lake, &topology.name, Access::Write).await?);
-    let warehouse = super::staging::open_warehouse(&topology).await?;
+    let warehouse = super::staging::open_to_load(&topology).await?;
     let status = Arc::new(Status::new(&topology.name, u64::MAX));
     let report = Arc::new(Report::new(status, &topology));
     let (_head, told) = watch::channel(log.state().n);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::config::Topology;
 use crate::error::Result;
 use crate::lake::Lake;
+use crate::pipeline::grouping::groups;
 use crate::warehouse::{self, Staging, Warehouse};
 
 struct LakeStaging(Lake);
@@ -36,7 +37,15 @@ pub fn staging(lake: &Lake) -> Arc<dyn Staging> {
     Arc::new(LakeStaging(lake.clone()))
 }
 
+/// Opens the topology's warehouse to load it.
+pub async fn open_to_load(topology: &Topology) -> Result<Arc<dyn Warehouse>> {
+    let warehouse = open_warehouse(topology).await?;
+    warehouse::assign(&topology.warehouse, &topology.name, &groups(topology)).await?;
+    Ok(warehouse)
+}
+
 /// Opens the topology's warehouse.
 pub async fn open_warehouse(topology: &Topology) -> Result<Arc<dyn Warehouse>> {
-    warehouse::open(&topology.warehouse, &topology.name, staging(&Lake::open(&topology.lake)?)).await
+    let staging = staging(&Lake::open(&topology.lake)?);
+    warehouse::open_laid_out(&topology.warehouse, &topology.name, staging, topology.layouts()).await
 }

@@ -89,12 +89,22 @@ pub(crate) struct Needs {
     pub marked: bool,
 }
 
+/// Between which literals a column's values are, in every staged row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub column: String,
+    pub low: String,
+    pub high: String,
+}
+
 /// The merge of one table with a key.
 #[derive(Debug, Clone)]
 pub(crate) struct Merge<'a> {
     pub dialect: Dialect,
     pub schema: &'a TableSchema,
     pub mode: DeleteMode,
+    /// Where the target need not be looked at outside of it: said beside every comparison of keys, from which it follows.
+    pub range: Option<Range>,
     /// Quoted and qualified names.
     pub target: String,
     pub stage: String,
@@ -126,7 +136,11 @@ impl Merge<'_> {
 
     fn on_key(&self, left: &str, right: &str) -> String {
         let same = |name: &String| format!("{left}.{0} = {right}.{0}", quote(name));
-        self.schema.key.iter().map(same).collect::<Vec<_>>().join(" AND ")
+        let within = self
+            .range
+            .as_ref()
+            .map(|Range { column, low, high }| format!("{left}.{} BETWEEN {low} AND {high}", quote(column)));
+        self.schema.key.iter().map(same).chain(within).collect::<Vec<_>>().join(" AND ")
     }
 
     fn on_base(&self, s: &str) -> String {
@@ -581,6 +595,7 @@ mod tests {
             dialect,
             schema: &schema,
             mode,
+            range: None,
             target: "\"s\".\"t\"".into(),
             stage: "stage".into(),
             tombstones: "tombs".into(),

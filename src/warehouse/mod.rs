@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `merge.rs` | how a staged unit becomes rows, as SQL text |
 //! | `shape.rs` | what a unit's table needs: a stage, a base, tombstones |
+//! | `regroup.rs` | tables that move between groups |
 //! | `key.rs` | a key as text |
 //! | `inspect.rs` | [`Inspect`]: what people ask, and nothing that a load needs |
 //! | `names.rs` | ledger and system column names, quoting |
@@ -18,6 +19,7 @@ mod names;
 pub mod postgres;
 #[cfg(feature = "redshift")]
 pub mod redshift;
+mod regroup;
 mod shape;
 pub mod sqlite;
 mod staging;
@@ -81,8 +83,18 @@ pub trait Warehouse: Send + Sync {
 /// Opens the warehouse of a topology; makes its ledger tables and the `freshness` view when they are missing. `staging`:
 /// where files stand that it is to load, for a warehouse that takes its rows from there.
 pub async fn open(config: &config::Warehouse, topology: &str, staging: Arc<dyn Staging>) -> Result<Arc<dyn Warehouse>> {
+    open_laid_out(config, topology, staging, BTreeMap::new()).await
+}
+
+/// The same, with what the topology says of how tables lie.
+pub async fn open_laid_out(
+    config: &config::Warehouse,
+    topology: &str,
+    staging: Arc<dyn Staging>,
+    layouts: BTreeMap<String, config::TableLayout>,
+) -> Result<Arc<dyn Warehouse>> {
     #[cfg(not(feature = "redshift"))]
-    drop(staging);
+    drop((staging, layouts));
     match config {
         config::Warehouse::Sqlite(config) => Ok(Arc::new(sqlite::Sqlite::open(config, topology).await?)),
         #[cfg(feature = "postgres")]
@@ -92,7 +104,7 @@ pub async fn open(config: &config::Warehouse, topology: &str, staging: Arc<dyn S
             .help("this binary was built without it; build with `--features postgres`")),
         #[cfg(feature = "redshift")]
         config::Warehouse::Redshift(config) => {
-            Ok(Arc::new(redshift::Redshift::connect(config, topology, staging).await?))
+            Ok(Arc::new(redshift::Redshift::connect(config, topology, staging).await?.laid_out(layouts)))
         }
         #[cfg(not(feature = "redshift"))]
         config::Warehouse::Redshift(_) => Err(Error::new(ErrorKind::Config, "open the warehouse of kind redshift")
@@ -122,8 +134,29 @@ pub async fn probe(
     }
 }
 
+/// Gives every table of a topology the group that loads it, before any of them is loaded: one that was loaded with another
+/// group takes along where it stands. Repeatable.
+pub async fn assign(config: &config::Warehouse, topology: &str, groups: &BTreeMap<String, Vec<String>>) -> Result<()> {
+    match config {
+        #[cfg(feature = "redshift")]
+        config::Warehouse::Redshift(config) => redshift::assign(config, topology, groups).await,
+        _ => {
+            let _only_for_some = (topology, groups);
+            Ok(())
+        }
+    }
+}
+
 /// The SQL that `ensure` and `apply` would run for this contract on an empty warehouse. Needs no connection.
-pub fn plan(config: &config::Warehouse, topology: &str, contract: &Contract, mode: DeleteMode) -> Vec<String> {
+pub fn plan(
+    config: &config::Warehouse,
+    topology: &str,
+    contract: &Contract,
+    mode: DeleteMode,
+    layout: &config::TableLayout,
+) -> Vec<String> {
+    #[cfg(not(feature = "redshift"))]
+    let _only_for_some = layout;
     match config {
         config::Warehouse::Sqlite(_) => sqlite::plan(topology, contract, mode),
         #[cfg(feature = "postgres")]
@@ -131,7 +164,7 @@ pub fn plan(config: &config::Warehouse, topology: &str, contract: &Contract, mod
         #[cfg(not(feature = "postgres"))]
         config::Warehouse::Postgres(_) => vec!["-- this binary was built without the feature `postgres`".to_owned()],
         #[cfg(feature = "redshift")]
-        config::Warehouse::Redshift(config) => redshift::plan(config, topology, contract, mode),
+        config::Warehouse::Redshift(config) => redshift::plan(config, topology, contract, mode, layout),
         #[cfg(not(feature = "redshift"))]
         config::Warehouse::Redshift(_) => vec!["-- this binary was built without the feature `redshift`".to_owned()],
     }
@@ -206,8 +239,8 @@ impl Ledger {
 }
 
 /// The tables that stay behind, as the ledger keeps them.
-fn held_text(unit: &LoadUnit) -> Result<String> {
-    serde_json::to_string(&unit.held)
+fn held_text(held: &BTreeMap<String, EpochNumber>) -> Result<String> {
+    serde_json::to_string(held)
         .map_err(|e| Error::new(ErrorKind::Internal, "write the held tables of the ledger").because(e))
 }
 

@@ -54,6 +54,8 @@ mod redshift_costs;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_faults;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
+mod redshift_groups;
+#[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_login;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_sources;

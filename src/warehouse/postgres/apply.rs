@@ -357,7 +357,7 @@ impl Postgres {
             .bind(&self.topology)
             .bind(&unit.group)
             .bind(unit.through as i64)
-            .bind(held_text(unit)?)
+            .bind(held_text(&unit.held)?)
             .execute(conn)
             .await
             .map_err(|e| failure(e, None))

@@ -117,6 +117,7 @@ impl Names {
         stage: &str,
     ) -> Merge<'a> {
         Merge {
+            range: None,
             dialect: Dialect::Postgres,
             schema,
             mode,

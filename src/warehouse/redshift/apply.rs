@@ -174,7 +174,7 @@ impl Loading<'_> {
             return Ok((LoadAccount { superseded: staged, ..LoadAccount::default() }, Vec::new()));
         }
         self.copy(round).await?;
-        let merge = self.merge_of(load, &round.stage);
+        let merge = Merge { range: round.range.clone(), ..self.merge_of(load, &round.stage) };
         let applied = match kind {
             StageKind::Append => self.run(self.warehouse.names.append(&merge), table).await?,
             StageKind::Plain => {
@@ -254,8 +254,7 @@ impl Loading<'_> {
     async fn write_incomplete(&mut self, rows: &[&Incomplete]) -> Result<()> {
         let incomplete = self.warehouse.names.of(&self.names.incomplete);
         let answer = self.session.run(&format!("SELECT max(id) FROM {incomplete}"), None).await?;
-        // Numbers of different groups never meet.
-        let first = i64::from(xxhash_rust::xxh3::xxh3_64(self.names.incomplete.as_bytes()) as u32 >> 1) << 32;
+        let first = self.names.first_incomplete();
         let last = answer.single().and_then(|id| id.trim().parse::<i64>().ok()).unwrap_or(first);
         let (topology, group, epoch) = (text(&self.warehouse.topology), text(&self.unit.group), self.unit.through);
         let values = |(number, row): (usize, &&Incomplete)| {

@@ -2,6 +2,7 @@
 //! would keep readers out until it ends, and some of it is refused there.
 
 use super::Redshift;
+use super::layout;
 use super::session::Session;
 use super::sql::{self, GroupNames, MAX_NAME_BYTES};
 use super::types::{Fit, LiveColumn, fit, sql_type};
@@ -70,11 +71,13 @@ impl Redshift {
 
     pub(super) async fn ensure_table(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {
         check_names(contract)?;
+        layout::check(contract, &self.layout(&contract.table))?;
         let (table, schema) = (contract.table.as_str(), &contract.output);
         let mut lease = self.sessions.lease().await?;
         let mut live = self.live_columns(&mut lease.session, table).await?;
+        let create = self.names.create(table, schema, mode) + &layout::clause(&self.layout(table));
         if live.is_empty()
-            && let Err(error) = lease.session.run(&self.names.create(table, schema, mode), Some(table)).await
+            && let Err(error) = lease.session.run(&create, Some(table)).await
         {
             // Another loader made it between the look and the deed.
             live = self.live_columns(&mut lease.session, table).await?;
@@ -86,7 +89,9 @@ impl Redshift {
             for step in steps(table, schema, mode, &live)? {
                 self.take(&mut lease.session, table, step).await?;
             }
+            self.compare_layout(&mut lease.session, table).await?;
         }
+        self.make_view(&mut lease.session, contract, mode).await;
         self.sessions.give_back(lease);
         Ok(())
     }

@@ -8,6 +8,9 @@
 //! | `sql.rs` | SQL text |
 //! | `types.rs` | contract types, the stage's and the catalog's |
 //! | `stage.rs` | folded rows as the Parquet file of a stage |
+//! | `layout.rs`, `range.rs` | distribution and sort keys; the range of keys that a merge looks at |
+//! | `homes.rs` | which group loads which table |
+//! | `views.rs` | views for people and their tools |
 //! | `state.rs` | a group's control table: ledger, accounts, floors |
 //! | `ensure.rs` | control tables, and tables as their contracts say |
 //! | `upload.rs` | what a load stages before its transaction begins |
@@ -24,9 +27,12 @@ mod conformance;
 mod credentials;
 mod ensure;
 mod failure;
+mod homes;
 mod inspect;
+mod layout;
 mod policy;
 mod probe;
+mod range;
 mod session;
 mod sessions;
 mod sql;
@@ -34,6 +40,7 @@ mod stage;
 mod state;
 mod types;
 mod upload;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,7 +56,7 @@ use super::merge::Needs;
 use super::names::literal;
 use super::staging::Staging;
 use super::{Freshness, IncompleteRow, Warehouse, incomplete_of};
-use crate::config::RedshiftWarehouse;
+use crate::config::{RedshiftWarehouse, TableLayout};
 use crate::contract::Contract;
 use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadUnit};
 use crate::error::{Error, ErrorKind, Result};
@@ -58,7 +65,11 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Redshift {
     sessions: Sessions,
     names: sql::Names,
+    /// The schema of the views.
+    views: String,
     topology: String,
+    /// Tables of which the topology says how they lie.
+    layouts: BTreeMap<String, TableLayout>,
     iam_role: String,
     /// `None`: to look at it only.
     staging: Option<Arc<dyn Staging>>,
@@ -83,6 +94,8 @@ impl Redshift {
         Ok(Self {
             sessions: Sessions::new(config)?,
             names: sql::Names::new(&config.schema),
+            views: config.views.clone(),
+            layouts: BTreeMap::new(),
             topology: topology.to_owned(),
             iam_role: config.iam_role.clone(),
             staging,
@@ -90,6 +103,12 @@ impl Redshift {
             ready: Mutex::default(),
             doubts: Mutex::default(),
         })
+    }
+
+    /// With what the topology says of how tables lie.
+    pub fn laid_out(mut self, layouts: BTreeMap<String, TableLayout>) -> Self {
+        self.layouts = layouts;
+        self
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
@@ -178,7 +197,7 @@ impl Warehouse for Redshift {
         let states = self.tables_like(STATE_PREFIX).await.map_err(|e| e.doing(doing))?;
         let select = |state: &String| {
             let (of, topology) = (self.names.of(state), text(&self.topology));
-            format!("SELECT {STATE_COLUMNS} FROM {of} WHERE table_name <> '' AND topology = {topology}")
+            format!("SELECT {STATE_COLUMNS} FROM {of} WHERE table_name <> '' AND epoch > 0 AND topology = {topology}")
         };
         if states.is_empty() {
             return Ok(Vec::new());
@@ -209,12 +228,29 @@ impl Warehouse for Redshift {
     }
 }
 
+/// Gives every table the group that loads it, before any of them is loaded.
+pub async fn assign(config: &RedshiftWarehouse, topology: &str, groups: &BTreeMap<String, Vec<String>>) -> Result<()> {
+    Redshift::new(config, topology, None)?.assign(groups).await
+}
+
 /// The SQL of an empty warehouse, for `dataflow plan`.
-pub fn plan(config: &RedshiftWarehouse, topology: &str, contract: &Contract, mode: DeleteMode) -> Vec<String> {
+pub fn plan(
+    config: &RedshiftWarehouse,
+    topology: &str,
+    contract: &Contract,
+    mode: DeleteMode,
+    table_layout: &TableLayout,
+) -> Vec<String> {
     let names = sql::Names::new(&config.schema);
     let (table, schema, stage) = (contract.table.as_str(), &contract.output, "_dataflow_stage_0");
     let group = GroupNames::new(topology, table);
-    let mut out = vec![names.create(table, schema, mode)];
+    let mut out = vec![names.create(table, schema, mode) + &layout::clause(table_layout)];
+    let alters = layout::alters(&names, table, table_layout);
+    if !alters.is_empty() {
+        let alters = alters.join(";\n");
+        out.push(format!("-- not run: what gives the table this layout where it is there already\n{alters}"));
+    }
+    out.push(views::of_table(&config.views, &names, contract, mode));
     let merge = names.merge(topology, &group, table, schema, mode, stage);
     let staged = |kind| {
         let copy = sql::copy(stage, schema, kind, "s3://…/….manifest", &config.iam_role);

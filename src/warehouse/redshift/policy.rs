@@ -84,6 +84,7 @@ mod tests {
         let config = RedshiftWarehouse {
             url: "redshift://etl:s3cret@h/d".into(),
             schema: "shop".into(),
+            views: "bi".into(),
             iam_role: "default".into(),
             root_certificate: None,
             auth: None,

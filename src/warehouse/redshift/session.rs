@@ -312,6 +312,7 @@ mod tests {
         let config = RedshiftWarehouse {
             url: url.to_owned(),
             schema,
+            views: "bi".to_owned(),
             iam_role,
             root_certificate: None,
             auth: None,

@@ -73,6 +73,13 @@ impl GroupNames {
     }
 }
 
+impl GroupNames {
+    /// Below the numbers of the group's incomplete rows: those of different groups never meet.
+    pub(crate) fn first_incomplete(&self) -> i64 {
+        i64::from(xxh3_64(self.incomplete.as_bytes()) as u32 >> 1) << 32
+    }
+}
+
 impl Names {
     pub(crate) fn new(schema: &str) -> Self {
         Self { schema: schema.to_owned() }
@@ -192,6 +199,7 @@ impl Names {
         stage: &str,
     ) -> Merge<'a> {
         Merge {
+            range: None,
             dialect: Dialect::Redshift,
             schema,
             mode,

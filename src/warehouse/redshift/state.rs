@@ -109,9 +109,14 @@ impl State {
 
 /// The ledger's row after `unit`.
 pub(super) fn ledger_row(topology: &str, unit: &LoadUnit) -> Result<String> {
-    let (topology, group, log) = (text(topology), text(&unit.group), text(&unit.log.to_string()));
+    stand_row(topology, &unit.group, &Ledger { log: unit.log, through: unit.through, held: unit.held.clone() })
+}
+
+/// The ledger's row of a group.
+pub(super) fn stand_row(topology: &str, group: &str, ledger: &Ledger) -> Result<String> {
+    let (topology, group, log) = (text(topology), text(group), text(&ledger.log.to_string()));
     let nulls = ["NULL"; 11].join(", ");
-    Ok(format!("('', {topology}, {group}, {log}, {}, {}, {nulls})", unit.through, text(&held_text(unit)?)))
+    Ok(format!("('', {topology}, {group}, {log}, {}, {}, {nulls})", ledger.through, text(&held_text(&ledger.held)?)))
 }
 
 /// A table's row.

@@ -6,10 +6,11 @@ use ulid::Ulid;
 use super::sql::{StageKind, time};
 use super::stage::encode;
 use super::state::Known;
-use super::{Redshift, not_staged};
+use super::{Redshift, not_staged, range};
 use crate::batch::Seq;
 use crate::epoch::{DeleteMode, LoadUnit, TableLoad};
 use crate::error::Result;
+use crate::warehouse::merge::Range;
 use crate::warehouse::shape::Shape;
 use crate::warehouse::staging::Staging;
 
@@ -33,6 +34,8 @@ pub(super) struct Round {
     pub marked: bool,
     /// The floor, with its time as a literal, when a row is older than it.
     pub low: Option<(Seq, String)>,
+    /// The keys between which the target must be looked at.
+    pub range: Option<Range>,
     /// Rows in the file.
     pub rows: u64,
     /// The file's manifest.
@@ -58,12 +61,15 @@ impl Redshift {
         for (number, load) in unit.tables.iter().enumerate() {
             let before = known(&load.contract.table);
             let floor = before.floor.max(load.truncate.map(|seq| (seq, load.truncated_at_us)));
+            let layout = self.layout(&load.contract.table);
             let mut work = Work { load, floor, rounds: Vec::new() };
             let first = TableLoad { later: Vec::new(), ..load.clone() };
             for (part, round) in std::iter::once(first).chain(load.later_rounds()).enumerate() {
                 let stage = format!("_dataflow_stage_{number}_{part}");
                 let name = format!("{}-{number}-{part}", uploaded.name);
+                let range = range::of(&round, &layout);
                 let staged = stage_round(staging, round, stage, name, &before, floor, &mut uploaded.objects).await;
+                let staged = staged.map(|staged| staged.map(|round| Round { range, ..round }));
                 match staged {
                     Ok(staged) => work.rounds.extend(staged),
                     Err(error) => {
@@ -112,6 +118,7 @@ async fn stage_round(
         shape,
         marked,
         low: low.map(|(seq, at)| (seq, time(at))),
+        range: None,
         rows: staged.rows,
         manifest: String::new(),
     };

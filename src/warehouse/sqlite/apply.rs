@@ -364,7 +364,7 @@ impl Scope<'_> {
             .bind(&self.unit.group)
             .bind(self.unit.log.to_string())
             .bind(self.unit.through as i64)
-            .bind(held_text(self.unit)?)
+            .bind(held_text(&self.unit.held)?)
             .bind(self.now.to_rfc3339())
             .execute(conn)
             .await

@@ -144,6 +144,7 @@ pub(crate) fn stage_columns(schema: &TableSchema) -> Vec<String> {
 /// The merge of one table.
 pub(crate) fn merge<'a>(topology: &'a str, table: &'a str, schema: &'a TableSchema, mode: DeleteMode) -> Merge<'a> {
     Merge {
+        range: None,
         dialect: Dialect::Sqlite,
         schema,
         mode,

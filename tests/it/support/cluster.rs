@@ -42,6 +42,7 @@ impl Cluster {
         config::RedshiftWarehouse {
             url: format!("{}?sslmode=disable", self.sim.url()),
             schema: "public".into(),
+            views: "bi".into(),
             iam_role: "arn:aws:iam::123456789012:role/dataflow-copy".into(),
             root_certificate: None,
             auth: None,
