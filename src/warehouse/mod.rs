@@ -140,10 +140,14 @@ pub async fn assign(config: &config::Warehouse, topology: &str, groups: &BTreeMa
     match config {
         #[cfg(feature = "redshift")]
         config::Warehouse::Redshift(config) => redshift::assign(config, topology, groups).await,
-        _ => {
-            let _only_for_some = (topology, groups);
-            Ok(())
+        config::Warehouse::Sqlite(config) => sqlite::Sqlite::open(config, topology).await?.assign(groups).await,
+        #[cfg(feature = "postgres")]
+        config::Warehouse::Postgres(config) => {
+            postgres::Postgres::connect(config, topology).await?.assign(groups).await
         }
+        // What this binary was built without was not opened either.
+        #[allow(unreachable_patterns, reason = "with all features")]
+        _ => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
+use crate::warehouse::Ledger;
 
 /// Held at this epoch: nothing is ever to be loaded here.
 pub(crate) const ELSEWHERE: EpochNumber = i64::MAX as u64;
@@ -47,6 +48,18 @@ pub(crate) struct Regrouping {
 impl Regrouping {
     pub fn is_empty(&self) -> bool {
         self.moves.is_empty() && self.first.is_empty()
+    }
+
+    /// Whether a ledger or a home changes, for a warehouse where a table that was never loaded has none.
+    pub fn changes_something(&self) -> bool {
+        !self.moves.is_empty() || !self.ledgers.is_empty()
+    }
+
+    /// Says which tables have moved.
+    pub fn tell(&self) {
+        for (table, from, to) in &self.moves {
+            tracing::info!(table, from, to, "the table is loaded with another group from now on");
+        }
     }
 
     /// The groups that take part.
@@ -103,6 +116,22 @@ pub(crate) fn regroup(wanted: &BTreeMap<String, Vec<String>>, homes: &BTreeMap<S
     }
     done.ledgers = ledgers.into_iter().filter(|(group, stand)| before.get(group) != Some(stand)).collect();
     Ok(done)
+}
+
+/// What ledgers (group, log, epoch and held tables) and tables (group and name) say.
+pub(crate) fn homes(
+    ledgers: Vec<(String, String, i64, String)>,
+    tables: Vec<(String, String)>,
+) -> Result<BTreeMap<String, Home>> {
+    let mut homes: BTreeMap<String, Home> = BTreeMap::new();
+    for (group, log, through, held) in ledgers {
+        let Ledger { log, through, held } = Ledger::parse(&group, &log, through, &held)?;
+        homes.entry(group).or_default().stand = Some(Stand { log, through, held });
+    }
+    for (group, table) in tables {
+        homes.entry(group).or_default().tables.push(table);
+    }
+    Ok(homes)
 }
 
 impl Stand {

@@ -59,6 +59,7 @@ mod redshift_groups;
 mod redshift_login;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_sources;
+mod regroup;
 mod reprocess;
 mod servers;
 mod status;

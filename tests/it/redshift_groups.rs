@@ -1,6 +1,6 @@
 //! Groups, views and layouts of Redshift, against the emulator.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use redshift_sim::{Fault, Kind, Rule};
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, Connection};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::exactly_once::world::{EPOCHS, Stock, TABLES, busy_shop};
+use crate::regroup::{Arrivals, moves, only_ingest};
 use crate::support::cluster::Cluster;
 use crate::support::oracle::Oracle;
 use crate::support::process::{LIMIT, Launch, available, table};
@@ -29,87 +30,15 @@ fn topology(cluster: &Cluster, tables: &str) -> String {
     )
 }
 
-/// The shop's tables, but for `without`, in these groups.
-fn tables(without: &[&str], groups: &str) -> String {
-    let stays = |line: &&str| {
-        !line.starts_with("groups:") && !without.iter().any(|table| line.starts_with(&format!("  {table}:")))
-    };
-    let lines: Vec<&str> = TABLES.lines().filter(stays).collect();
-    format!("{}\ngroups: {groups}\n", lines.join("\n"))
-}
-
-/// Files of events that appear one after the other.
-struct Arrivals {
-    files: std::vec::IntoIter<PathBuf>,
-    events: PathBuf,
-}
-
-impl Arrivals {
-    fn of(stock: &Stock, folder: &Path, files: usize) -> Self {
-        let (come, events) = (folder.join("to-come"), folder.join("events"));
-        stock.write_files(&come, files);
-        std::fs::create_dir(&events).unwrap();
-        let mut files: Vec<_> = std::fs::read_dir(&come).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.sort();
-        Self { files: files.into_iter(), events }
-    }
-
-    fn next(&mut self) {
-        let file = self.files.next().expect("a file that has not come yet");
-        std::fs::rename(&file, self.events.join(file.file_name().unwrap())).unwrap();
-    }
-}
-
-async fn only_ingest(launch: &Launch) {
-    launch.clone().arg("--role").arg("ingest").run_until_caught_up().await;
-}
-
-async fn dies(launch: &Launch, failpoints: &str) {
-    let mut process = launch.clone().failpoints(failpoints).arg("--until-caught-up").run();
-    let status = process.exit(LIMIT).await;
-    assert!(!status.success(), "{failpoints} was not passed\n{}", process.log_tail());
-}
-
-/// GIVEN tables (one of them append-only) that change their groups between runs, with changes in the lake that are not
-/// loaded yet, that leave the topology meanwhile and come back, and a process that is killed while it moves them, THEN
-/// every change is loaded once.
+/// GIVEN the same as in [`crate::regroup`], with the groups' own control tables.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_move_between_groups_without_loss_or_double() {
     if !available("postgres") {
         return;
     }
     let cluster = Cluster::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let stock = Stock::make(171, busy_shop(1_200), 1_200);
-    let mut arrivals = Arrivals::of(&stock, folder.path(), 6);
-    let launch = |name: &str, tables: &str| Launch::named(folder.path(), name, &topology(&cluster, tables));
-    let usual = launch("usual", TABLES);
-    arrivals.next();
-    usual.run_until_caught_up().await;
-    // More is in the lake when two tables leave; the others go on without them.
-    arrivals.next();
-    only_ingest(&usual).await;
-    launch("fewer", &tables(&["customers", "page_views"], "{ sales: [orders, order_lines] }"))
-        .run_until_caught_up()
-        .await;
-    // They come back to other groups, and `orders` leaves its own.
-    let mixed = launch("mixed", &tables(&[], "{ mine: [customers, orders], sales: [order_lines, page_views] }"));
-    arrivals.next();
-    mixed.run_until_caught_up().await;
-    arrivals.next();
-    only_ingest(&mixed).await;
-    let apart = launch("apart", &tables(&[], "{ views: [page_views], rest: [orders, customers] }"));
-    dies(&apart, "warehouse.regroup.before=return(kill)").await;
-    dies(&apart, "warehouse.regroup.after=return(kill)").await;
-    apart.run_until_caught_up().await;
-    arrivals.next();
-    usual.run_until_caught_up().await;
-    arrivals.next();
-    mixed.run_until_caught_up().await;
-    assert!(mixed.whole_log().contains("is loaded with another group from now on"));
     let oracle = Oracle::postgres(&cluster.postgres_url, "shop");
-    oracle.assert(&oracle.differences(&stock.expected).await);
-    assert_eq!(mixed.status()["account"]["imbalance"], Value::Null);
+    moves(171, &|tables| topology(&cluster, tables), |_| oracle).await;
 }
 
 /// A new row in each of these tables, as one file.

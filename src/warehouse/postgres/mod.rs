@@ -6,6 +6,7 @@
 //! | `types.rs` | contract types and the catalog's |
 //! | `copy.rs` | Arrow to binary COPY |
 //! | `ensure.rs` | the ledger, and tables as their contracts say |
+//! | `homes.rs` | which group loads which table |
 //! | `apply.rs` | one unit, one transaction |
 //! | `inspect.rs` | what people ask |
 //! | `rows.rs` | the rows as they stand |
@@ -13,6 +14,7 @@
 mod apply;
 mod copy;
 mod ensure;
+mod homes;
 mod inspect;
 mod rows;
 mod sql;

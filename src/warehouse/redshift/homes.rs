@@ -99,9 +99,7 @@ impl Redshift {
         crate::warehouse::place("warehouse.regroup.before")?;
         session.run("COMMIT", None).await?;
         crate::warehouse::place("warehouse.regroup.after")?;
-        for (table, from, to) in &todo.moves {
-            tracing::info!(table, from, to, "the table is loaded with another group from now on");
-        }
+        todo.tell();
         Ok(())
     }
 

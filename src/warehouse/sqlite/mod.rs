@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `sql.rs` | SQL text |
 //! | `types.rs` | how values are kept |
+//! | `homes.rs` | which group loads which table |
 //! | `apply.rs` | one unit, one transaction |
 //! | `inspect.rs` | what people ask |
 //! | `rows.rs` | the rows as they stand |
 
 mod apply;
+mod homes;
 mod inspect;
 mod rows;
 mod sql;
