@@ -26,8 +26,7 @@ impl Stream {
                 return Ok(());
             }
             Statement::End => {
-                self.commit();
-                return Ok(());
+                return self.commit();
             }
             _ if known => {}
             Statement::RollbackTo => return Err(self.refused_statement("ROLLBACK TO SAVEPOINT")),
@@ -45,10 +44,7 @@ impl Stream {
             Statement::Ddl(ddl) => self.ddl(&ddl, begins).await?,
             Statement::Other => {}
         }
-        if alone {
-            self.commit();
-        }
-        Ok(())
+        if alone { self.commit() } else { Ok(()) }
     }
 
     /// A statement whose rows are not in the log. `elsewhere`: databases of which nothing is read.

@@ -318,7 +318,7 @@ impl Stream {
                 self.begin(begins, micros(header.timestamp), Some(Transaction::MariaDb(gtid)), standalone)?;
             }
             Body::Query(query) => self.query(&query, header.flags, begins).await?,
-            Body::Xid(_) => self.commit(),
+            Body::Xid(_) => self.commit()?,
             Body::TableMap(map) => self.table_map(&map).await?,
             Body::Rows(rows) => self.rows(&rows, begins)?,
             Body::Heartbeat(beat) => {
@@ -330,7 +330,7 @@ impl Stream {
                 if !xa.one_phase {
                     return Err(self.refused_statement("XA PREPARE"));
                 }
-                self.commit();
+                self.commit()?;
             }
             Body::Incident { code, message } => return Err(self.incident(code, &message)),
             // Read where compressed transactions are taken apart; one inside another is refused by the reader.
@@ -401,10 +401,10 @@ impl Stream {
     }
 
     /// The transaction is over.
-    pub fn commit(&mut self) {
-        let Some(open) = self.open.take() else { return };
+    pub fn commit(&mut self) -> Result<()> {
+        let Some(open) = self.open.take() else { return Ok(()) };
         if open.known {
-            return;
+            return self.refuse_other_end();
         }
         if let Some(gtid) = &open.gtid {
             self.gtids.add(gtid);
@@ -417,6 +417,17 @@ impl Stream {
         self.place.ordinal = 0;
         self.place.within = None;
         self.place.last = Some(Last { file: self.file.clone(), pos: open.begins, time: open.time_us });
+        Ok(())
+    }
+
+    /// A server that was put back may write at the same place within the same second, with the same GTID.
+    fn refuse_other_end(&self) -> Result<()> {
+        // The place is at the beginning of the next file when that was there already.
+        if self.place.file != self.file || self.place.pos == self.pos {
+            return Ok(());
+        }
+        let why = format!("the transaction that was read last ends at {}:{} now", self.file, self.pos);
+        Err(setup::put_back(&self.job.name, &self.place, &why))
     }
 
     /// Whether a statement of this transaction stands alone: it is over with it.
