@@ -292,23 +292,22 @@ async fn a_million_rows_in_one_running_transaction_take_bounded_memory() {
         return;
     }
     let mut world = world(TABLE).await;
-    let launch = world.launch(ITEMS, "");
+    let epoch = "every: 200ms, max_bytes: 4MiB }\nlimits: { inflight_bytes: 8MiB, unit_bytes: 16MiB";
+    let launch = world.launch_epochs(ITEMS, ", max_transaction: 4MiB", epoch);
     let mut process = goes_on(&launch).await;
     let mut large = another(&world).await;
-    run(
-        &mut large,
-        "BEGIN; INSERT INTO items SELECT n, n % 100, repeat('m', 40) FROM generate_series(1, 1000000) n; \
-         SAVEPOINT s; UPDATE items SET n = 0 WHERE id < 1000; ROLLBACK TO s",
-    )
-    .await;
-    until_kept(&process, 60e6).await;
+    let sql = "BEGIN; INSERT INTO items SELECT n, n % 100, repeat('m', 760) FROM generate_series(1, 1000000) n; \
+               SAVEPOINT s; UPDATE items SET n = 0 WHERE id < 1000; ROLLBACK TO s";
+    run(&mut large, sql).await;
+    until_kept(&process, 755e6).await;
     let keeping = process.peak_mib();
     run(&mut large, "COMMIT").await;
     ends_equal_while(&mut process, &mut world, SUMS).await;
     let peak = process.peak_mib();
-    // What came of it are 90 MB; the rest is the lake's and the warehouse's, whose limits are the process's own.
-    assert!(keeping < 200, "{keeping} MiB while it is kept");
-    assert!(peak < 640, "{peak} MiB");
+    println!("peak memory: {keeping} MiB while it is kept, {peak} MiB in all");
+    // More than three times that came of it.
+    assert!(keeping < 240, "{keeping} MiB while it is kept");
+    assert!(peak < 240, "{peak} MiB");
     process.stop().await;
 }
 

@@ -45,7 +45,7 @@ impl World {
         self.launch_epochs(tables, &more, "every: 200ms, max_bytes: 1MiB")
     }
 
-    fn launch_epochs(&self, tables: &str, more: &str, epoch: &str) -> Launch {
+    pub fn launch_epochs(&self, tables: &str, more: &str, epoch: &str) -> Launch {
         // Names of slots are the server's, not the database's.
         let name = self.url.rsplit('/').next().unwrap();
         let topology = format!(

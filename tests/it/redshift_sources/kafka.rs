@@ -1,9 +1,12 @@
-//! Events by Kafka into Redshift.
+//! A shop's events by Kafka into Redshift. The oracle is what the generator expects: counts, sums and row hashes.
+
+use redshift_sim::{Fault, Kind, Rule};
 
 use super::lake_and_warehouse;
-use crate::exactly_once::world::{EPOCHS, Partitions, Servers, tables_from};
+use crate::exactly_once::world::{EPOCHS, Partitions, Servers, Stock, busy_shop, tables_from};
 use crate::support::cluster::Cluster;
-use crate::support::process::Launch;
+use crate::support::oracle::Oracle;
+use crate::support::process::{LIMIT, Launch, Running};
 
 /// A shop in Kafka, and the cluster that it goes to.
 struct Shop {
@@ -27,6 +30,68 @@ impl Shop {
         );
         Some(Self { servers, cluster, folder: tempfile::tempdir().unwrap(), topology })
     }
+
+    fn launch(&self) -> Launch {
+        Launch::new(self.folder.path(), &self.topology)
+    }
+
+    async fn assert(&self, launch: &Launch, stock: &Stock) {
+        let oracle = Oracle::postgres(&self.cluster.postgres_url, "shop");
+        let differences = oracle.differences(&stock.expected).await;
+        assert!(differences.is_empty(), "{}\n{}", differences.join("\n"), launch.whole_log());
+    }
+}
+
+/// GIVEN inserts, updates, deletes, moves, unchanged values, bad rows and a column that comes half-way, WHEN commits fail,
+/// answers are lost and connections break, THEN every row is there once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_is_loaded_through_everything_that_passes() {
+    let Some(shop) = Shop::open("rs_storm").await else { return };
+    let stock = Stock::make(97, busy_shop(1_500), 1_500);
+    shop.servers.produce(&stock.events);
+    shop.cluster.sim.fail(Rule::new(Fault::Serializable).on(Kind::Commit).every(3));
+    shop.cluster.sim.fail(Rule::new(Fault::AnswerLost).on(Kind::Commit).every(4));
+    shop.cluster.sim.fail(Rule::new(Fault::Conflict).on(Kind::Delete).every(9).times(4));
+    shop.cluster.sim.fail(Rule::new(Fault::ScanFailed).on(Kind::Copy).every(11).times(2));
+    let launch = shop.launch();
+    launch.run_until_caught_up().await;
+    assert!(shop.cluster.sim.counters().injected > 0, "nothing went wrong");
+    shop.assert(&launch, &stock).await;
+}
+
+/// GIVEN two loaders of one topology beside one process that reads, THEN each epoch is loaded by one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_loader_does_no_harm() {
+    let Some(shop) = Shop::open("rs_rivals").await else { return };
+    let loaders = ["one", "other"].map(|name| {
+        let launch = Launch::named(shop.folder.path(), name, &shop.topology);
+        launch.arg("--role").arg("load")
+    });
+    let stock = Stock::make(98, busy_shop(1_500), 1_500);
+    let mut running: Vec<Running> = loaders.iter().map(Launch::run).collect();
+    let reader = shop.launch();
+    for portion in stock.events.chunks(stock.events.len() / 4 + 1) {
+        shop.servers.produce(portion);
+        reader.clone().arg("--role").arg("ingest").run_until_caught_up().await;
+    }
+    // Each of four groups has something to load; both loaders want to.
+    let begun = std::time::Instant::now();
+    while shop.cluster.sim.counters().commits < 8 {
+        for (process, launch) in running.iter_mut().zip(&loaders) {
+            // One that lost too often in a row has given up, and a supervisor would start it again.
+            if process.has_ended() {
+                *process = launch.run();
+            }
+        }
+        assert!(begun.elapsed() < LIMIT, "{}\n{}", running[0].log_tail(), running[1].log_tail());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    running.iter().for_each(Running::terminate);
+    for process in &mut running {
+        process.exit(LIMIT).await;
+    }
+    reader.run_until_caught_up().await;
+    shop.assert(&reader, &stock).await;
 }
 
 /// GIVEN a table that shows a wider and then an incompatible column, by Kafka, THEN what fits is loaded, and what does not
