@@ -45,7 +45,7 @@ cargo_tests() {
 }
 broke=no
 cargo_tests --workspace --features failpoints --no-fail-fast -- --skip exactly_once:: || broke=yes
-cargo_tests --features failpoints --test it --no-fail-fast -- exactly_once:: --test-threads 1 || broke=yes
+cargo_tests --workspace --features failpoints --test it --no-fail-fast -- exactly_once:: --test-threads 1 || broke=yes
 
 # Sums libtest's closing lines. A test that returned early because of a missing component counts as passed there.
 read -r passed failed ignored < <(awk '
