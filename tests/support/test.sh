@@ -26,6 +26,15 @@ else
   printf '== licences: SKIPPED, cargo-deny is not installed (building it takes minutes: cargo install --locked cargo-deny)\n'
 fi
 
+# `make mutations` takes hours; that its patches still fit takes a moment.
+mutations_fit() {
+  local patch
+  for patch in tests/mutations/*.patch; do
+    git apply --check "$patch" || return 1
+  done
+}
+step mutations mutations_fit
+
 # The wire decoders with arbitrary bytes, by libFuzzer where that is there. Elsewhere the property tests beside the
 # decoders do the same in short, so that nothing is left out and nothing counts as skipped.
 if cargo +nightly fuzz --version >/dev/null 2>&1; then
