@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::config::Source;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+#[cfg(feature = "postgres")]
+use crate::error::{Error, ErrorKind};
 use crate::finding::{Finding, Findings, Level};
 use crate::telemetry::SlotStatus;
 

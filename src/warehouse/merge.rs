@@ -388,6 +388,7 @@ impl Merge<'_> {
     }
 
     /// Takes whole upserts (a stage without [`StageColumn`]) that the target has newer out of the stage.
+    #[cfg(feature = "redshift")]
     pub(crate) fn supersede(&self) -> String {
         let ((stage, s), (target, t)) = (self.staged(), self.targeted());
         format!("DELETE FROM {stage} USING {target} WHERE {} AND {t}.{SEQ} >= {s}.{SEQ}", self.on_key(t, s))

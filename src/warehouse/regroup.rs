@@ -46,6 +46,8 @@ pub(crate) struct Regrouping {
 }
 
 impl Regrouping {
+    /// Whether every table is where it is to be.
+    #[cfg(any(feature = "redshift", test))]
     pub fn is_empty(&self) -> bool {
         self.moves.is_empty() && self.first.is_empty()
     }
@@ -63,6 +65,7 @@ impl Regrouping {
     }
 
     /// The groups that take part.
+    #[cfg(feature = "redshift")]
     pub fn groups(&self) -> std::collections::BTreeSet<&str> {
         let moves = self.moves.iter().flat_map(|(_, from, to)| [from.as_str(), to.as_str()]);
         moves.chain(self.first.iter().map(|(_, group)| group.as_str())).collect()
