@@ -67,7 +67,7 @@ pub struct Span {
     pub to: Position,
 }
 
-/// Grows when the delivery order of a partition cannot be compared with what came before (see [`Seq`](crate::batch::Seq)).
+/// Grows when the delivery order of a partition cannot be compared with what came before (it is the first part of a change's `_seq`).
 pub type Generation = u32;
 
 /// Where one partition stands.
