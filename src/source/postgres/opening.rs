@@ -59,17 +59,6 @@ async fn fit(
     connection: &mut Connection,
 ) -> Result<()> {
     place.fit(captured, snapshot.mode == SnapshotMode::Initial);
-    refill(source, place, captured, snapshot, connection).await
-}
-
-/// Tables that changed without events while nobody read.
-async fn refill(
-    source: &str,
-    place: &mut Place,
-    captured: &Captured,
-    snapshot: &PostgresSnapshot,
-    connection: &mut Connection,
-) -> Result<()> {
     for (name, known) in captured {
         let Some(before) = place.state(name) else { continue };
         let attached = known.state.attached_since(before);
@@ -77,7 +66,7 @@ async fn refill(
         let came =
             came.map_err(|trouble| trouble.error(format!("source {source}: look at the partitions of {name}")))?;
         let (silent, unread) = (known.state.since(before, came), place.reading.contains_key(name));
-        if silent.is_some_and(|silent| unread || silent.say(source, name, snapshot)) {
+        if silent.is_some_and(|silent| silent.say(source, name, snapshot, unread)) {
             place.forget(name);
         } else if silent.is_some() || known.state.emptied_since(before).is_empty() {
             place.renew(name, known.state.clone(), silent);

@@ -98,14 +98,16 @@ impl TableState {
 }
 
 impl Silent {
-    /// Says so; whether the table is to be read again.
-    pub fn say(self, source: &str, table: &str, snapshot: &PostgresSnapshot) -> bool {
+    /// Says so; whether the table is to be read again. `unread`: it is being read, and always begins anew then.
+    pub fn say(self, source: &str, table: &str, snapshot: &PostgresSnapshot, unread: bool) -> bool {
         let again = match self {
+            _ if unread => true,
             // Rows may have come and gone: that is more than a value that is missing.
             Self::Unpublished => snapshot.mode == SnapshotMode::Initial,
             Self::Filled | Self::Rewritten | Self::Partitions => snapshot.on_filled_column == OnFilledColumn::ReadAgain,
         };
         let rest = match self {
+            _ if unread => "its rows are read from the first on",
             _ if again => "the table is read again",
             Self::Unpublished => "`dataflow table resync` reads it again",
             Self::Filled | Self::Rewritten | Self::Partitions => {

@@ -171,7 +171,7 @@ impl Stream {
 
     async fn say_silent(&mut self, name: &str, state: TableState, silent: Silent) -> Result<()> {
         let unread = self.place.reading.contains_key(name);
-        if unread || silent.say(&self.job.name, name, &self.job.snapshot) {
+        if silent.say(&self.job.name, name, &self.job.snapshot, unread) {
             let order = self.wanted.borrow().get(name).copied().unwrap_or(0);
             return self.begin_reading(name, order).await;
         }
