@@ -2,12 +2,17 @@
 
 use std::path::Path;
 
-/// The tests that a line of the table of scenarios names: file below `tests/it/`, and function.
+/// The tests that a line of the tables of scenarios names: file below `tests/it/`, and function. Of two columns the second is
+/// MySQL's where the first is PostgreSQL's, and beside the scenarios of Redshift Kafka's.
 fn named(line: &str) -> Vec<(String, String)> {
     let cells: Vec<&str> = line.split('|').map(str::trim).collect();
     let (number, paths) = match cells[..] {
-        [_, number, _, postgres, mysql, _] => {
-            (number, vec![postgres.trim_matches('`').to_owned(), format!("mysql_source::{}", mysql.trim_matches('`'))])
+        [_, number, _, one, other, _] => {
+            let (one, other) = (one.trim_matches('`'), other.trim_matches('`'));
+            match one.strip_prefix("redshift_sources::postgres::") {
+                Some(_) => (number, vec![one.to_owned(), format!("redshift_sources::{other}")]),
+                None => (number, vec![one.to_owned(), format!("mysql_source::{other}")]),
+            }
         }
         [_, number, _, test, _] => (number, vec![test.trim_matches('`').to_owned()]),
         _ => return Vec::new(),

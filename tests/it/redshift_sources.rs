@@ -1,18 +1,32 @@
 //! Real sources, a real S3 protocol server, and the emulator of Redshift: what arrives is what the source holds, whatever
 //! happens on the way.
+//!
+//! Every scenario is one function of the way by which a database's changes come: read by DataFlow itself, or as Debezium's
+//! events in Kafka. The oracle is the database: `oracle.rs` compares every row, and proves the quarantine.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `world.rs` | a database, the way, the cluster |
+//! | `debezium.rs`, `pgoutput.rs`, `connect.rs` | a small Debezium |
+//! | `oracle.rs` | the judge |
+//! | `rows.rs`, `tables.rs`, `login.rs`, `lake.rs` | the scenarios |
+//! | `postgres.rs`, `kafka.rs` | the tests: each scenario by each way, and what one of them alone has |
+//! | `proof.rs` | values at their ends: what is proven loads, what is refused would not |
 
+mod connect;
+mod debezium;
 mod kafka;
+mod lake;
+mod login;
+mod oracle;
+mod pgoutput;
 mod postgres;
 mod proof;
+mod rows;
 mod tables;
-
-use std::path::Path;
-
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+mod world;
 
 use crate::support::cluster::Cluster;
-use crate::support::postgres::server;
-use crate::support::process::Launch;
 use crate::support::s3::{ACCESS_KEY, SECRET_KEY};
 
 /// What a topology says of its lake and of its warehouse, with the schema `shop`. `port`: where the cluster is asked.
@@ -36,71 +50,4 @@ pub fn is_loaded(status: &serde_json::Value) -> bool {
     let tables = status["tables"].as_array().map(Vec::as_slice).unwrap_or_default();
     let changed: Vec<_> = tables.iter().filter(|table| table["log_epoch"].as_u64() > Some(0)).collect();
     !changed.is_empty() && changed.iter().all(|table| table["warehouse_epoch"] == table["log_epoch"])
-}
-
-/// A database that is read, and the cluster that it goes to.
-pub struct World {
-    folder: tempfile::TempDir,
-    pub cluster: Cluster,
-    url: String,
-    source: PgConnection,
-}
-
-impl World {
-    pub async fn new(setup: &str) -> Self {
-        let url = server().database().await;
-        let mut source = PgConnection::connect(&url).await.unwrap();
-        // What a test has written is on the server's disk, where a slot can read it.
-        source.execute("SET synchronous_commit = on").await.unwrap();
-        source.execute(AssertSqlSafe(setup.to_owned())).await.unwrap();
-        Self { folder: tempfile::tempdir().unwrap(), cluster: Cluster::start().await, url, source }
-    }
-
-    pub fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// The topology: `tables` is YAML below `tables:`.
-    pub fn launch(&self, tables: &str) -> Launch {
-        self.launch_at(tables, self.cluster.sim.port())
-    }
-
-    /// The same with the cluster at another port.
-    pub fn launch_at(&self, tables: &str, port: u16) -> Launch {
-        // Names of slots are the server's, not the database's.
-        let name = self.url.rsplit('/').next().unwrap();
-        let topology = format!(
-            "version: 1\nname: {name}\nsources:\n  shop: {{ kind: postgres, url: \"{}?sslmode=disable\", slot: {name}, \
-             publication: p }}\ntables: {tables}\n{}epoch: {{ every: 200ms }}\n",
-            self.url,
-            lake_and_warehouse(&self.cluster, port)
-        );
-        Launch::new(self.path(), &topology)
-    }
-
-    /// Changes the source.
-    pub async fn run(&mut self, sql: &str) {
-        self.source.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
-    }
-
-    /// What the cluster holds, behind the emulator's back: every value of every row, which must be text.
-    pub async fn held(&self, query: &str) -> Vec<String> {
-        let mut connection = self.warehouse().await;
-        let rows = connection.fetch_all(AssertSqlSafe(query.to_owned())).await.unwrap();
-        let value =
-            |row: &sqlx::postgres::PgRow, at: usize| row.get::<Option<String>, _>(at).unwrap_or_else(|| "∅".to_owned());
-        rows.iter().map(|row| (0..row.columns().len()).map(|at| value(row, at)).collect::<Vec<_>>().join("|")).collect()
-    }
-
-    /// A connection to the cluster's database, in the schema of the tables.
-    pub async fn warehouse(&self) -> PgConnection {
-        let mut connection = PgConnection::connect(&self.cluster.postgres_url).await.unwrap();
-        connection.execute("SET search_path TO shop, public").await.unwrap();
-        connection
-    }
-
-    /// What waits in quarantine, as `quarantine list` says it.
-    pub fn quarantined(&self, launch: &Launch) -> String {
-        String::from_utf8_lossy(&launch.other(&["quarantine", "list"], &[]).stdout).into_owned()
-    }
 }

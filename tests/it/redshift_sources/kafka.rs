@@ -1,12 +1,74 @@
-//! A shop's events by Kafka into Redshift. The oracle is what the generator expects: counts, sums and row hashes.
+//! Kafka into Redshift: what Debezium says of a database; and a shop's events, whose oracle is what the generator expects:
+//! counts, sums and row hashes.
 
 use redshift_sim::{Fault, Kind, Rule};
 
-use super::lake_and_warehouse;
+use super::world::By;
+use super::{lake, lake_and_warehouse, login, rows, tables};
 use crate::exactly_once::world::{EPOCHS, Partitions, Servers, Stock, busy_shop, tables_from};
 use crate::support::cluster::Cluster;
 use crate::support::oracle::Oracle;
-use crate::support::process::{LIMIT, Launch, Running};
+use crate::support::process::Launch;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_arrives_or_waits_with_the_reason() {
+    rows::every_type(By::Kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_change_move_and_go() {
+    rows::change_move_and_go(By::Kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_come_widen_and_change() {
+    tables::columns_come_widen_and_change(By::Kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_and_after_every_step_of_a_load() {
+    rows::killed_at_every_step(By::Kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_away_for_thirty_epochs() {
+    rows::away_for_thirty_epochs(By::Kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_fail_or_whose_answer_is_lost() {
+    rows::commits_that_fail(By::Kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_and_loses_answers() {
+    rows::a_store_that_fails(By::Kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_end_while_it_runs() {
+    login::logins_end_while_it_runs(By::Kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_table_whose_ddl_is_refused_is_parked_while_the_others_go_on() {
+    tables::one_of_two_hundred_is_refused(By::Kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_loader_does_no_harm() {
+    tables::a_second_loader(By::Kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lake_is_loaded_again_and_gives_the_same() {
+    lake::loaded_again(By::Kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lake_is_built_anew_by_other_rules() {
+    lake::built_anew(By::Kafka).await;
+}
 
 /// A shop in Kafka, and the cluster that it goes to.
 struct Shop {
@@ -57,41 +119,6 @@ async fn a_shop_is_loaded_through_everything_that_passes() {
     launch.run_until_caught_up().await;
     assert!(shop.cluster.sim.counters().injected > 0, "nothing went wrong");
     shop.assert(&launch, &stock).await;
-}
-
-/// GIVEN two loaders of one topology beside one process that reads, THEN each epoch is loaded by one of them.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_loader_does_no_harm() {
-    let Some(shop) = Shop::open("rs_rivals").await else { return };
-    let loaders = ["one", "other"].map(|name| {
-        let launch = Launch::named(shop.folder.path(), name, &shop.topology);
-        launch.arg("--role").arg("load")
-    });
-    let stock = Stock::make(98, busy_shop(1_500), 1_500);
-    let mut running: Vec<Running> = loaders.iter().map(Launch::run).collect();
-    let reader = shop.launch();
-    for portion in stock.events.chunks(stock.events.len() / 4 + 1) {
-        shop.servers.produce(portion);
-        reader.clone().arg("--role").arg("ingest").run_until_caught_up().await;
-    }
-    // Each of four groups has something to load; both loaders want to.
-    let begun = std::time::Instant::now();
-    while shop.cluster.sim.counters().commits < 8 {
-        for (process, launch) in running.iter_mut().zip(&loaders) {
-            // One that lost too often in a row has given up, and a supervisor would start it again.
-            if process.has_ended() {
-                *process = launch.run();
-            }
-        }
-        assert!(begun.elapsed() < LIMIT, "{}\n{}", running[0].log_tail(), running[1].log_tail());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    running.iter().for_each(Running::terminate);
-    for process in &mut running {
-        process.exit(LIMIT).await;
-    }
-    reader.run_until_caught_up().await;
-    shop.assert(&reader, &stock).await;
 }
 
 /// GIVEN a table that shows a wider and then an incompatible column, by Kafka, THEN what fits is loaded, and what does not

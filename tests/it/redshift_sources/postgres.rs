@@ -1,209 +1,59 @@
-//! PostgreSQL, read directly, into Redshift. The oracle is `dataflow verify`: counts and row hashes of both sides.
+//! PostgreSQL, read directly, into Redshift.
 
-use redshift_sim::{Fault, Kind, Rule};
-use serde_json::Value;
+use super::world::By;
+use super::{lake, login, rows, tables};
 
-use super::{World, is_loaded};
-use crate::postgres_source::TYPES;
-use crate::support::process::{LIMIT, Running, available, table};
-use crate::support::proxy::{self, Proxy};
-use crate::support::s3;
-
-const ITEMS: &str = "{ items: { from: public.items } }";
-/// Rows whose `large` is stored out of line: an update of others leaves it unchanged.
-const SETUP: &str = "CREATE TABLE items (id int PRIMARY KEY, n int, note text, large text); \
-    ALTER TABLE items ALTER large SET STORAGE EXTERNAL; \
-    INSERT INTO items SELECT n, n, 'note ' || n, repeat('x' || n, 2000) FROM generate_series(1, 40) n";
-
-/// A round of everything that happens to rows. `n` tells rounds apart.
-fn changes(n: i32) -> String {
-    let at = 100 * n;
-    format!(
-        "INSERT INTO items SELECT n, n, 'new', repeat('y' || n, 2000) FROM generate_series({at}, {at} + 19) n; \
-         UPDATE items SET n = n + 1 WHERE id % 3 = 0; UPDATE items SET note = NULL WHERE id % 7 = {n} % 7; \
-         UPDATE items SET id = id + 50 WHERE id BETWEEN {at} AND {at} + 5; \
-         UPDATE items SET id = id + 20, note = 'moved' WHERE id = {at} + 6; \
-         UPDATE items SET large = 'short' WHERE id = {at} + 7; DELETE FROM items WHERE id BETWEEN {at} + 8 AND {at} + 10"
-    )
-}
-
-/// Waits for an epoch beyond `epoch`.
-async fn epoch_after(process: &mut Running, epoch: u64) -> u64 {
-    let status = process.wait_for("the next epoch", LIMIT, |status| status["epoch"].as_u64() > Some(epoch)).await;
-    status["epoch"].as_u64().unwrap()
-}
-
-/// GIVEN a table with every type, WHEN its rows come by snapshot and by stream, THEN all are there as they are; those that
-/// Redshift cannot hold wait in quarantine, and are there once the source has changed them.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_arrives_or_waits_with_the_reason() {
-    if !available("postgres") {
-        return;
-    }
-    let mut world = World::new(TYPES).await;
-    let launch = world.launch("{ types: { from: public.types } }");
-    launch.run_until_caught_up().await;
-    world
-        .run(
-            "CREATE TEMP TABLE copy AS TABLE types; UPDATE copy SET id = id + 10; INSERT INTO types TABLE copy; \
-             INSERT INTO types SELECT 21; UPDATE types SET (b, i2) = (SELECT b, i2 FROM copy WHERE id = 11) WHERE id = 21; \
-             INSERT INTO types (id, t) VALUES (31, repeat('é', 32768)), (32, repeat('é', 32767)); \
-             INSERT INTO types (id, jb) SELECT 33, jsonb_build_object('long', repeat('x', 70000))",
-        )
-        .await;
-    launch.run_until_caught_up().await;
-    let ids = "SELECT CAST(id AS text) FROM types ORDER BY types.id";
-    assert_eq!(world.held(ids).await, ["1", "2", "11", "12", "21", "32"]);
-    let quarantined = world.quarantined(&launch);
-    for reason in ["column f4: NaN", "65536 bytes are more than the 65535", "column jb"] {
-        assert!(quarantined.contains(reason), "{reason}: {quarantined}");
-    }
-    assert_eq!(table(&launch.status(), "types")["rejects_open"], 4);
-    world
-        .run(
-            "UPDATE types SET f4 = 0, f8 = 0 WHERE id IN (3, 13); UPDATE types SET t = 'short' WHERE id = 31; \
-             UPDATE types SET jb = '[]' WHERE id = 33; DELETE FROM types WHERE id = 12",
-        )
-        .await;
-    launch.run_until_caught_up().await;
-    assert_eq!(world.held(ids).await, ["1", "2", "3", "11", "13", "21", "31", "32", "33"]);
-    launch.assert_equal();
+    rows::every_type(By::Postgres).await;
 }
 
-/// GIVEN inserts, updates, deletes, keys that move and columns that stay unchanged, THEN the table is the source's, also
-/// after it was emptied.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_change_move_and_go() {
-    if !available("postgres") {
-        return;
-    }
-    let mut world = World::new(SETUP).await;
-    let launch = world.launch(ITEMS);
-    launch.run_until_caught_up().await;
-    for n in 1..3 {
-        world.run(&changes(n)).await;
-        launch.run_until_caught_up().await;
-        launch.assert_equal();
-    }
-    world.run("TRUNCATE items; INSERT INTO items VALUES (1, 1, 'again', 'x')").await;
-    world.run(&changes(3)).await;
-    launch.run_until_caught_up().await;
-    launch.assert_equal();
-    assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
+    rows::change_move_and_go(By::Postgres).await;
 }
 
-/// GIVEN a process that is killed before and after every step of a load, with changes in between, THEN the table is the
-/// source's.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_come_widen_and_change() {
+    tables::columns_come_widen_and_change(By::Postgres).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_and_after_every_step_of_a_load() {
-    if !available("postgres") {
-        return;
-    }
-    const STEPS: [&str; 8] = [
-        "lake.stage.before",
-        "lake.stage.after",
-        "warehouse.copy.before",
-        "warehouse.copy.after",
-        "warehouse.ledger.before",
-        "warehouse.ledger.after",
-        "warehouse.commit.before",
-        "warehouse.commit.after",
-    ];
-    let mut world = World::new(SETUP).await;
-    let launch = world.launch(ITEMS);
-    for (n, step) in (1..).zip(STEPS) {
-        world.run(&changes(n)).await;
-        let mut process = launch.clone().failpoints(format!("{step}=return(kill)")).arg("--until-caught-up").run();
-        assert!(!process.exit(LIMIT).await.success(), "{step} was not passed\n{}", process.log_tail());
-    }
-    launch.run_until_caught_up().await;
-    launch.assert_equal();
+    rows::killed_at_every_step(By::Postgres).await;
 }
 
-/// GIVEN a cluster that is away for thirty epochs, WHEN it comes back, THEN a few loads bring everything.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_is_away_for_thirty_epochs() {
-    if !available("postgres") {
-        return;
-    }
-    let mut world = World::new(SETUP).await;
-    let proxy = Proxy::to(world.cluster.sim.port()).await;
-    let launch = world.launch_at(ITEMS, proxy.port());
-    let mut process = launch.run();
-    process.wait_for("the first rows", LIMIT, |status| status["account"]["applied"] == 40).await;
-    proxy.now(proxy::Fault::Refuse);
-    let first = epoch_after(&mut process, 0).await;
-    let mut epoch = first;
-    for n in 1..=30 {
-        world.run(&changes(n)).await;
-        epoch = epoch_after(&mut process, epoch).await;
-    }
-    assert!(epoch >= first + 30);
-    world.cluster.sim.reset_counters();
-    proxy.heal();
-    process.wait_for("all is loaded", LIMIT, is_loaded).await;
-    process.stop().await;
-    let commits = world.cluster.sim.counters().commits;
-    assert!(commits <= 6, "{commits} loads for thirty epochs");
-    launch.assert_equal();
+    rows::away_for_thirty_epochs(By::Postgres).await;
 }
 
-/// GIVEN a store that is slow, fails and loses answers at every kind of request that a load makes, THEN nothing is lost and
-/// nothing doubled.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_fails_and_loses_answers() {
-    if !available("postgres") {
-        return;
-    }
-    let mut world = World::new(SETUP).await;
-    let launch = world.launch(ITEMS);
-    let faults = [s3::Fault::SlowDown, s3::Fault::Unavailable, s3::Fault::AnswerLost];
-    let requests = [("PUT", "_stage"), ("GET", "_stage"), ("POST", "/lake"), ("PUT", "processed"), ("PUT", "_log")];
-    let mut process = launch.run();
-    let mut read = process.wait_for("a status", LIMIT, |_| true).await["account"]["read"].as_u64().unwrap();
-    let mut n = 0;
-    for fault in faults {
-        for (method, path) in requests {
-            n += 1;
-            world.cluster.s3.fault(fault, method, path, 2);
-            world.run(&changes(n)).await;
-            let loaded = |status: &Value| status["account"]["read"].as_u64() > Some(read) && is_loaded(status);
-            let status = process.wait_for("the changes", LIMIT, loaded).await;
-            read = status["account"]["read"].as_u64().unwrap();
-            // What is staged is removed after the commit.
-            let begun = std::time::Instant::now();
-            while method == "POST" && !world.cluster.staged().is_empty() && begun.elapsed() < LIMIT {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-            let left = world.cluster.s3.heal();
-            assert!(left < 2, "{fault:?} at {method} of {path} did not happen");
-        }
-    }
-    process.stop().await;
-    launch.assert_equal();
-}
-
-/// GIVEN a cluster on which each third commit fails with 1023, and each fifth loses its answer, WHEN a database goes on
-/// changing, THEN the table is the source's.
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_that_fail_or_whose_answer_is_lost() {
-    if !available("postgres") {
-        return;
-    }
-    let mut world = World::new(SETUP).await;
-    let launch = world.launch(ITEMS);
-    launch.run_until_caught_up().await;
-    world.cluster.sim.fail(Rule::new(Fault::Serializable).on(Kind::Commit).every(3));
-    world.cluster.sim.fail(Rule::new(Fault::AnswerLost).on(Kind::Commit).every(5));
-    let mut process = launch.run();
-    let mut epoch = 0;
-    for n in 1..=12 {
-        world.run(&changes(n)).await;
-        epoch = epoch_after(&mut process, epoch).await;
-    }
-    process.stop().await;
-    launch.run_until_caught_up().await;
-    assert!(world.cluster.sim.counters().injected > 0, "nothing went wrong");
-    world.cluster.sim.heal();
-    launch.assert_equal();
+    rows::commits_that_fail(By::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_and_loses_answers() {
+    rows::a_store_that_fails(By::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_end_while_it_runs() {
+    login::logins_end_while_it_runs(By::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_table_whose_ddl_is_refused_is_parked_while_the_others_go_on() {
+    tables::one_of_two_hundred_is_refused(By::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_loader_does_no_harm() {
+    tables::a_second_loader(By::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lake_is_loaded_again_and_gives_the_same() {
+    lake::loaded_again(By::Postgres).await;
 }

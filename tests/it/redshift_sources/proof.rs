@@ -171,7 +171,7 @@ async fn what_is_proven_loads_and_what_is_refused_would_not() {
     assert!(refused > VALUES, "only {refused} values were refused");
 }
 
-async fn client(cluster: &Cluster) -> Client {
+pub async fn client(cluster: &Cluster) -> Client {
     let url = cluster.warehouse().url.replace("redshift://", "postgres://");
     let config: tokio_postgres::Config = url.parse().unwrap();
     let socket = tokio::net::TcpStream::connect(("127.0.0.1", cluster.sim.port())).await.unwrap();
@@ -181,7 +181,7 @@ async fn client(cluster: &Cluster) -> Client {
 }
 
 /// Loads one value as a stage would hold it, whatever it is.
-async fn copy_unproven(
+pub async fn copy_unproven(
     client: &Client,
     place: &dyn Staging,
     role: &str,
@@ -189,6 +189,8 @@ async fn copy_unproven(
     value: &ArrayRef,
 ) -> Result<(), tokio_postgres::Error> {
     let column = match data_type {
+        Type::Int => "integer".to_owned(),
+        Type::BigInt => "bigint".to_owned(),
         Type::Real => "real".to_owned(),
         Type::Double => "double precision".to_owned(),
         Type::Decimal { precision, scale } => format!("numeric({precision},{scale})"),

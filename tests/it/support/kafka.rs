@@ -125,6 +125,27 @@ impl Broker {
         self.until(name, |count| count == partitions as usize);
     }
 
+    /// Makes topics of one partition, all at once.
+    pub async fn create_topics(&self, names: &[String]) {
+        let topics: Vec<_> = names.iter().map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(1))).collect();
+        let made = self.admin().create_topics(&topics, &options()).await.unwrap();
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
+        let consumer = self.consumer();
+        let begun = Instant::now();
+        loop {
+            let metadata = consumer.fetch_metadata(None, ANSWER).unwrap();
+            let ready = |topic: &&rdkafka::metadata::MetadataTopic| {
+                topic.partitions().len() == 1 && topic.partitions().iter().all(|p| p.leader() >= 0)
+            };
+            let there: Vec<&str> = metadata.topics().iter().filter(ready).map(|topic| topic.name()).collect();
+            if names.iter().all(|name| there.contains(&name.as_str())) {
+                return;
+            }
+            assert!(begun.elapsed() < ANSWER, "{names:?} are not all there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Deletes a topic and waits until it is gone.
     pub async fn delete_topic(&self, name: &str) {
         let gone = self.admin().delete_topics(&[name], &options()).await.unwrap();

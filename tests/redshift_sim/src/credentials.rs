@@ -142,7 +142,9 @@ fn lend(
     seconds: Option<u64>,
     database: Option<&str>,
 ) -> Result<(String, String, DateTime<Utc>), Denied> {
-    if let Some(code) = shared.watch().lending_refused {
+    let refused = shared.watch().lending_refused;
+    if let Some(code) = refused {
+        shared.watch().counters.not_lent += 1;
         let action = if shared.options.serverless {
             "redshift-serverless:GetCredentials"
         } else {
@@ -160,7 +162,8 @@ fn lend(
         [&shared.salt()[..], &Utc::now().timestamp_nanos_opt().unwrap_or_default().to_be_bytes()].concat(),
     );
     let password = format!("Lent+/={}", hex(&salt));
-    let holds = Duration::from_secs(seconds).min(shared.options.lends);
+    let most = shared.watch().lends.unwrap_or(shared.options.lends);
+    let holds = Duration::from_secs(seconds).min(most);
     shared.users().lend(&user, password.clone(), holds);
     shared.watch().counters.lent += 1;
     Ok((user, password, Utc::now() + holds))

@@ -149,6 +149,8 @@ pub struct Counters {
     pub refused_logins: u64,
     /// Logins that were lent.
     pub lent: u64,
+    /// Logins that were asked for in vain.
+    pub not_lent: u64,
     /// Files that COPY has read.
     pub copied_files: u64,
     /// Their bytes.
@@ -183,6 +185,8 @@ pub(crate) struct Watch {
     pub history: Vec<String>,
     /// The error of whoever asks for a login.
     pub lending_refused: Option<&'static str>,
+    /// The longest that a login is lent, if that is not what the options say any more.
+    pub lends: Option<std::time::Duration>,
 }
 
 impl Watch {

@@ -218,6 +218,11 @@ impl Sim {
         self.shared.watch().lending_refused = code;
     }
 
+    /// From now on logins are lent for at most so long.
+    pub fn lend_at_most(&self, valid: Duration) {
+        self.shared.watch().lends = Some(valid);
+    }
+
     /// Closes all connections and ends; PostgreSQL rolls back what was open. Its database can be given to another emulator.
     pub async fn shutdown(mut self) {
         for task in self.tasks.drain(..) {
