@@ -5,6 +5,7 @@
 #   loadtest/figures.sh postgres  a slot's backlog and the rows of tables into the lake, beside pg_recvlogical and psql
 #   loadtest/figures.sh mysql     a backlog of MariaDB's binary log into the lake, beside mariadb-binlog
 #   loadtest/figures.sh lake      requests to S3 and bytes sent at 1, 20 and 200 tables, idle and busy (a quarter of an hour)
+#   loadtest/figures.sh redshift  the same with Redshift, and the statements and commits that its emulator counts
 #   loadtest/figures.sh latency   from commit in PostgreSQL to commit in a PostgreSQL warehouse, row by row
 #   loadtest/figures.sh memory    peak memory while EVENTS events of 20 tables are drained, at default settings
 #   loadtest/figures.sh build     the release build from nothing, in a target folder of its own
@@ -235,6 +236,6 @@ build() {
 . loadtest/figures/lake.sh
 
 case "${1:-}" in
-  kafka | postgres | mysql | lake | latency | memory | build) "$1" ;;
-  *) sed -n '2,15p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
+  kafka | postgres | mysql | lake | redshift | latency | memory | build) "$1" ;;
+  *) sed -n '2,16p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
 esac

@@ -26,8 +26,9 @@ struct Moto {
 impl Moto {
     async fn start() -> Self {
         let port = free_port();
-        let child = Command::new(python().with_file_name("moto_server"))
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+        // Not by the script beside it, which names the folder that it was installed into: a checkout may be moved.
+        let child = Command::new(python())
+            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -1,9 +1,10 @@
-//! The emulator as a program: for psql, for a look around.
+//! The emulator as a program: for psql, for a look around, for figures. On SIGUSR1 it prints what it has counted.
 
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use redshift_sim::{Isolation, Options, S3, Sim, Tls};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Emulates Amazon Redshift in front of a PostgreSQL.
 #[derive(Parser)]
@@ -55,7 +56,22 @@ async fn main() -> Result<(), String> {
     let sim =
         Sim::start(Options { port: arguments.port, s3, tls, isolation, ..Options::new(arguments.postgres) }).await?;
     println!("{} (credentials: {})", sim.url(), sim.credentials_endpoint());
-    tokio::signal::ctrl_c().await.map_err(|e| e.to_string())?;
-    sim.shutdown().await;
-    Ok(())
+    let mut asked = signal(SignalKind::user_defined1()).map_err(|e| e.to_string())?;
+    loop {
+        tokio::select! {
+            ended = tokio::signal::ctrl_c() => {
+                ended.map_err(|e| e.to_string())?;
+                sim.shutdown().await;
+                return Ok(());
+            }
+            _ = asked.recv() => println!("{}", counted(&sim)),
+        }
+    }
+}
+
+fn counted(sim: &Sim) -> String {
+    let counters = sim.counters();
+    let statements: u64 = counters.statements.values().sum();
+    let (commits, copied, bytes) = (counters.commits, counters.copied_files, counters.copied_bytes);
+    format!("counted: statements {statements} commits {commits} copied_files {copied} copied_bytes {bytes}")
 }
