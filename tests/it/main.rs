@@ -59,6 +59,8 @@ mod redshift_groups;
 mod redshift_login;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_sources;
+#[cfg(all(feature = "redshift", feature = "postgres"))]
+mod redshift_values;
 mod regroup;
 mod reprocess;
 mod servers;

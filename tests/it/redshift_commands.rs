@@ -307,6 +307,53 @@ async fn check_sees_what_a_cluster_does_otherwise() {
     assert!(has("there is no schema w yet: it is made at the start"), "{found:#?}");
 }
 
+/// GIVEN a database that does not tell upper from lower case, THEN `check --connect` names it a mistake, and `run` refuses it
+/// before anything is made there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_folds_case_is_refused() {
+    if !available("postgres") {
+        return;
+    }
+    let folds = |options: redshift_sim::Options| redshift_sim::Options { case_insensitive: true, ..options };
+    let world = World::on(Cluster::start_with(folds).await, "CREATE TABLE items (id text PRIMARY KEY)").await;
+    let launch = world.launch(ITEMS);
+    let (found, code) = check(&launch);
+    assert_eq!(code, 2, "{found:#?}");
+    let mistake = |line: &&String| line.starts_with("mistake: ") && line.contains("COLLATE CASE_INSENSITIVE");
+    assert!(found.iter().any(|line| mistake(&line)), "{found:#?}");
+    world.cluster.sim.reset_counters();
+    let output = launch.other(&["run"], &["--until-caught-up"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("COLLATE CASE_INSENSITIVE"), "{output:?}");
+    let made = world.cluster.sim.history().into_iter().filter(|sql| sql.to_lowercase().starts_with("create"));
+    assert_eq!(made.count(), 0);
+}
+
+/// GIVEN keys that differ in trailing blanks alone, THEN `verify` finds them equal, and of those that were changed by hand just
+/// those.
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_tells_keys_apart_that_redshift_does_not() {
+    if !available("postgres") {
+        return;
+    }
+    let setup = "CREATE TABLE items (id varchar(9) PRIMARY KEY, n int); \
+                 INSERT INTO items SELECT repeat('k', n % 3) || repeat(' ', n / 3), n FROM generate_series(0, 17) n";
+    let mut world = World::new(setup).await;
+    let launch = world.launch(ITEMS);
+    launch.run_until_caught_up().await;
+    launch.assert_equal();
+    world.run("UPDATE items SET n = -n WHERE n % 2 = 0; DELETE FROM items WHERE n = 5; UPDATE items SET id = 'k    ' || '  ' WHERE n = 7").await;
+    launch.run_until_caught_up().await;
+    launch.assert_equal();
+    world.tamper("UPDATE w.items SET n = 99 WHERE n = 13; DELETE FROM w.items WHERE n = 11").await;
+    let (code, report) = launch.verify(&[]);
+    assert_eq!(
+        (code, kinds(&report, "items")),
+        (1, ["different k    ", "missing kk   "].map(str::to_owned).to_vec()),
+        "{report:#}"
+    );
+}
+
 /// GIVEN a role that COPY may not take on, or a table that belongs to somebody else, THEN `check --connect` says so with what to
 /// do; a cluster that is away is no mistake.
 #[tokio::test(flavor = "multi_thread")]

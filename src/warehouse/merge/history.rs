@@ -18,12 +18,12 @@ impl Merge<'_> {
             columns = self.values("s."),
             target = self.target
         );
-        let (keys, gone) = (self.key_list(""), self.gone());
+        let (keys, apart, gone) = (self.key_list(""), self.apart(), self.gone());
         let (of_v, of_stage) = (self.key_list("v."), self.key_list(&format!("{s}.")));
         let (on_v, on_t) = (self.on_key("v", "k"), self.on_key(t, "n"));
         let of_target = &self.target;
         let ends = format!(
-            "WITH k AS (SELECT DISTINCT {keys} FROM {stage} WHERE _df_op <> 'x'), \
+            "WITH k AS (SELECT {keys} FROM {stage} WHERE _df_op <> 'x' GROUP BY {apart}), \
              e AS (\
              SELECT {of_v}, v.{SEQ} AS seq_at, v.{VALID_FROM} AS time_at, 1 AS version FROM {of_target} AS v JOIN k ON {on_v} \
              UNION ALL SELECT {of_v}, v.{END_SEQ}, v.{VALID_TO}, 0 FROM {of_target} AS v JOIN k ON {on_v} \
@@ -31,7 +31,7 @@ impl Merge<'_> {
              UNION ALL SELECT {of_stage}, {s}.{SEQ}, {s}._df_time, 0 FROM {staged} \
              WHERE {gone})"
         );
-        let next = |column: &str| format!("lead({column}) OVER (PARTITION BY {keys} ORDER BY seq_at, version)");
+        let next = |column: &str| format!("lead({column}) OVER (PARTITION BY {apart} ORDER BY seq_at, version)");
         let (next_seq, next_time) = (next("seq_at"), next("time_at"));
         let follows =
             format!("SELECT {keys}, seq_at, version, {next_seq} AS next_seq, {next_time} AS next_time FROM e");

@@ -12,7 +12,7 @@ mod tombstones;
 
 use super::names::{CURRENT, END_SEQ, SEQ, VALID_TO, literal, quote};
 use crate::batch::Seq;
-use crate::contract::{Column, TableSchema, Type};
+use crate::contract::{Column, Limits, TableSchema, Type};
 use crate::epoch::DeleteMode;
 
 /// What differs between the warehouses.
@@ -141,7 +141,8 @@ impl Merge<'_> {
     }
 
     fn on_key(&self, left: &str, right: &str) -> String {
-        let same = |name: &String| format!("{left}.{0} = {right}.{0}", quote(name));
+        let of = |side: &str, name: &str| format!("{side}.{}", quote(name));
+        let same = |name: &String| self.compared(name, " = ", " AND ", &of(left, name), &of(right, name));
         let within = self
             .range
             .as_ref()
@@ -150,8 +151,35 @@ impl Merge<'_> {
     }
 
     fn on_base(&self, s: &str) -> String {
-        let parts = self.schema.key.iter().enumerate();
-        parts.map(|(i, name)| format!("b.{} = {s}.{}", quote(name), base_column(i))).collect::<Vec<_>>().join(" AND ")
+        let base = |(i, name): (usize, &String)| {
+            self.compared(name, " = ", " AND ", &format!("b.{}", quote(name)), &format!("{s}.{}", base_column(i)))
+        };
+        self.schema.key.iter().enumerate().map(base).collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// Compares two values of a key's column.
+    fn compared(&self, name: &str, with: &str, and: &str, left: &str, right: &str) -> String {
+        let bare = format!("{left}{with}{right}");
+        if self.ignores_blanks(name) {
+            return format!("{bare}{and}octet_length({left}){with}octet_length({right})");
+        }
+        bare
+    }
+
+    /// Whether blanks at the end of this column's values do not count where they are compared, grouped or made distinct.
+    /// They do for the length, which is therefore looked at too. (A key as text, as tombstones have it, ends in a bracket.)
+    fn ignores_blanks(&self, name: &str) -> bool {
+        let as_text = |column: &Column| Limits::REDSHIFT.bytes_of(column.data_type).is_some();
+        self.dialect == Dialect::Redshift && self.schema.column(name).is_some_and(as_text)
+    }
+
+    /// What keeps keys apart, in a list.
+    fn apart(&self) -> String {
+        let part = |name: &String| match (quote(name), self.ignores_blanks(name)) {
+            (column, true) => format!("{column}, octet_length({column})"),
+            (column, false) => column,
+        };
+        self.schema.key.iter().map(part).collect::<Vec<_>>().join(", ")
     }
 
     fn key_list(&self, prefix: &str) -> String {

@@ -14,9 +14,11 @@ impl Merge<'_> {
     /// Whether the staged row `s` stands on another key than its own.
     pub(super) fn moved(&self) -> String {
         let (_, s) = self.staged();
-        let parts = self.schema.key.iter().enumerate();
-        let differ = parts.map(|(i, name)| format!("{s}.{} <> {s}.{}", quote(name), base_column(i)));
-        format!("({})", differ.collect::<Vec<_>>().join(" OR "))
+        let differ = |(i, name): (usize, &String)| {
+            let (own, base) = (format!("{s}.{}", quote(name)), format!("{s}.{}", base_column(i)));
+            self.compared(name, " <> ", " OR ", &own, &base)
+        };
+        format!("({})", self.schema.key.iter().enumerate().map(differ).collect::<Vec<_>>().join(" OR "))
     }
 
     /// Whether the staged row `s` takes its key away.

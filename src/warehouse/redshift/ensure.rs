@@ -3,6 +3,7 @@
 
 use super::Redshift;
 use super::layout;
+use super::probe::refuse_folded_case;
 use super::session::Session;
 use super::sql::{self, GroupNames, MAX_NAME_BYTES};
 use super::types::{Fit, LiveColumn, fit, sql_type};
@@ -36,6 +37,7 @@ const WIDER: &str = "_dataflow_wider";
 impl Redshift {
     pub(super) async fn set_up(&self) -> Result<()> {
         let mut lease = self.sessions.lease().await?;
+        refuse_folded_case(&mut lease.session).await?;
         let schema = self.names.schema();
         let there = format!("SELECT 1 FROM pg_namespace WHERE nspname = {}", literal(&schema.to_ascii_lowercase()));
         if lease.session.run(&there, None).await?.rows.is_empty() {

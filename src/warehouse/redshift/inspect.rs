@@ -139,6 +139,7 @@ fn select(target: &str, query: &HeldQuery<'_>, there: &BTreeSet<String>) -> Stri
 }
 
 fn condition(keys: &HeldKeys) -> String {
+    // At least these rows: one whose key has more blanks at its end comes along, and is told apart by whoever asked.
     let cell = |(column, value): (&(String, crate::contract::Type), &String)| {
         format!("{} = {}", quote(&column.0), if value.contains('\\') { text(value) } else { literal(value) })
     };

@@ -6,7 +6,7 @@ use super::session::Session;
 use super::sql::STATE_PREFIX;
 use super::{Redshift, text};
 use crate::config::RedshiftWarehouse;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::finding::{Findings, Level};
 use crate::warehouse::Staging;
 use crate::warehouse::names::{literal, quote};
@@ -30,6 +30,31 @@ pub async fn probe(
     }
 }
 
+/// Why nothing is loaded into a database that takes `a` and `A` for the same.
+const FOLDS: &str = "the database does not tell upper from lower case (COLLATE CASE_INSENSITIVE): keys that differ in \
+                     nothing else would overwrite one another";
+/// What to do about it.
+const FOLDS_HELP: &str = "load into another one: CREATE DATABASE … COLLATE CASE_SENSITIVE, which is the default";
+
+/// Whether texts are compared without regard to case in this database:
+/// <https://docs.aws.amazon.com/redshift/latest/dg/r_DB_COLLATION.html>.
+async fn folds_case(session: &mut Session) -> Result<bool> {
+    match session.run("SELECT db_collation()", None).await {
+        Ok(answer) => Ok(answer.single().is_some_and(|name| name.trim().eq_ignore_ascii_case("case_insensitive"))),
+        // A cluster that knows no collations has none.
+        Err(error) if error.to_string().contains("(42883)") => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses a database in which keys would overwrite one another.
+pub(super) async fn refuse_folded_case(session: &mut Session) -> Result<()> {
+    match folds_case(session).await? {
+        true => Err(Error::new(ErrorKind::WarehouseRefused, FOLDS).help(FOLDS_HELP)),
+        false => Ok(()),
+    }
+}
+
 impl Redshift {
     async fn look(&self, session: &mut Session, tables: &[&str], found: &mut Findings) -> Result<()> {
         let place = &self.sessions.place;
@@ -44,6 +69,9 @@ impl Redshift {
         let version = version.split_once("Redshift ").map_or(version.as_str(), |(_, version)| version);
         found.add(Level::Note, format!("version {version}"), None);
         self.isolation(session, found).await?;
+        if folds_case(session).await? {
+            found.mistake(FOLDS, FOLDS_HELP);
+        }
         self.identifiers(session, found).await?;
         self.rights(session, found).await?;
         self.owners(session, tables, found).await?;

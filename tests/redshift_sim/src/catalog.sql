@@ -11,6 +11,29 @@ CREATE TABLE sim.load_errors (
 CREATE DOMAIN pg_catalog.super AS jsonb;
 CREATE DOMAIN pg_catalog.varbyte AS bytea;
 
+-- r_Character_types.html, r_Examples_with_character_types.html: trailing blanks do not count where VARCHARs are compared,
+-- joined, sorted, grouped or made distinct, as PostgreSQL does it for CHAR; OCTET_LENGTH and LEN count them (r_OCTET_LENGTH.html).
+-- What functions return is text here, and compared to the letter.
+CREATE FUNCTION sim.eq(varchar, varchar) RETURNS boolean LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'bpchareq';
+CREATE FUNCTION sim.ne(varchar, varchar) RETURNS boolean LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'bpcharne';
+CREATE FUNCTION sim.lt(varchar, varchar) RETURNS boolean LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'bpcharlt';
+CREATE FUNCTION sim.le(varchar, varchar) RETURNS boolean LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'bpcharle';
+CREATE FUNCTION sim.gt(varchar, varchar) RETURNS boolean LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'bpchargt';
+CREATE FUNCTION sim.ge(varchar, varchar) RETURNS boolean LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'bpcharge';
+CREATE FUNCTION sim.compare(varchar, varchar) RETURNS int LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'bpcharcmp';
+CREATE FUNCTION sim.hash(varchar) RETURNS int LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'hashbpchar';
+CREATE OPERATOR pg_catalog.= (FUNCTION = sim.eq, LEFTARG = varchar, RIGHTARG = varchar, COMMUTATOR = OPERATOR(pg_catalog.=),
+  NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES, MERGES);
+CREATE OPERATOR pg_catalog.<> (FUNCTION = sim.ne, LEFTARG = varchar, RIGHTARG = varchar, COMMUTATOR = OPERATOR(pg_catalog.<>),
+  NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+CREATE OPERATOR pg_catalog.< (FUNCTION = sim.lt, LEFTARG = varchar, RIGHTARG = varchar, RESTRICT = scalarltsel, JOIN = scalarltjoinsel);
+CREATE OPERATOR pg_catalog.<= (FUNCTION = sim.le, LEFTARG = varchar, RIGHTARG = varchar, RESTRICT = scalarlesel, JOIN = scalarlejoinsel);
+CREATE OPERATOR pg_catalog.> (FUNCTION = sim.gt, LEFTARG = varchar, RIGHTARG = varchar, RESTRICT = scalargtsel, JOIN = scalargtjoinsel);
+CREATE OPERATOR pg_catalog.>= (FUNCTION = sim.ge, LEFTARG = varchar, RIGHTARG = varchar, RESTRICT = scalargesel, JOIN = scalargejoinsel);
+CREATE OPERATOR CLASS sim.blanks_do_not_count DEFAULT FOR TYPE varchar USING btree AS OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=,
+  OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>, FUNCTION 1 sim.compare(varchar, varchar);
+CREATE OPERATOR CLASS sim.blanks_do_not_count DEFAULT FOR TYPE varchar USING hash AS OPERATOR 1 pg_catalog.=, FUNCTION 1 sim.hash(varchar);
+
 -- r_VERSION.html
 CREATE OR REPLACE FUNCTION pg_catalog.version() RETURNS text LANGUAGE sql STABLE AS
 $$ SELECT 'PostgreSQL 8.0.2 on i686-pc-linux-gnu, compiled by GCC gcc (GCC) 3.4.2 20041017 (Red Hat 3.4.2-6.fc3), Redshift 1.0.100000 (emulated by redshift-sim)' $$;
@@ -227,7 +250,9 @@ CREATE VIEW pg_catalog.stl_load_errors AS
 SELECT 100 AS userid, 0 AS slice, 0 AS tbl, at AS starttime, session_id AS session, query_id AS query, file_name::char(256) AS filename, line_number, column_name::char(127) AS colname,
   column_type::char(10) AS type, column_length::char(10) AS col_length, 0 AS position, ''::char(1024) AS raw_line, ''::char(1024) AS raw_field_value, error_code AS err_code, error_message::char(100) AS err_reason
 FROM sim.load_errors;
-CREATE TABLE sim.isolation (level text NOT NULL);
+CREATE TABLE sim.isolation (level text NOT NULL, collation_name text NOT NULL);
+-- r_DB_COLLATION.html. Only the name: comparisons regard the case all the same.
+CREATE FUNCTION pg_catalog.db_collation() RETURNS varchar LANGUAGE sql STABLE AS $$ SELECT collation_name FROM sim.isolation $$;
 CREATE VIEW pg_catalog.stv_db_isolation_level AS
 SELECT current_database()::char(128) AS db_name, (SELECT level FROM sim.isolation)::char(20) AS isolation_level;
 

@@ -96,6 +96,8 @@ pub struct Options {
     pub require_tls: bool,
     /// Serializable or snapshot.
     pub isolation: Isolation,
+    /// Whether the database calls itself one that does not tell upper from lower case.
+    pub case_insensitive: bool,
     /// No tables of a provisioned cluster (`stl_…`), and credentials by the serverless API.
     pub serverless: bool,
     /// Whether COPY reads Parquet that is packed with zstd, which no page promises.
@@ -119,6 +121,7 @@ impl Options {
             tls: None,
             require_tls: false,
             isolation: Isolation::default(),
+            case_insensitive: false,
             serverless: false,
             zstd_parquet: false,
             aws_keys: ("AKIATESTTESTTESTTEST".into(), "secret-of-the-tests".into()),

@@ -95,7 +95,9 @@ async fn install(admin: &mut Backend, options: &Options) -> Result<(), Stop> {
         admin.rows(concat!("BEGIN;", include_str!("catalog.sql"), ";COMMIT")).await?;
     }
     let level = options.isolation.name();
-    admin.rows(&format!("DELETE FROM sim.isolation; INSERT INTO sim.isolation VALUES ('{level}')")).await?;
+    let collation = if options.case_insensitive { "case_insensitive" } else { "case_sensitive" };
+    let insert = format!("DELETE FROM sim.isolation; INSERT INTO sim.isolation VALUES ('{level}', '{collation}')");
+    admin.rows(&insert).await?;
     Ok(())
 }
 

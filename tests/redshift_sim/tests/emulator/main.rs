@@ -179,6 +179,43 @@ async fn what_does_not_fit_the_table_fails_the_whole_copy_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trailing_blanks_count_for_lengths_and_for_nothing_else() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let session = redshift.connect().await;
+    let keys = batch(vec![("k", texts(&["a", "a ", "a  ", "b"])), ("n", ids(&[1, 2, 3, 4]))]);
+    session.all(&["CREATE TABLE t (k VARCHAR(9), n BIGINT)", &redshift.staged("keys", &keys, "t")]).await;
+    let one = async |sql: &str| session.rows(sql).await.join(",");
+    assert_eq!(one("SELECT octet_length(k), len(k) FROM t ORDER BY n").await, "1|1,2|2,3|3,1|1", "kept as they are");
+    for (query, answer) in [
+        ("SELECT count(*) FROM t WHERE k = 'a'", "3"),
+        ("SELECT count(*) FROM t WHERE k <> 'a   '", "1"),
+        ("SELECT count(*) FROM t WHERE k IN ('a ', 'c')", "3"),
+        ("SELECT count(*) FROM t WHERE k NOT IN (SELECT k FROM t WHERE n = 1)", "1"),
+        ("SELECT count(DISTINCT k) FROM t", "2"),
+        ("SELECT count(*) FROM (SELECT DISTINCT k FROM t) d", "2"),
+        ("SELECT count(*) FROM t GROUP BY k ORDER BY 1", "1,3"),
+        ("SELECT max(r) FROM (SELECT row_number() OVER (PARTITION BY k ORDER BY n) AS r FROM t) w", "3"),
+        ("SELECT count(*) FROM t AS l JOIN t AS r ON l.k = r.k", "10"),
+        ("SELECT count(*) FROM t AS l JOIN t AS r ON l.k = r.k AND octet_length(l.k) = octet_length(r.k)", "4"),
+        ("SELECT count(*) FROM (SELECT k FROM t UNION SELECT k FROM t) u", "2"),
+        ("SELECT count(*) FROM t WHERE k > 'a'", "1"),
+    ] {
+        assert_eq!(one(query).await, answer, "{query}");
+    }
+    session
+        .all(&[
+            "CREATE TEMP TABLE s (k VARCHAR(9))",
+            "INSERT INTO s VALUES ('a ')",
+            "DELETE FROM t USING s WHERE t.k = s.k",
+        ])
+        .await;
+    assert_eq!(one("SELECT n FROM t").await, "4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_must_be_right_and_its_files_there() {
     if !available("postgres") {
         return;
