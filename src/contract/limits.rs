@@ -36,13 +36,18 @@ pub struct Limits {
     pub binary_bytes: usize,
     /// The most digits of a fixed point number; one of more is text.
     pub digits: u8,
+    /// The most of them behind the point.
+    pub scale: i8,
+    /// Of so many digits a fixed point number is kept in 8 bytes, which do not hold all of them: its column has one more.
+    pub crammed: u8,
 }
 
 impl Limits {
     /// Amazon Redshift. Texts are counted in bytes and hold no NUL
     /// (<https://docs.aws.amazon.com/redshift/latest/dg/r_Character_types.html>). A document is text until it is in the
     /// warehouse, and nested at most a thousand times
-    /// (<https://docs.aws.amazon.com/redshift/latest/dg/limitations-super.html>). That NaN and infinity load from Parquet is
+    /// (<https://docs.aws.amazon.com/redshift/latest/dg/limitations-super.html>). A decimal of 19 digits goes up to 2⁶³ - 1,
+    /// and at most 37 are behind the point (<https://docs.aws.amazon.com/redshift/latest/dg/r_Numeric_types201.html>). That NaN and infinity load from Parquet is
     /// written nowhere, and only the years 1 to 9999 mean the same to everybody who reads or writes it.
     pub const REDSHIFT: Self = Self {
         warehouse: "Redshift",
@@ -52,7 +57,15 @@ impl Limits {
         numeric_bytes: 1024,
         binary_bytes: 64_000,
         digits: 38,
+        scale: 37,
+        crammed: 19,
     };
+
+    /// How a fixed point number is kept: the digits of its column, and how many of them are behind the point. `None`: as text.
+    pub fn decimal(&self, precision: u8, scale: i8) -> Option<(u8, i8)> {
+        let fits = precision <= self.digits && (0..=self.scale).contains(&scale);
+        fits.then_some((precision + u8::from(precision == self.crammed), scale))
+    }
 
     /// How many bytes a column may have, where it is loaded as text.
     pub fn bytes_of(&self, data_type: Type) -> Option<u32> {
@@ -62,7 +75,9 @@ impl Limits {
             Type::Json => Some(self.json_bytes),
             Type::Numeric => Some(self.numeric_bytes),
             // Sign, point, and a zero in front of it.
-            Type::Decimal { precision, .. } if precision > self.digits => Some(u32::from(precision) + 3),
+            Type::Decimal { precision, scale } if self.decimal(precision, scale).is_none() => {
+                Some(u32::from(precision) + 3)
+            }
             // `hh:mm:ss.ffffff`.
             Type::Time => Some(15),
             Type::Uuid => Some(36),

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int16Array, Int64Array, RecordBatch, StringArray, StringBuilder,
-    TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Int16Array, Int64Array, PrimitiveArray, RecordBatch, StringArray,
+    StringBuilder, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::{filter_record_batch, interleave};
 use arrow::datatypes::{
-    DataType, Decimal256Type, Field, Schema, SchemaRef, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    DataType, Decimal128Type, Decimal256Type, DecimalType, Field, Schema, SchemaRef, Time64MicrosecondType, TimeUnit,
+    TimestampMicrosecondType,
 };
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -107,7 +108,10 @@ fn stage_arrow(data_type: Type) -> DataType {
     match data_type {
         Type::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, None),
         Type::Time => DataType::Utf8,
-        Type::Decimal { precision, .. } if precision > LIMITS.digits => DataType::Utf8,
+        Type::Decimal { precision, scale } => match LIMITS.decimal(precision, scale) {
+            Some((precision, scale)) => DataType::Decimal128(precision, scale),
+            None => DataType::Utf8,
+        },
         other => other.arrow(),
     }
 }
@@ -121,13 +125,21 @@ fn staged(data_type: Type, array: &ArrayRef) -> ArrayRef {
             let times = array.as_primitive::<Time64MicrosecondType>();
             Arc::new(times.iter().map(|time| time.map(time_text)).collect::<StringArray>())
         }
-        Type::Decimal { precision, .. } if precision > LIMITS.digits => {
-            let numbers = array.as_primitive::<Decimal256Type>();
-            let text = |row: usize| numbers.is_valid(row).then(|| numbers.value_as_string(row));
-            Arc::new((0..numbers.len()).map(text).collect::<StringArray>())
-        }
+        Type::Decimal { precision, scale } => match (LIMITS.decimal(precision, scale), array.data_type()) {
+            (Some((precision, scale)), _) => {
+                let numbers = array.as_primitive::<Decimal128Type>().clone();
+                Arc::new(numbers.with_data_type(DataType::Decimal128(precision, scale)))
+            }
+            (None, DataType::Decimal256(..)) => decimal_texts(array.as_primitive::<Decimal256Type>()),
+            (None, _) => decimal_texts(array.as_primitive::<Decimal128Type>()),
+        },
         _ => Arc::clone(array),
     }
+}
+
+fn decimal_texts<T: DecimalType>(numbers: &PrimitiveArray<T>) -> ArrayRef {
+    let text = |row: usize| numbers.is_valid(row).then(|| numbers.value_as_string(row));
+    Arc::new((0..numbers.len()).map(text).collect::<StringArray>())
 }
 
 /// `hh:mm:ss.ffffff`; 24:00:00 is a time of day too.

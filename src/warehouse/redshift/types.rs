@@ -4,8 +4,9 @@
 //! | contract | table | stage, from Parquet | why |
 //! |---|---|---|---|
 //! | boolean, smallint, int, bigint, real, double, date, timestamp | the same | the same | |
-//! | decimal(p,s), p up to 38 | numeric(p,s) | numeric(p,s) | equal in file and table |
-//! | decimal above 38 digits, numeric | varchar | varchar | Redshift has 38 digits; a fixed scale would cut |
+//! | decimal(p,s), p up to 38, s up to 37 | numeric(p,s) | numeric(p,s) | equal in file and table |
+//! | decimal(19,s) | numeric(20,s) | numeric(20,s) | numeric(19,s) is kept in 8 bytes, and ends at 2⁶³ - 1 |
+//! | other decimals, numeric | varchar | varchar | Redshift has 38 digits, 37 behind the point; a fixed scale would cut |
 //! | time | varchar(15) | varchar(15) | COPY loads no TIME from Parquet; the text sorts like the time |
 //! | duration | bigint | bigint | microseconds |
 //! | timestamptz | timestamptz | timestamp, UTC | how COPY takes adjusted times is not documented |
@@ -13,7 +14,7 @@
 //! | binary | varbyte | varbyte | COPY takes no VARBYTE with a length; without one it holds 64,000 bytes |
 //! | json | super | varchar | `JSON_PARSE` either gives the document or fails; a Parquet column that COPY does not take for JSON would become one string, silently. Costs: 65,535 bytes a document |
 
-use crate::contract::{Column, Limits, Type};
+use crate::contract::{Column, Limits, Type, join_types};
 
 /// What the columns hold.
 pub(crate) const LIMITS: Limits = Limits::REDSHIFT;
@@ -43,7 +44,10 @@ pub(crate) fn stage_type(data_type: Type) -> String {
         Type::Int => "integer",
         Type::Real => "real",
         Type::Double => "double precision",
-        Type::Decimal { precision, scale } => return format!("numeric({precision},{scale})"),
+        Type::Decimal { precision, scale } => {
+            let (precision, scale) = LIMITS.decimal(precision, scale).unwrap_or((precision, scale));
+            return format!("numeric({precision},{scale})");
+        }
         Type::Date => "date",
         Type::Timestamp | Type::TimestampTz => "timestamp",
         Type::Binary => "varbyte",
@@ -66,7 +70,8 @@ pub(crate) fn to_table(data_type: Type, value: &str) -> String {
 pub(crate) fn to_stage(data_type: Type, value: &str) -> String {
     match data_type {
         Type::TimestampTz => format!("{value} AT TIME ZONE 'UTC'"),
-        Type::Json => format!("JSON_SERIALIZE({value})"),
+        // Of nothing it would make the text `null`.
+        Type::Json => format!("CASE WHEN {value} IS NOT NULL THEN JSON_SERIALIZE({value}) END"),
         _ => format!("CAST({value} AS {})", stage_type(data_type)),
     }
 }
@@ -116,7 +121,7 @@ pub(crate) enum Fit {
 pub(crate) fn fit(live: &LiveColumn, wanted: &Column) -> Fit {
     let wanted_type = sql_type(wanted.data_type);
     let live_type = live.sql_type();
-    if live_type == wanted_type {
+    if live_type == wanted_type && wanted.data_type != Type::Binary {
         return Fit::Holds;
     }
     if live.data_type == "character varying" {
@@ -127,12 +132,22 @@ pub(crate) fn fit(live: &LiveColumn, wanted: &Column) -> Fit {
             _ => Fit::Never,
         };
     }
+    if let (Some(has), Type::Binary) = (binary_bytes(live), wanted.data_type) {
+        return if has < LIMITS.binary_bytes { Fit::Replace(wanted_type) } else { Fit::Holds };
+    }
     let Some(known) = known_type(live) else { return Fit::Never };
-    match crate::contract::join_types(known, wanted.data_type) {
-        Some(joined) if sql_type(joined) == live_type => Fit::Holds,
+    match join_types(known, wanted.data_type) {
+        Some(joined) if joined == known || sql_type(joined) == live_type => Fit::Holds,
         Some(joined) => Fit::Replace(sql_type(joined)),
         None => Fit::Never,
     }
+}
+
+/// How many bytes a live column of binary values holds. The catalog may show it behind the type, in its own column, or not.
+fn binary_bytes(live: &LiveColumn) -> Option<usize> {
+    let length = live.data_type.strip_prefix("binary varying")?;
+    let shown = length.trim_matches(['(', ')']).parse().ok().or(live.max_bytes);
+    Some(shown.map_or(LIMITS.binary_bytes, |bytes| bytes as usize))
 }
 
 fn known_type(live: &LiveColumn) -> Option<Type> {
@@ -146,7 +161,10 @@ fn known_type(live: &LiveColumn) -> Option<Type> {
         "double precision" => Type::Double,
         "date" => Type::Date,
         "numeric" => {
-            Type::Decimal { precision: narrow(live.precision)?, scale: narrow(live.scale).unwrap_or(0).cast_signed() }
+            let precision = narrow(live.precision)?;
+            // It holds every number of one digit less.
+            let precision = precision - u8::from(precision == LIMITS.crammed);
+            Type::Decimal { precision, scale: narrow(live.scale).unwrap_or(0).cast_signed() }
         }
         _ => return None,
     })
@@ -184,6 +202,19 @@ mod tests {
         assert_eq!(fit(&live("timestamp with time zone", None, None), &wanted(Type::Timestamp)), Fit::Never);
         assert_eq!(fit(&live("super", None, None), &wanted(Type::Json)), Fit::Holds);
         assert_eq!(fit(&live("binary varying", None, None), &wanted(Type::Binary)), Fit::Holds);
+        assert_eq!(fit(&live("binary varying", Some(64_000), None), &wanted(Type::Binary)), Fit::Holds);
+        assert_eq!(fit(&live("binary varying(100000)", None, None), &wanted(Type::Binary)), Fit::Holds);
+        for short in [live("binary varying", Some(10), None), live("binary varying(10)", None, None)] {
+            assert_eq!(fit(&short, &wanted(Type::Binary)), Fit::Replace("varbyte".into()));
+        }
+        let crammed = live("numeric", None, Some((19, 4)));
+        assert_eq!(fit(&crammed, &wanted(decimal(19, 4))), Fit::Replace("numeric(20,4)".into()));
+        assert_eq!(fit(&crammed, &wanted(decimal(18, 4))), Fit::Holds);
+        assert_eq!(fit(&live("numeric", None, Some((20, 4))), &wanted(decimal(19, 4))), Fit::Holds);
+        assert_eq!(
+            fit(&live("numeric", None, Some((18, 0))), &wanted(Type::BigInt)),
+            Fit::Replace("numeric(20,0)".into())
+        );
     }
 
     #[test]
@@ -192,5 +223,6 @@ mod tests {
         assert_eq!(to_table(Type::Json, "s.\"doc\""), "JSON_PARSE(s.\"doc\")");
         assert_eq!(stage_type(Type::TimestampTz), "timestamp");
         assert_eq!(sql_type(Type::Decimal { precision: 40, scale: 2 }), "varchar(43)");
+        assert_eq!(sql_type(Type::Decimal { precision: 38, scale: 38 }), "varchar(41)");
     }
 }

@@ -112,7 +112,14 @@ fn values(runner: &mut TestRunner) -> Vec<(Type, ArrayRef)> {
         (Type::Double, Arc::new(Float64Array::from(some(runner, prop::num::f64::ANY)))),
         decimal(runner, 9, 2),
         decimal(runner, 18, 18),
+        decimal(runner, 19, 4),
         decimal(runner, 38, 10),
+        // Text in Redshift, which has no type for it: it holds whatever the type says.
+        (Type::Decimal { precision: 38, scale: 38 }, {
+            let end = 10i128.pow(38);
+            let numbers = some(runner, prop_oneof![1 - end..4 - end, -3i128..4, end - 3..end]);
+            Arc::new(Decimal128Array::from(numbers).with_precision_and_scale(38, 38).unwrap())
+        }),
         (Type::Numeric, texts(some(runner, numerics))),
         (Type::Date, Arc::new(Date32Array::from(some(runner, dates)))),
         (Type::Time, Arc::new(Time64MicrosecondArray::from(some(runner, 0..=DAY_US)))),

@@ -64,7 +64,16 @@ BEGIN
   END LOOP;
   RETURN parsed::super;
 END $$;
-CREATE FUNCTION pg_catalog.json_serialize(super) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT $1::jsonb::text $$;
+-- Never null, and never longer than a VARCHAR; r_json_size.html: the length that it has or would have.
+CREATE FUNCTION pg_catalog.json_serialize(super) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE written text := coalesce($1::jsonb::text, 'null');
+BEGIN
+  IF octet_length(written) > 65535 THEN
+    RAISE EXCEPTION 'Invalid input' USING DETAIL = 'String value exceeds the max size of 65535 bytes';
+  END IF;
+  RETURN written;
+END $$;
+CREATE FUNCTION pg_catalog.json_size(super) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT octet_length(coalesce($1::jsonb::text, 'null')) $$;
 CREATE FUNCTION pg_catalog.is_valid_json(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT AS
 $$ BEGIN RETURN jsonb_typeof($1::jsonb) IN ('object', 'array'); EXCEPTION WHEN others THEN RETURN false; END $$;
 CREATE FUNCTION pg_catalog.json_extract_path_text(text, VARIADIC text[]) RETURNS text LANGUAGE sql IMMUTABLE AS
@@ -118,6 +127,13 @@ BEGIN
     SELECT string_agg(format('DROP CONSTRAINT %I, ', conname), '') INTO old FROM pg_constraint
       WHERE conrelid = rel AND starts_with(conname, format('sim_bytes_%s_', col.attnum));
     EXECUTE format('ALTER TABLE %s %s ADD CONSTRAINT %I CHECK (%s)', rel::regclass, coalesce(old, ''), wanted, rule);
+  END LOOP;
+  -- r_Numeric_types201.html: a DECIMAL of 19 digits is kept in 8 bytes.
+  FOR col IN SELECT attnum, attname, (atttypmod - 4) & 2047 AS n FROM pg_attribute
+             WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND atttypid = 'numeric'::regtype AND (atttypmod - 4) >> 16 = 19 LOOP
+    wanted := format('sim_digits_%s', col.attnum);
+    CONTINUE WHEN EXISTS (SELECT FROM pg_constraint WHERE conrelid = rel AND conname = wanted);
+    EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I CHECK (abs(%I) * power(10::numeric, %s) <= 9223372036854775807)', rel::regclass, wanted, col.attname, col.n);
   END LOOP;
 END $$;
 
@@ -182,7 +198,7 @@ $$ DECLARE n bigint; BEGIN EXECUTE format('SELECT count(*) FROM %s', rel::regcla
 
 CREATE VIEW sim.columns AS
 SELECT n.nspname::varchar AS schema_name, c.relname::varchar AS table_name, c.relkind, c.oid AS relid, a.attname::varchar AS column_name,
-  row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum)::int AS ordinal_position, a.atttypid, a.atttypmod, a.attnotnull,
+  row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum)::int AS ordinal_position, a.atttypid, a.atttypmod, a.attnotnull, a.attnum,
   sim.type_name(a.atttypid, a.atttypmod)::varchar AS type,
   CASE WHEN a.attidentity <> '' THEN '"identity"(' || c.oid || ', ' || a.attnum - 1 || ', ''1,1''::text)' ELSE pg_get_expr(d.adbin, d.adrelid) END::varchar AS column_default,
   coalesce(t.attributes->'encode'->>a.attname, 'none')::varchar AS encoding,
@@ -195,7 +211,9 @@ WHERE c.relkind IN ('r', 'v') AND n.nspname NOT IN ('pg_catalog', 'information_s
 CREATE VIEW sim.information_columns AS
 SELECT current_database()::varchar AS table_catalog, schema_name AS table_schema, table_name, column_name, ordinal_position, column_default,
   CASE WHEN attnotnull THEN 'NO' ELSE 'YES' END::varchar AS is_nullable, split_part(regexp_replace(type, '\([0-9,]+\)', ''), '(', 1)::varchar AS data_type,
-  CASE WHEN atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND atttypmod > 4 THEN atttypmod - 4 WHEN atttypid = 'text'::regtype THEN 65535 END AS character_maximum_length,
+  CASE WHEN atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND atttypmod > 4 THEN atttypmod - 4 WHEN atttypid = 'text'::regtype THEN 65535
+    WHEN atttypid = 'varbyte'::regtype THEN coalesce((SELECT split_part(conname, '_', 3)::int FROM pg_constraint
+      WHERE conrelid = relid AND conkey = ARRAY[attnum] AND starts_with(conname, 'sim_binary_')), 64000) END AS character_maximum_length,
   information_schema._pg_numeric_precision(atttypid, atttypmod)::int AS numeric_precision,
   information_schema._pg_numeric_scale(atttypid, atttypmod)::int AS numeric_scale,
   information_schema._pg_datetime_precision(atttypid, atttypmod)::int AS datetime_precision, schema_name AS udt_schema

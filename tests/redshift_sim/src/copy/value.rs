@@ -159,7 +159,12 @@ fn scalar(array: &ArrayRef, row: usize) -> Option<String> {
         DataType::Decimal128(precision, _) => {
             // What has too many digits would be written with fewer.
             let values = array.as_primitive::<Decimal128Type>();
-            let fits = values.value(row).unsigned_abs() < 10u128.pow(u32::from(*precision));
+            let most = match precision {
+                // Kept in 8 bytes: <https://docs.aws.amazon.com/redshift/latest/dg/r_Numeric_types201.html>.
+                19 => i64::MAX.unsigned_abs().into(),
+                precision => 10u128.pow(u32::from(*precision)) - 1,
+            };
+            let fits = values.value(row).unsigned_abs() <= most;
             fits.then(|| values.value_as_string(row))?
         }
         DataType::Date32 => date(array.as_primitive::<Date32Type>().value(row))?,

@@ -377,8 +377,11 @@ fn column_type(part: &[Token], at: usize, table: &str, column: &str) -> Result<(
         }
         "varchar" | "nvarchar" | "text" => format!("varchar({})", length(&arguments, 256, 65_535)?),
         "varbyte" | "varbinary" => {
-            length(&arguments, 64_000, 16_777_216)?;
-            "varbyte".into()
+            let bytes = length(&arguments, 64_000, 16_777_216)?;
+            // The catalog reads the length from the name, which is the column's own.
+            let own = column.bytes().fold(0u32, |own, byte| own.wrapping_mul(31).wrapping_add(byte.into()));
+            let check = format!("CHECK (octet_length({}) <= {bytes})", identifier(column));
+            format!("varbyte CONSTRAINT sim_binary_{bytes}_{own} {check}")
         }
         "geometry" | "geography" | "hllsketch" | "interval" => return Err(Refusal::not_emulated(base)),
         _ => return Err(unsupported()),
