@@ -41,7 +41,7 @@ pub(super) struct Place {
     /// Who the URL says that we are.
     pub user: Option<String>,
     pub password: Option<Vec<u8>>,
-    /// How long a statement may take.
+    /// How long the server may be silent.
     limit: Duration,
     /// `None`: no TLS.
     tls: Option<Arc<ClientConfig>>,
@@ -144,7 +144,7 @@ pub(super) struct Session {
     client: Client,
     connection: Driver,
     ended: bool,
-    /// How long a statement may take.
+    /// How long the server may be silent.
     limit: Duration,
 }
 
@@ -219,8 +219,9 @@ impl Session {
         Ok(Answer { rows, affected })
     }
 
-    /// Runs one statement, and hands its rows over as they come; the number in the command's tag. After an error of `take`
-    /// the session can only be dropped.
+    /// Runs one statement, and hands its rows over as they come; the number in the command's tag. The server must not be
+    /// silent for longer than the limit; how long all rows take does not matter. After an error of `take` the session can
+    /// only be dropped.
     pub async fn each(
         &mut self,
         statement: &str,
@@ -228,29 +229,19 @@ impl Session {
         mut take: impl FnMut(Vec<Option<String>>) -> Result<()>,
     ) -> Result<u64> {
         let Self { client, connection, ended, limit } = self;
-        let mut drive = Drive { connection, ended };
-        let failed = |error: tokio_postgres::Error| failure(&error, table);
-        let asked = async {
-            let answer = drive.until(client.simple_query_raw(statement)).await.map_err(failed)?;
-            tokio::pin!(answer);
-            let mut affected = 0;
-            while let Some(message) = drive.until(answer.next().map(Ok)).await.map_err(failed)? {
-                match message.map_err(failed)? {
-                    SimpleQueryMessage::Row(row) => {
-                        take((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())?;
-                    }
-                    SimpleQueryMessage::CommandComplete(rows) => affected = rows,
-                    _ => {}
+        let (mut drive, mut affected) = (Drive { connection, ended, limit: *limit, table }, 0);
+        let answer = drive.heard(client.simple_query_raw(statement)).await?;
+        tokio::pin!(answer);
+        while let Some(message) = drive.heard(answer.next().map(Ok)).await? {
+            match message.map_err(|error| failure(&error, table))? {
+                SimpleQueryMessage::Row(row) => {
+                    take((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())?;
                 }
+                SimpleQueryMessage::CommandComplete(rows) => affected = rows,
+                _ => {}
             }
-            Ok(affected)
-        };
-        let answered = tokio::time::timeout(*limit, asked).await;
-        answered.unwrap_or_else(|_| {
-            // Nobody knows what becomes of it.
-            *ended = true;
-            Err(silent(*limit, table))
-        })
+        }
+        Ok(affected)
     }
 
     /// Whether the server has not hung up. For a session that nobody is using.
@@ -267,9 +258,26 @@ impl Session {
 struct Drive<'a> {
     connection: &'a mut Driver,
     ended: &'a mut bool,
+    /// How long the server may be silent.
+    limit: Duration,
+    /// What the statement is about.
+    table: Option<&'a str>,
 }
 
 impl Drive<'_> {
+    /// What the server says next.
+    async fn heard<T>(&mut self, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
+        let (limit, table) = (self.limit, self.table);
+        match tokio::time::timeout(limit, self.until(answer)).await {
+            Ok(answer) => answer.map_err(|error| failure(&error, table)),
+            Err(_) => {
+                // Nobody knows what becomes of the statement.
+                *self.ended = true;
+                Err(silent(limit, table))
+            }
+        }
+    }
+
     async fn until<T>(
         &mut self,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
