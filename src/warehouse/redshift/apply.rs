@@ -19,8 +19,10 @@ use crate::warehouse::merge::Merge;
 use crate::warehouse::shape::{incompletes, settled};
 use crate::warehouse::{check_ledger, place, settle};
 
-/// Rows of one INSERT, so that a statement stays far below its limit of 16 MB.
-const ROWS_PER_INSERT: usize = 500;
+/// How long a statement may be, in bytes: <https://docs.aws.amazon.com/redshift/latest/dg/c_redshift-sql.html>.
+pub(super) const STATEMENT_BYTES: usize = 16 * 1024 * 1024;
+/// Values in one statement, which have half of its bytes.
+const VALUES_PER_STATEMENT: usize = 500;
 
 /// How often a failure that Redshift does not explain is tried again before its table is parked.
 const DOUBTS: u32 = 3;
@@ -263,7 +265,7 @@ impl Loading<'_> {
             format!("({}, {topology}, {group}, {epoch}, {})", last + 1 + number as i64, cells.join(", "))
         };
         let values: Vec<String> = rows.iter().enumerate().map(values).collect();
-        for values in values.chunks(ROWS_PER_INSERT) {
+        for values in portions(&values) {
             let statement = format!(
                 "INSERT INTO {incomplete} (id, topology, group_name, epoch, table_name, key, seq, source_partition, \
                  missing) VALUES {}",
@@ -294,7 +296,7 @@ impl Loading<'_> {
                 _ => None,
             })
             .collect();
-        for ids in gone.chunks(ROWS_PER_INSERT) {
+        for ids in gone.chunks(VALUES_PER_STATEMENT) {
             self.run(format!("DELETE FROM {incomplete} WHERE id IN ({})", ids.join(", ")), table).await?;
         }
         Ok(gone.len() < open.len())
@@ -345,7 +347,41 @@ impl Loading<'_> {
     }
 }
 
+/// As many of the values at once as go into a statement.
+fn portions(mut values: &[String]) -> Vec<&[String]> {
+    let mut portions = Vec::new();
+    while !values.is_empty() {
+        let mut bytes = 0;
+        let fits = |value: &&String| {
+            bytes += value.len() + 2;
+            bytes <= STATEMENT_BYTES / 2
+        };
+        let count = values.iter().take(VALUES_PER_STATEMENT).take_while(fits).count().max(1);
+        let (portion, rest) = values.split_at(count);
+        portions.push(portion);
+        values = rest;
+    }
+    portions
+}
+
 fn miscounted(load: &TableLoad, what: &str) -> Error {
     Error::new(ErrorKind::Internal, format!("the load of table {} does not add up: {what}", load.contract.table))
         .help("nothing was changed; please report this")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_takes_what_fits() {
+        let sizes = |lengths: &[usize]| -> Vec<usize> {
+            let values: Vec<String> = lengths.iter().map(|length| "x".repeat(*length)).collect();
+            portions(&values).into_iter().map(<[String]>::len).collect()
+        };
+        let half = STATEMENT_BYTES / 2;
+        assert_eq!(sizes(&[half - 2, 1, half + 1, 5]), [1, 1, 1, 1]);
+        assert_eq!(sizes(&[1; 1001]), [500, 500, 1]);
+        assert!(sizes(&[]).is_empty());
+    }
 }

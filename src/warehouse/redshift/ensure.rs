@@ -5,7 +5,7 @@ use super::Redshift;
 use super::layout;
 use super::probe::refuse_folded_case;
 use super::session::Session;
-use super::sql::{self, GroupNames, MAX_NAME_BYTES};
+use super::sql::{self, GroupNames, MAX_COLUMNS, MAX_NAME_BYTES, StageKind, stage_columns};
 use super::types::{Fit, LiveColumn, fit, sql_type};
 use crate::contract::{Contract, TableSchema, Type};
 use crate::epoch::DeleteMode;
@@ -229,6 +229,14 @@ fn check_names(contract: &Contract) -> Result<()> {
         let what = format!("two columns are called {name}: Redshift does not tell upper from lower case");
         return Err(park(what).help("give one of them another name with a `rename` operator"));
     }
+    let staged = stage_columns(&contract.output, StageKind::Merge).len();
+    if staged > MAX_COLUMNS {
+        let what = format!(
+            "its {} columns and those that a load adds are {staged}, and Redshift takes {MAX_COLUMNS}",
+            contract.output.columns.len()
+        );
+        return Err(park(what).help("leave columns out with a `drop` operator"));
+    }
     let key = contract.output.key.iter().filter_map(|name| contract.output.column(name));
     if let Some(column) = key.into_iter().find(|c| matches!(c.data_type, Type::Json | Type::Binary)) {
         let what = format!("the key column {} is {}, which Redshift cannot compare", column.name, column.data_type);
@@ -283,5 +291,16 @@ mod tests {
         let output = schema(&[("id", Type::BigInt), ("ID", Type::BigInt)]);
         let contract = Contract { table: "t".into(), version: 1, input: output.clone(), output };
         assert!(check_names(&contract).expect_err("two of a name").to_string().contains("upper from lower case"));
+    }
+
+    #[test]
+    fn a_table_has_no_more_columns_than_its_stage_can_have() {
+        let contract = |columns: usize| {
+            let columns = (0..columns).map(|n| Column::new(format!("c{n}"), Type::Int)).collect();
+            let output = TableSchema { columns, key: vec!["c0".into()] };
+            Contract { table: "t".into(), version: 1, input: output.clone(), output }
+        };
+        assert!(check_names(&contract(1589)).is_ok());
+        assert!(check_names(&contract(1590)).expect_err("too many").to_string().contains("1600"));
     }
 }

@@ -19,6 +19,8 @@ use crate::warehouse::names::{
 const SEQ_TYPE: &str = "varchar(48)";
 /// Room for a key as text.
 const KEY_TYPE: &str = "varchar(65535)";
+/// The most columns of a table: <https://docs.aws.amazon.com/redshift/latest/dg/r_CREATE_TABLE_NEW.html>.
+pub(crate) const MAX_COLUMNS: usize = 1600;
 /// The longest identifier; Redshift would cut a longer one silently.
 pub(crate) const MAX_NAME_BYTES: usize = 127;
 /// How much of a topology's and a group's name stands in the names of the group's control tables.
