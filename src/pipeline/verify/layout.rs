@@ -95,9 +95,11 @@ impl Layout {
         let mut spans = Vec::with_capacity(self.columns.len());
         for at in 0..self.columns.len() {
             text.clear();
-            let there = cells(at, text);
+            let mut there = cells(at, text);
             if self.documents && self.columns[at].1 == Type::Json {
                 value::document(text);
+                // Whether the document `null` is told from none is nowhere promised.
+                there &= text != "null";
             }
             let start = row.len();
             value::push_cell(row, there.then_some(text.as_str()));

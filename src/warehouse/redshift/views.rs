@@ -7,6 +7,7 @@
 use super::Redshift;
 use super::session::Session;
 use super::sql::{Names, STATE_PREFIX};
+use super::types::LIMITS;
 use crate::contract::{Contract, Type};
 use crate::epoch::DeleteMode;
 use crate::error::Result;
@@ -19,8 +20,7 @@ const FRESHNESS: &str = "freshness";
 pub(super) fn of_table(views: &str, names: &Names, contract: &Contract, mode: DeleteMode) -> String {
     let column = |column: &crate::contract::Column| {
         let name = quote(&column.name);
-        // Tools know no SUPER.
-        if column.data_type == Type::Json { format!("JSON_SERIALIZE({name}) AS {name}") } else { name }
+        if column.data_type == Type::Json { format!("{} AS {name}", document(&name)) } else { name }
     };
     let columns = contract.output.columns.iter().map(column).collect::<Vec<_>>().join(", ");
     let shown = if mode == DeleteMode::Hard { String::new() } else { format!(" WHERE {}", live(mode)) };
@@ -29,6 +29,16 @@ pub(super) fn of_table(views: &str, names: &Names, contract: &Contract, mode: De
         quote(views),
         quote(&contract.table),
         names.of(&contract.table)
+    )
+}
+
+/// A document as text, because tools know no SUPER. One that is too long for a text is named by its length, so that it does
+/// not take the whole view from everybody. Of nothing JSON_SERIALIZE would make the text `null`.
+fn document(column: &str) -> String {
+    let most = LIMITS.text_bytes;
+    format!(
+        "CASE WHEN JSON_SIZE({column}) > {most} THEN '{{\"_bytes_too_long_for_text\":' || CAST(JSON_SIZE({column}) AS varchar) || '}}' \
+         WHEN {column} IS NOT NULL THEN JSON_SERIALIZE({column}) END"
     )
 }
 
@@ -101,7 +111,9 @@ mod tests {
         let output = TableSchema { columns, key: vec!["id".into()] };
         let contract = Contract { table: "orders".into(), version: 1, input: output.clone(), output };
         let view = |mode| of_table("bi", &Names::new("shop"), &contract, mode);
-        let begin = "CREATE OR REPLACE VIEW \"bi\".\"orders\" AS SELECT \"id\", JSON_SERIALIZE(\"doc\") AS \"doc\" FROM \"shop\".\"orders\"";
+        let begin =
+            &"CREATE OR REPLACE VIEW \"bi\".\"orders\" AS SELECT \"id\", DOC AS \"doc\" FROM \"shop\".\"orders\""
+                .replace("DOC", &document("\"doc\""));
         assert_eq!(view(DeleteMode::Hard), format!("{begin} WITH NO SCHEMA BINDING"));
         assert_eq!(view(DeleteMode::Soft), format!("{begin} WHERE _deleted IS NOT TRUE WITH NO SCHEMA BINDING"));
         assert_eq!(view(DeleteMode::History), format!("{begin} WHERE _current IS TRUE WITH NO SCHEMA BINDING"));
