@@ -15,13 +15,14 @@ use rdkafka::producer::Producer;
 use crate::file::Log;
 use crate::support::kafka::{Broker, broker, send};
 
-const PATIENCE: Duration = Duration::from_secs(40);
+/// Ends a hang: machines are shared.
+const PATIENCE: Duration = Duration::from_secs(180);
 const INFLIGHT: usize = 32 << 20;
 
 fn settings(broker: &Broker, topics: &[&str]) -> KafkaSource {
     let topics = topics.join(",");
     serde_saphyr::from_str(&format!(
-        "{{brokers: '{}', topics: [{topics}], properties: {{session.timeout.ms: '6000', heartbeat.interval.ms: '300', \
+        "{{brokers: '{}', topics: [{topics}], properties: {{session.timeout.ms: '45000', heartbeat.interval.ms: '300', \
          topic.metadata.refresh.interval.ms: '1000'}}}}",
         broker.address
     ))
@@ -359,6 +360,61 @@ async fn a_topic_made_again_is_another_partition_also_while_it_is_read() {
     member.catch_up().await;
     assert_eq!(member.all(), pairs(30..33));
     assert_eq!(member.batches.last().unwrap().generation, 2);
+}
+
+/// A log that says how often it was asked.
+#[cfg(feature = "failpoints")]
+struct Asked(Arc<Log>, tokio::sync::watch::Sender<u32>);
+
+#[cfg(feature = "failpoints")]
+#[async_trait::async_trait]
+impl dataflow::progress::Standings for Asked {
+    async fn latest(&self) -> Result<Progress> {
+        self.1.send_modify(|asked| *asked += 1);
+        Ok(self.0.progress())
+    }
+}
+
+/// GIVEN a member that has just learned which topic it reads, WHEN the topic is made again before it has asked where that
+/// begins and ends, or is gone for a while, THEN it asks again, and reads the new one.
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_again_while_its_partitions_are_placed_is_another_one() {
+    let broker = broker();
+    for (topic, gone_for_a_while) in [("placed", false), ("replaced", true)] {
+        broker.create_topic(topic, 1, &[]).await;
+        produce(broker, topic, 0, 0..5);
+        let log = Arc::new(Log::default());
+        let config = settings(broker, &[topic]);
+        Member::open(&config, topic, &log).await.catch_up().await;
+        let (here, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+        let (go, told) = std::sync::mpsc::channel::<()>();
+        let told = std::sync::Mutex::new(told);
+        let waits = move || {
+            let _nobody_listens = here.send(());
+            let _told_or_nobody_tells = told.lock().unwrap().recv();
+        };
+        fail::cfg_callback(format!("kafka.place.{topic}"), waits).unwrap();
+        let (asking, mut asked) = tokio::sync::watch::channel(0);
+        let standings = Arc::new(Asked(log.clone(), asking));
+        let kafka = Kafka::open("k", &config, topic, &[], INFLIGHT, standings).await.unwrap();
+        let mut member = Member { kafka, log, seen: BTreeMap::new(), batches: Vec::new() };
+        tokio::time::timeout(PATIENCE, arrived.recv()).await.expect("partitions are placed").unwrap();
+        broker.delete_topic(topic).await;
+        if gone_for_a_while {
+            go.send(()).unwrap();
+            let again = asked.wait_for(|asked| *asked > 1);
+            tokio::time::timeout(PATIENCE, again).await.expect("it asks again").unwrap();
+        }
+        broker.create_topic(topic, 1, &[]).await;
+        // Fewer than before: the old position is beyond them.
+        produce(broker, topic, 0, 10..12);
+        drop(go);
+        member.read(2).await;
+        assert_eq!(member.all(), pairs(10..12));
+        assert_eq!(member.batches.last().unwrap().generation, 1);
+        fail::remove(format!("kafka.place.{topic}"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

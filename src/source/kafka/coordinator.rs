@@ -17,6 +17,7 @@ use super::probe::Probe;
 use crate::batch::{NO_TIME, RawBatch, RawRecords};
 use crate::config::Start;
 use crate::error::{Disposition, Error, ErrorKind, Result};
+use crate::failpoint;
 use crate::progress::{Generation, Partition, Position, Progress, Span, Standings};
 
 const BATCH_BYTES: usize = 1 << 20;
@@ -163,9 +164,10 @@ impl Coordinator {
         let progress = self.runtime.block_on(self.standings.latest())?;
         let mut resolved = Vec::new();
         for (name, numbers) in wanted {
-            let topic = self.probe.topic(name)?.ok_or_else(|| {
-                Error::new(ErrorKind::SourceUnavailable, format!("source {}: topic {name} is gone", self.source))
-            })?;
+            let gone =
+                || Error::new(ErrorKind::SourceUnavailable, format!("source {}: topic {name} is gone", self.source));
+            let topic = self.probe.topic(name)?.ok_or_else(gone)?;
+            failpoint::hit(&format!("kafka.place.{name}"));
             let known = Known::of(&progress, &self.source, &topic);
             if known.recreated() {
                 tracing::warn!(topic = %name, id = %topic.id,
@@ -173,8 +175,13 @@ impl Coordinator {
                      not yet read of the old one is gone");
             }
             let target = known.generation(topic.partitions).max(self.generation_floor(&topic, renewed));
-            for number in numbers {
-                let mut assigned = self.place(&topic, &known, *number, renewed)?;
+            let placed: Result<Vec<_>> =
+                numbers.iter().map(|number| self.place(&topic, &known, *number, renewed)).collect();
+            // The ends may have been another topic's, which was made meanwhile under this name, or nobody's.
+            if self.probe.topic(name)?.is_none_or(|now| now.id != topic.id) {
+                return Err(gone());
+            }
+            for mut assigned in placed? {
                 assigned.raise(target);
                 resolved.push(assigned);
             }

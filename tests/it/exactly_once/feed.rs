@@ -63,13 +63,22 @@ impl Counter for Arc<Servers> {
 /// The shop, open until it is closed.
 pub struct OpenShop {
     sold: Arc<AtomicU64>,
+    /// How many row events it may sell.
+    until: Arc<AtomicU64>,
     closing: Arc<AtomicBool>,
     selling: JoinHandle<(Expected, u64)>,
 }
 
 impl OpenShop {
     /// Sells until it is closed.
-    pub fn open(seed: u64, options: Options, mut counter: impl Counter) -> Self {
+    pub fn open(seed: u64, options: Options, counter: impl Counter) -> Self {
+        Self::open_until(MOST, seed, options, counter)
+    }
+
+    /// Sells so many row events and then no more until it is told to go on.
+    pub fn open_until(enough: u64, seed: u64, options: Options, mut counter: impl Counter) -> Self {
+        let until = Arc::new(AtomicU64::new(enough));
+        let may_sell = Arc::clone(&until);
         let closing = Arc::new(AtomicBool::new(false));
         let closed = Arc::clone(&closing);
         let sold = Arc::new(AtomicU64::new(0));
@@ -78,6 +87,10 @@ impl OpenShop {
             let mut shop = Shop::new(seed, options);
             let mut records = 0;
             while !closed.load(Ordering::Acquire) && shop.generated() < MOST {
+                if shop.generated() + PORTION > may_sell.load(Ordering::Acquire) {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
                 let until = shop.generated() + PORTION;
                 let mut events = Vec::new();
                 while shop.generated() < until {
@@ -90,7 +103,12 @@ impl OpenShop {
             }
             (shop.expected(), records)
         });
-        Self { sold, closing, selling }
+        Self { sold, until, closing, selling }
+    }
+
+    /// Lets a shop that has sold what it might sell go on.
+    pub fn go_on(&self) {
+        self.until.store(MOST, Ordering::Release);
     }
 
     /// Row events so far.
