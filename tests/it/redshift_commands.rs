@@ -276,6 +276,8 @@ async fn check_tries_out_what_no_page_promises() {
     note: Parquet packed with Zstandard loads: no (Redshift: a statement failed: …
     note: FILLRECORD goes with a list of columns: yes
     good: JSON_PARSE and JSON_SERIALIZE give a document back
+    good: a document is read as its text
+    good: texts that differ in trailing blanks alone are told apart by their lengths
     good: times go through UTC into TIMESTAMPTZ and back
     good: DELETE … USING and UPDATE … FROM change temporary tables
     note: MERGE takes a sub-query for its source: yes

@@ -1,6 +1,7 @@
 //! Values that Redshift takes for something else than the source meant, or does not take in one go: blanks at the end of
 //! keys, documents that are not there, numbers at the end of their type, keys of many bytes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,15 @@ use arrow::array::{ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Int64Ar
 use dataflow::batch::{Op, Seq, TableChanges};
 use dataflow::config;
 use dataflow::contract::{Contract, Type};
-use dataflow::epoch::DeleteMode;
+use dataflow::epoch::{DeleteMode, LoadUnit};
+use dataflow::error::ErrorKind;
+use dataflow::lake::Lake;
+use dataflow::pipeline::fold::fold;
 use dataflow::warehouse::{HeldKeys, HeldQuery, find};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use crate::warehouse::{Under, created, table, try_load};
+use crate::support::cluster::Cluster;
+use crate::warehouse::{Under, created, table, try_load, unit};
 
 fn texts(values: &[Option<&str>]) -> ArrayRef {
     Arc::new(StringArray::from(values.to_vec()))
@@ -32,7 +37,11 @@ fn updates(contract: &Arc<Contract>, first: u64, columns: Vec<ArrayRef>, unchang
 
 /// What the cluster itself answers, each row in one text.
 async fn asked(under: &Under, sql: &str) -> Vec<String> {
-    let config: tokio_postgres::Config = under.cluster().sim.url().parse().unwrap();
+    asked_of(under.cluster(), sql).await
+}
+
+async fn asked_of(cluster: &Cluster, sql: &str) -> Vec<String> {
+    let config: tokio_postgres::Config = cluster.sim.url().parse().unwrap();
     let (client, connection) = config.connect(NoTls).await.unwrap();
     tokio::spawn(connection);
     let messages = client.simple_query(sql).await.unwrap();
@@ -185,4 +194,44 @@ async fn a_long_reading_is_no_silence() {
     // Whoever compares takes its time: six seconds in all, of which the cluster keeps silent for none.
     let seen = held(&under, 5, None, |_| std::thread::sleep(Duration::from_millis(40))).await;
     assert_eq!(seen, ROWS);
+}
+
+/// GIVEN a topology, a group, a table and a column with names of 127 bytes, THEN they are loaded, and loaded again by another
+/// process, with a longer column meanwhile, and people see them; a name of one byte more parks its table, and a topology or a
+/// group whose name begins like that has control tables of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_127_bytes_are_names() {
+    let cluster = Cluster::start().await;
+    let staging = dataflow::pipeline::staging::staging(&Lake::open(&cluster.lake()).unwrap());
+    let config = config::Warehouse::Redshift(cluster.warehouse());
+    let open = |topology: String| {
+        let (config, staging) = (config.clone(), Arc::clone(&staging));
+        async move { dataflow::warehouse::open(&config, &topology, staging).await.unwrap() }
+    };
+    let long = |first: &str| format!("{first}{}", "n".repeat(127 - first.len()));
+    let (topology, group, name, column) = (long("Topology é "), long("group"), long("things"), long("word"));
+    let groups = BTreeMap::from([(group.clone(), vec![name.clone()])]);
+    let contract = |max_bytes: u32, name: &str| {
+        let columns = [("id", Type::BigInt), (column.as_str(), Type::Text { max_bytes: Some(max_bytes) })];
+        Arc::new(Contract { table: name.to_owned(), ..Contract::clone(&table(&columns, true)) })
+    };
+    for (n, word) in [(0, "short"), (1, "not so short")] {
+        dataflow::warehouse::assign(&config, &topology, &groups).await.unwrap();
+        let warehouse = open(topology.clone()).await;
+        let contract = contract(word.len() as u32, &name);
+        warehouse.ensure(&contract, DeleteMode::Hard).await.unwrap();
+        let rows = created(&contract, n + 1, vec![numbers(&[n as i64]), texts(&[Some(word)])]);
+        let load = fold(&contract, DeleteMode::Hard, vec![rows], false).unwrap();
+        warehouse.apply(&LoadUnit { group: group.clone(), ..unit(n, vec![load]) }).await.unwrap();
+    }
+    let shown = asked_of(&cluster, &format!("SELECT \"{column}\" FROM bi.\"{name}\" ORDER BY id")).await;
+    assert_eq!(shown, ["short", "not so short"]);
+    assert_eq!(asked_of(&cluster, "SELECT table_name, changes FROM bi.freshness").await, [format!("{name}|2")]);
+    let warehouse = open(topology.clone()).await;
+    assert_eq!(warehouse.applied(&group).await.unwrap().map(|applied| applied.through), Some(2));
+    assert_eq!(warehouse.applied(&format!("{group}n")).await.unwrap(), None);
+    assert_eq!(open(format!("{topology}n")).await.applied(&group).await.unwrap(), None);
+    let error = warehouse.ensure(&contract(9, &format!("{name}n")), DeleteMode::Hard).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Table(format!("{name}n")));
+    assert!(error.to_string().contains("longer than the 127 bytes"), "{error}");
 }

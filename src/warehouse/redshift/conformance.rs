@@ -94,7 +94,7 @@ fn needed_cases() -> Cases {
                     ("i4", Arc::new(Int32Array::from(vec![i32::MIN]))),
                     ("i8", Arc::new(Int64Array::from(vec![i64::MIN]))),
                     ("f8", Arc::new(Float64Array::from(vec![0.25]))),
-                    ("w", Arc::new(StringArray::from(vec!["é日🎉"]))),
+                    ("w", Arc::new(StringArray::from(vec!["é日🎉 "]))),
                     ("d", Arc::new(Date32Array::from(vec![20_455]))),
                     ("at", Arc::new(time())),
                     ("b", Arc::new(BinaryArray::from(vec![&b"\x00\xff"[..]]))),
@@ -102,7 +102,7 @@ fn needed_cases() -> Cases {
                 Compression::SNAPPY,
             )?,
             ask: "SELECT count(*) FROM _dataflow_probe WHERE i2 = -32768 AND i4 = -2147483648 AND i8 + 1 = \
-                  -9223372036854775807 AND f8 = 0.25 AND octet_length(w) = 9 AND d = DATE '2026-01-02' \
+                  -9223372036854775807 AND f8 = 0.25 AND octet_length(w) = 10 AND d = DATE '2026-01-02' \
                   AND at = TIMESTAMP '2026-01-02 03:04:05.678901' AND octet_length(b) = 2",
             answer: "1",
             otherwise: "loads would bring other values than the source has",
@@ -181,12 +181,24 @@ fn other_cases() -> Cases {
 
 /// Statements that loads use, or might use, on temporary tables: what, whether loads use it, the statements of which the
 /// last gives one value, and the value.
-const STATEMENTS: [(&str, bool, &[&str], &str); 4] = [
+const STATEMENTS: [(&str, bool, &[&str], &str); 6] = [
     (
         "JSON_PARSE and JSON_SERIALIZE give a document back",
         true,
         &["SELECT JSON_SERIALIZE(JSON_PARSE('[1]')) = '[1]'"],
         "t",
+    ),
+    ("a document is read as its text", true, &["SELECT JSON_PARSE('[1]')"], "[1]"),
+    (
+        "texts that differ in trailing blanks alone are told apart by their lengths",
+        true,
+        &[
+            "CREATE TEMP TABLE _dataflow_probe (k varchar(9))",
+            "INSERT INTO _dataflow_probe VALUES ('a'), ('a ')",
+            "SELECT count(*) FROM _dataflow_probe AS l JOIN _dataflow_probe AS r ON l.k = r.k \
+             AND octet_length(l.k) = octet_length(r.k)",
+        ],
+        "2",
     ),
     (
         "times go through UTC into TIMESTAMPTZ and back",

@@ -4,6 +4,7 @@ SET allow_system_table_mods = on;
 CREATE SCHEMA sim;
 CREATE TABLE sim.attributes (relid oid PRIMARY KEY, attributes jsonb NOT NULL);
 CREATE TABLE sim.late_views (schema text, name text, sql text NOT NULL, PRIMARY KEY (schema, name));
+CREATE TABLE sim.names (short text PRIMARY KEY, long text NOT NULL);
 CREATE TABLE sim.load_errors (
     at timestamp NOT NULL, transaction_id bigint, session_id bigint, query_id bigint, file_name text, line_number bigint,
     column_name text, column_type text, column_length text, error_code int, error_message text);
@@ -166,7 +167,8 @@ $$;
 CREATE PROCEDURE sim.widen(rel regclass, col text, n int) LANGUAGE plpgsql AS $$
 DECLARE a pg_attribute; longest int; encoding text;
 BEGIN
-  SELECT * INTO a FROM pg_attribute WHERE attrelid = rel AND attname = col AND NOT attisdropped;
+  SELECT * INTO a FROM pg_attribute WHERE attrelid = rel AND NOT attisdropped
+    AND coalesce((SELECT long FROM sim.names WHERE short = attname), attname) = col;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'column "%" of relation "%" does not exist', col, rel USING ERRCODE = '42703';
   END IF;
@@ -186,28 +188,35 @@ BEGIN
   IF encoding IN ('bytedict', 'runlength', 'text255', 'text32k') THEN
     RAISE EXCEPTION 'cannot alter type of column "%" with encoding %', col, upper(encoding) USING ERRCODE = '0A000';
   END IF;
-  EXECUTE format('SELECT max(octet_length(%I)) FROM %s', col, rel) INTO longest;
+  EXECUTE format('SELECT max(octet_length(%I)) FROM %s', a.attname, rel) INTO longest;
   IF longest > n THEN
     RAISE EXCEPTION 'cannot alter column "%" to VARCHAR(%): it holds values of % bytes', col, n, longest USING ERRCODE = '22001';
   END IF;
-  EXECUTE format('ALTER TABLE %s ALTER COLUMN %I TYPE varchar(%s)', rel, col, n);
+  EXECUTE format('ALTER TABLE %s ALTER COLUMN %I TYPE varchar(%s)', rel, a.attname, n);
 END $$;
 
 CREATE FUNCTION sim.count(rel oid) RETURNS bigint LANGUAGE plpgsql STABLE AS
 $$ DECLARE n bigint; BEGIN EXECUTE format('SELECT count(*) FROM %s', rel::regclass) INTO n; RETURN n; END $$;
 
 CREATE VIEW sim.columns AS
-SELECT n.nspname::varchar AS schema_name, c.relname::varchar AS table_name, c.relkind, c.oid AS relid, a.attname::varchar AS column_name,
+SELECT n.nspname::varchar AS schema_name, coalesce(nt.long, c.relname)::varchar AS table_name, c.relkind, c.oid AS relid,
+  coalesce(nc.long, a.attname)::varchar AS column_name,
   row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum)::int AS ordinal_position, a.atttypid, a.atttypmod, a.attnotnull, a.attnum,
   sim.type_name(a.atttypid, a.atttypmod)::varchar AS type,
   CASE WHEN a.attidentity <> '' THEN '"identity"(' || c.oid || ', ' || a.attnum - 1 || ', ''1,1''::text)' ELSE pg_get_expr(d.adbin, d.adrelid) END::varchar AS column_default,
-  coalesce(t.attributes->'encode'->>a.attname, 'none')::varchar AS encoding,
-  coalesce(t.attributes->>'distkey' = a.attname, false) AS distkey,
-  coalesce((SELECT k.n::int FROM jsonb_array_elements_text(t.attributes->'sortkey') WITH ORDINALITY k (name, n) WHERE k.name = a.attname), 0) AS sortkey
+  coalesce(t.attributes->'encode'->>coalesce(nc.long, a.attname), 'none')::varchar AS encoding,
+  coalesce(t.attributes->>'distkey' = coalesce(nc.long, a.attname), false) AS distkey,
+  coalesce((SELECT k.n::int FROM jsonb_array_elements_text(t.attributes->'sortkey') WITH ORDINALITY k (name, n) WHERE k.name = coalesce(nc.long, a.attname)), 0) AS sortkey
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum LEFT JOIN sim.attributes t ON t.relid = c.oid
+  LEFT JOIN sim.names nt ON nt.short = c.relname LEFT JOIN sim.names nc ON nc.short = a.attname
 WHERE c.relkind IN ('r', 'v') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'sim', 'pg_toast');
 
+CREATE VIEW sim.information_tables AS
+SELECT table_catalog::varchar AS table_catalog, table_schema::varchar AS table_schema, coalesce(long, table_name)::varchar AS table_name,
+  table_type::varchar AS table_type FROM information_schema.tables LEFT JOIN sim.names ON short = table_name;
+CREATE VIEW sim.pg_tables AS
+SELECT schemaname, coalesce(long, tablename)::varchar AS tablename, tableowner FROM pg_tables LEFT JOIN sim.names ON short = tablename;
 CREATE VIEW sim.information_columns AS
 SELECT current_database()::varchar AS table_catalog, schema_name AS table_schema, table_name, column_name, ordinal_position, column_default,
   CASE WHEN attnotnull THEN 'NO' ELSE 'YES' END::varchar AS is_nullable, split_part(regexp_replace(type, '\([0-9,]+\)', ''), '(', 1)::varchar AS data_type,
@@ -232,9 +241,9 @@ CREATE VIEW pg_catalog.svv_all_columns AS
 SELECT table_catalog AS database_name, table_schema AS schema_name, table_name, column_name, ordinal_position, column_default, is_nullable, data_type,
   character_maximum_length, numeric_precision, numeric_scale, NULL::varchar AS remarks FROM sim.information_columns;
 CREATE VIEW sim.tables AS
-SELECT current_database()::varchar AS database_name, n.nspname::varchar AS schema_name, c.relname::varchar AS table_name,
+SELECT current_database()::varchar AS database_name, n.nspname::varchar AS schema_name, coalesce(long, c.relname)::varchar AS table_name,
   CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END::varchar AS table_type FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relkind IN ('r', 'v') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'sim', 'pg_toast')
+  LEFT JOIN sim.names ON short = c.relname WHERE c.relkind IN ('r', 'v') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'sim', 'pg_toast')
 UNION ALL SELECT current_database()::varchar, schema::varchar, name::varchar, 'VIEW' FROM sim.late_views;
 CREATE VIEW pg_catalog.svv_redshift_tables AS SELECT *, NULL::varchar AS table_acl, NULL::varchar AS remarks FROM sim.tables;
 CREATE VIEW pg_catalog.svv_all_tables AS SELECT *, NULL::varchar AS table_acl, NULL::varchar AS remarks FROM sim.tables;
@@ -251,13 +260,13 @@ CREATE VIEW pg_catalog.svv_external_tables AS
 SELECT ''::varchar AS redshift_database_name, ''::varchar AS schemaname, ''::varchar AS tablename, ''::varchar AS tabletype, ''::varchar AS location WHERE false;
 -- r_SVV_TABLE_INFO.html: tables without rows are not shown.
 CREATE VIEW pg_catalog.svv_table_info AS
-SELECT current_database()::varchar AS database, n.nspname::varchar AS schema, c.oid AS table_id, c.relname::varchar AS "table",
+SELECT current_database()::varchar AS database, n.nspname::varchar AS schema, c.oid AS table_id, coalesce(long, c.relname)::varchar AS "table",
   CASE WHEN t.attributes->'encode' IS NULL THEN 'N' ELSE 'Y' END::varchar AS encoded,
   CASE WHEN t.attributes ? 'distkey' THEN 'KEY(' || (t.attributes->>'distkey') || ')' ELSE upper(coalesce(t.attributes->>'diststyle', 'AUTO(ALL)')) END::varchar AS diststyle,
   coalesce(t.attributes->'sortkey'->>0, 'AUTO(SORTKEY)')::varchar AS sortkey1, coalesce(jsonb_array_length(t.attributes->'sortkey'), 0)::int AS sortkey_num,
   (pg_relation_size(c.oid) / 1048576 + 1)::bigint AS size, 0::numeric(8, 2) AS unsorted, 0::numeric(5, 2) AS stats_off, sim.count(c.oid)::numeric(38, 0) AS tbl_rows,
   sim.count(c.oid)::numeric(38, 0) AS estimated_visible_rows, 0::numeric(12, 2) AS vacuum_sort_benefit, NULL::text AS risk_event
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN sim.attributes t ON t.relid = c.oid
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN sim.attributes t ON t.relid = c.oid LEFT JOIN sim.names ON short = c.relname
 WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'sim') AND sim.count(c.oid) > 0;
 -- SYS_LOAD_ERROR_DETAIL.html, r_STL_LOAD_ERRORS.html: CHAR columns keep their padding.
 CREATE VIEW pg_catalog.sys_load_error_detail AS

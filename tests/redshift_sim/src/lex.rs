@@ -5,6 +5,7 @@
 //! * Identifiers are folded to lower case, quoted ones too, unless `enable_case_sensitive_identifier` is on:
 //!   <https://docs.aws.amazon.com/redshift/latest/dg/r_names.html>.
 
+use crate::names::{MOST_BYTES, cut, short};
 use crate::refusal::Refusal;
 
 /// What a token is.
@@ -66,6 +67,8 @@ impl Token {
         match self.kind {
             Kind::Quoted => identifier(&self.value),
             Kind::Text => literal(&self.value),
+            // A word has no name in it that is longer than a keyword, or is one.
+            Kind::Word if short(&self.value) != self.value => identifier(&self.value),
             Kind::Word | Kind::Number | Kind::Parameter | Kind::Symbol | Kind::Written => self.value.clone(),
         }
     }
@@ -73,7 +76,7 @@ impl Token {
 
 /// A name in double quotes.
 pub fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    format!("\"{}\"", short(name).replace('"', "\"\""))
 }
 
 /// A text literal as PostgreSQL reads it, whatever is in it.
@@ -144,7 +147,7 @@ impl Lexer<'_> {
             '$' => self.dollar(),
             c if c.is_alphabetic() || c == '_' => {
                 let mut word = self.take(Kind::Word, 0, |c| c.is_alphanumeric() || c == '_' || c == '$');
-                word.value = word.value.to_ascii_lowercase();
+                word.value = cut(&word.value, MOST_BYTES).to_ascii_lowercase();
                 Ok(word)
             }
             '#' if second.is_some_and(char::is_alphabetic) => Err(Refusal::not_emulated("names that begin with #")),
@@ -210,10 +213,7 @@ impl Lexer<'_> {
         }
         self.rest = &self.rest[at..];
         let value = if self.case_sensitive { value } else { value.to_ascii_lowercase() };
-        if value.len() > 63 {
-            return Err(Refusal::not_emulated("an identifier of more than 63 bytes (Redshift allows 127)"));
-        }
-        Ok(Token { kind: Kind::Quoted, value })
+        Ok(Token { kind: Kind::Quoted, value: cut(&value, MOST_BYTES).to_owned() })
     }
 
     fn text(&mut self, from: usize) -> Result<Token, Refusal> {

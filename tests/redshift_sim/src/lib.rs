@@ -13,6 +13,7 @@
 //! | `conflict` | serializability by tables: error 1023 |
 //! | `fault` | what goes wrong because a test asks, and what is counted |
 //! | `credentials` | an endpoint that lends passwords as the AWS APIs do |
+//! | `names` | names that are longer than PostgreSQL's |
 //! | `catalog.sql` | types, functions, views and rules inside the database |
 //!
 //! A refusal that is no rule of Redshift's but a limit of the emulator says `redshift-sim does not emulate …`.
@@ -35,6 +36,7 @@ mod copy;
 mod credentials;
 mod fault;
 mod lex;
+mod names;
 mod refusal;
 mod server;
 mod session;

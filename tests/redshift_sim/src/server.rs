@@ -12,6 +12,8 @@ use crate::backend::{Address, Backend};
 use crate::conflict::Conflicts;
 use crate::copy::Objects;
 use crate::fault::Watch;
+use crate::lex::{Token, literal};
+use crate::names::Names;
 use crate::refusal::Stop;
 use crate::session::Session;
 use crate::startup;
@@ -30,6 +32,7 @@ pub(crate) struct Shared {
     watch: Mutex<Watch>,
     conflicts: Mutex<Conflicts>,
     users: Mutex<Users>,
+    names: Mutex<Names>,
     /// Process ids of PostgreSQL's that serve a session.
     backends: Mutex<Vec<u32>>,
 }
@@ -40,6 +43,9 @@ impl Shared {
         let wrong = |e: Stop| format!("the database of redshift-sim at {}: {e:?}", options.postgres_url);
         let mut admin = Backend::connect(&postgres).await.map_err(|e| wrong(e.into()))?;
         install(&mut admin, &options).await.map_err(wrong)?;
+        let mut names = Names::default();
+        let known = admin.rows("SELECT long FROM sim.names").await.map_err(wrong)?;
+        known.iter().flatten().flatten().for_each(|name| names.add(name));
         let late = admin.value("SELECT count(*) FROM sim.late_views").await.map_err(wrong)?;
         let tls = options.tls.as_ref().map(|tls| tls.acceptor()).transpose()?;
         let users = Users { fixed: options.users.iter().cloned().collect(), temporary: HashMap::new() };
@@ -53,6 +59,7 @@ impl Shared {
             watch: Mutex::default(),
             conflicts: Mutex::default(),
             users: Mutex::new(users),
+            names: Mutex::new(names),
             backends: Mutex::default(),
             options,
         })
@@ -68,6 +75,22 @@ impl Shared {
 
     pub fn users(&self) -> MutexGuard<'_, Users> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers the long names of a statement, where a rollback does not reach them.
+    pub async fn remember(&self, tokens: &[Token]) -> Result<(), Stop> {
+        let new: Vec<&str> = tokens.iter().filter_map(Token::name).filter(|name| self.names().is_new(name)).collect();
+        for name in new {
+            let (short, long) = (literal(&crate::names::short(name)), literal(name));
+            let insert = format!("INSERT INTO sim.names VALUES ({short}, {long}) ON CONFLICT DO NOTHING");
+            self.admin.lock().await.rows(&insert).await?;
+            self.names().add(name);
+        }
+        Ok(())
     }
 
     pub fn backends(&self) -> MutexGuard<'_, Vec<u32>> {

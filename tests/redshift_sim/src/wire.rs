@@ -6,6 +6,7 @@
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::names::Names;
 use crate::refusal::Refusal;
 
 /// The types of PostgreSQL that stand for types which only Redshift has: (PostgreSQL's OID, Redshift's).
@@ -148,6 +149,23 @@ impl Message {
             at = oid + 12;
         }
         self
+    }
+}
+
+impl Message {
+    /// A `RowDescription` with the columns' names in full.
+    #[must_use]
+    pub fn with_names(self, names: &Names) -> Self {
+        const FIELD: usize = 18;
+        let mut body = self.body.get(..2).unwrap_or_default().to_vec();
+        let mut rest = self.body.get(2..).unwrap_or_default();
+        while let Some(name) = take_text(&mut rest).filter(|_| rest.len() >= FIELD) {
+            body.extend_from_slice(names.long(&name).as_bytes());
+            body.push(0);
+            body.extend_from_slice(&rest[..FIELD]);
+            rest = &rest[FIELD..];
+        }
+        Self { body, ..self }
     }
 }
 

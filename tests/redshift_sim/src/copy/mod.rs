@@ -90,7 +90,9 @@ impl Session {
              WHERE a.attrelid = to_regclass({}) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
             literal(&copy.table)
         );
-        let all: Vec<Column> = self.backend_rows(&sql).await?.iter().filter_map(|row| Column::read(row)).collect();
+        let rows = self.backend_rows(&sql).await?;
+        let mut all: Vec<Column> = rows.iter().filter_map(|row| Column::read(row)).collect();
+        all.iter_mut().for_each(|column| column.name = self.shared().names().long(&column.name).to_owned());
         let table = copy.table.replace('"', "");
         if all.is_empty() {
             return Err(Refusal::new("XX000", format!("Cannot COPY into nonexistent table {table}")).into());

@@ -212,6 +212,7 @@ impl Session {
 
     /// What decides how a statement is read.
     async fn settings(&mut self, tokens: &[Token]) -> Result<Settings, Stop> {
+        self.shared.remember(tokens).await?;
         let mut settings = Settings { serverless: self.shared.options.serverless, late_views: Vec::new() };
         let quiet = ["lock", "begin", "start", "commit", "end", "rollback", "abort", "copy", "set", "show", "truncate"];
         if self.shared.late_views.load(Ordering::Acquire) && !tokens[0].is_any(&quiet) {
@@ -252,7 +253,10 @@ impl Session {
                 b'Z' => break,
                 b'C' | b'I' | b's' => last = Some(message),
                 b'E' => error = Some(self.in_redshifts_words(refusal_of(&message))),
-                b'T' => self.put(&message.with_redshift_types()),
+                b'T' => {
+                    let message = message.with_redshift_types().with_names(&self.shared.names());
+                    self.put(&message);
+                }
                 b'S' => self.pass_parameter(&message),
                 b'2' | b'3' => {}
                 _ => self.put(&message),
@@ -274,7 +278,10 @@ impl Session {
     }
 
     /// A conflict of two transactions over a row.
-    fn in_redshifts_words(&self, refusal: Refusal) -> Refusal {
+    fn in_redshifts_words(&self, mut refusal: Refusal) -> Refusal {
+        for text in [&mut refusal.message, &mut refusal.detail] {
+            *text = self.shared.names().written_out(std::mem::take(text));
+        }
         match (refusal.code.as_str(), self.shared.options.isolation) {
             ("40001", crate::Isolation::Serializable) => {
                 self.shared.watch().counters.serialization_failures += 1;

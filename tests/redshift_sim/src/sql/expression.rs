@@ -44,6 +44,12 @@ fn words(tokens: &mut [Token]) {
                 tokens[at - 2] = Token::written("sim");
                 tokens[at] = Token::written("information_columns");
             }
+            "tables" if part_of_name && at > 1 && tokens[at - 2].value == "information_schema" => {
+                tokens[at - 2] = Token::written("sim");
+                tokens[at] = Token::written("information_tables");
+            }
+            // With names in full.
+            "pg_tables" if !part_of_name => tokens[at] = Token::written("sim.pg_tables"),
             _ => {}
         }
         if called

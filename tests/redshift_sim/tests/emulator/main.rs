@@ -216,6 +216,49 @@ async fn trailing_blanks_count_for_lengths_and_for_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_are_long_and_cut_where_redshift_cuts_them() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let session = redshift.connect().await;
+    let named = |first: char, bytes: usize| format!("{first}{}", "n".repeat(bytes - 1));
+    let (table, one, other) = (named('t', 127), named('a', 64), format!("{}é", named('b', 125)));
+    session
+        .all(&[
+            &format!("CREATE TABLE {table} ({one} BIGINT DISTKEY SORTKEY, \"{other}\" VARCHAR(3))"),
+            &format!("ALTER TABLE {table} ALTER COLUMN \"{other}\" TYPE VARCHAR(9)"),
+            &redshift.staged("long", &batch(vec![("x", ids(&[7])), ("y", texts(&["yes"]))]), &table),
+            &redshift.staged("more", &batch(vec![("y", texts(&["no"]))]), &format!("{table} (\"{other}\")")),
+        ])
+        .await;
+    let shown =
+        |view: &str| format!("SELECT column_name FROM {view} WHERE table_name = '{table}' ORDER BY ordinal_position");
+    for view in ["information_schema.columns", "svv_columns", "svv_redshift_columns"] {
+        assert_eq!(session.rows(&shown(view)).await, [one.as_str(), &other], "{view}");
+    }
+    let keys =
+        format!("SELECT \"column\", distkey, sortkey FROM pg_table_def WHERE tablename = '{table}' ORDER BY 2 DESC");
+    assert_eq!(session.rows(&keys).await, [format!("{one}|t|1"), format!("{other}|f|0")]);
+    for view in ["information_schema.tables", "svv_tables", "svv_all_tables"] {
+        assert_eq!(
+            session.rows(&format!("SELECT count(*) FROM {view} WHERE table_name = '{table}'")).await,
+            ["1"],
+            "{view}"
+        );
+    }
+    assert_eq!(session.rows(&format!("SELECT count(*) FROM pg_tables WHERE tablename = '{table}'")).await, ["1"]);
+    assert_eq!(
+        session.rows(&format!("SELECT {one} FROM (SELECT * FROM {table}nnn) q WHERE \"{other}\" = 'yes'")).await,
+        ["7"],
+        "cut"
+    );
+    let failure = session.refused(&format!("SELECT {} FROM {table}", named('c', 80))).await;
+    assert!(failure.message.contains(&named('c', 80)), "{failure:?}");
+    assert_eq!(session.columns(&format!("SELECT * FROM {table}")).await, [one, other]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_must_be_right_and_its_files_there() {
     if !available("postgres") {
         return;

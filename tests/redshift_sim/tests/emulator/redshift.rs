@@ -142,6 +142,16 @@ impl Session {
         rows.iter().map(text).collect()
     }
 
+    /// The names of the columns that a query gives.
+    pub async fn columns(&self, sql: &str) -> Vec<String> {
+        let answers = self.client.simple_query(sql).await.unwrap();
+        let described = answers.into_iter().find_map(|answer| match answer {
+            SimpleQueryMessage::RowDescription(columns) => Some(columns),
+            _ => None,
+        });
+        described.unwrap().iter().map(|column| column.name().to_owned()).collect()
+    }
+
     /// Statements that work, one after another.
     pub async fn all(&self, statements: &[&str]) {
         for sql in statements {
