@@ -126,6 +126,35 @@ async fn a_document_that_is_not_there_stays_away() {
     assert_eq!(asked(&under, "SELECT id FROM t WHERE doc IS NULL").await, ["1"]);
 }
 
+/// GIVEN a document that is too long for a text, THEN its view shows all rows, and its length in its place; whoever compares
+/// reads it whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_document_does_not_take_its_view_away() {
+    let under = Under::redshift().await;
+    let contract = table(&[("id", Type::BigInt), ("doc", Type::Json)], true);
+    under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap();
+    try_load(&under, 0, created(&contract, 1, vec![numbers(&[1]), texts(&[Some("[1]")])])).await.unwrap();
+    let long = "(SELECT jsonb_agg(md5(n::text)) FROM generate_series(1, 3000) n)";
+    under.execute(&format!("INSERT INTO t (id, doc, _seq) VALUES (2, {long}, '')")).await;
+    let bytes = asked(&under, "SELECT json_size(doc) FROM t WHERE id = 2").await.remove(0);
+    let shown = asked(&under, "SELECT doc FROM bi.t ORDER BY id").await;
+    assert_eq!((shown.len(), shown[0].as_str()), (2, "[1]"));
+    assert!(shown[1].len() < 100 && shown[1].contains(&bytes), "{shown:?}");
+    assert!(serde_json::from_str::<serde_json::Value>(&shown[1]).unwrap().is_object(), "{shown:?}");
+    let config = config::Warehouse::Redshift(under.cluster().warehouse());
+    let found = find(&config, "t").await.unwrap().expect("it has been loaded");
+    let columns = [("doc".to_owned(), Type::Json)];
+    let query = HeldQuery { table: "t", columns: &columns, mode: DeleteMode::Hard, keys: None };
+    let mut lengths = Vec::new();
+    let mut take = |row: &dataflow::warehouse::HeldRow| {
+        lengths.extend(row.cells[0].as_ref().map(String::len));
+        Ok(())
+    };
+    assert!(found.held_rows(&query, &mut take).await.unwrap());
+    lengths.sort_unstable();
+    assert_eq!(lengths, [3, bytes.parse().unwrap()]);
+}
+
 /// GIVEN a table with a column of short binary values, WHEN longer ones come, THEN they are held.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_of_short_binary_values_makes_room() {

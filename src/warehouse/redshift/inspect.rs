@@ -18,6 +18,9 @@ use crate::warehouse::names::{SEQ, literal, live, quote};
 /// Values are read as text, which must not depend on how the user is set up: a double has all its digits.
 const READ_SETTINGS: [&str; 2] = ["SET datestyle TO ISO", "SET extra_float_digits TO 2"];
 
+/// Numbers of rows in one statement.
+const IDS_PER_STATEMENT: usize = 10_000;
+
 impl Redshift {
     /// Connects, and looks whether something has been loaded. Makes nothing.
     pub async fn find(config: &RedshiftWarehouse, topology: &str) -> Result<Option<Self>> {
@@ -90,15 +93,16 @@ impl Inspect for Redshift {
     }
 
     async fn drop_incompletes(&self, ids: &[i64]) -> Result<u64> {
-        let (mut dropped, list) = (0, ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", "));
-        if ids.is_empty() {
-            return Ok(0);
-        }
-        for table in self.tables_like(INCOMPLETE_PREFIX).await? {
-            let (of, topology) = (self.names.of(&table), text(&self.topology));
-            let statement = format!("DELETE FROM {of} WHERE topology = {topology} AND id IN ({list})");
-            let done = self.once(&statement, None).await.map_err(|e| e.doing("give incomplete rows up"))?;
-            dropped += done.affected;
+        let (mut dropped, topology) = (0, text(&self.topology));
+        let tables = if ids.is_empty() { Vec::new() } else { self.tables_like(INCOMPLETE_PREFIX).await? };
+        for ids in ids.chunks(IDS_PER_STATEMENT) {
+            let list = ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+            for table in &tables {
+                let of = self.names.of(table);
+                let statement = format!("DELETE FROM {of} WHERE topology = {topology} AND id IN ({list})");
+                let done = self.once(&statement, None).await.map_err(|e| e.doing("give incomplete rows up"))?;
+                dropped += done.affected;
+            }
         }
         Ok(dropped)
     }
