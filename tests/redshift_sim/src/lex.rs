@@ -8,6 +8,9 @@
 use crate::names::{MOST_BYTES, cut, short};
 use crate::refusal::Refusal;
 
+/// The longest statement: <https://docs.aws.amazon.com/redshift/latest/dg/c_redshift-sql.html>.
+const STATEMENT_BYTES: usize = 16 * 1024 * 1024;
+
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -92,6 +95,15 @@ pub fn render(tokens: &[Token]) -> String {
 
 /// The statements of a text, without comments and without the semicolons between them.
 pub fn statements(sql: &str, case_sensitive: bool) -> Result<Vec<Vec<Token>>, Refusal> {
+    if sql.len() > STATEMENT_BYTES {
+        return Err(Refusal::new(
+            "54000",
+            format!(
+                "Statement is too large. Statement Size: {} bytes. Maximum Allowed: {STATEMENT_BYTES} bytes",
+                sql.len()
+            ),
+        ));
+    }
     let mut all = vec![Vec::new()];
     for token in (Lexer { rest: sql, case_sensitive }).all()? {
         if token.is_symbol(";") {

@@ -23,9 +23,6 @@ use extended::Prepared;
 /// How much of an answer is kept before it is sent.
 const KEPT: usize = 256 * 1024;
 
-/// The longest statement: <https://docs.aws.amazon.com/redshift/latest/dg/c_redshift-sql.html>.
-const STATEMENT_BYTES: usize = 16 * 1024 * 1024;
-
 /// Parameters that Redshift reports as PostgreSQL does.
 const REPORTED: [&str; 5] = ["DateStyle", "TimeZone", "integer_datetimes", "is_superuser", "session_authorization"];
 
@@ -164,13 +161,6 @@ impl Session {
     }
 
     async fn script(&mut self, text: &str) -> Result<(), Stop> {
-        if text.len() > STATEMENT_BYTES {
-            let what = format!(
-                "Statement is too large. Statement Size: {} bytes. Maximum Allowed: {STATEMENT_BYTES} bytes",
-                text.len()
-            );
-            return Err(Refusal::new("54000", what).into());
-        }
         let statements = lex::statements(text, self.case_sensitive)?;
         if statements.is_empty() {
             self.put(&Message::new(b'I', []));

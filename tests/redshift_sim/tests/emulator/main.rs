@@ -216,6 +216,43 @@ async fn trailing_blanks_count_for_lengths_and_for_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn numbers_bytes_columns_and_statements_have_redshifts_ends() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let session = redshift.connect().await;
+    session.all(&["CREATE TABLE t (d DECIMAL(19,2), w DECIMAL(20,2), b VARBYTE(3), o VARBYTE(3))"]).await;
+    session.all(&["INSERT INTO t (d, w) VALUES (92233720368547758.07, 99999999999999999.99)"]).await;
+    assert!(session.refused("INSERT INTO t (d) VALUES (92233720368547758.08)").await.message.contains("sim_digits"));
+    let number = |digits: i128, precision| -> ArrayRef {
+        Arc::new(Decimal128Array::from(vec![digits]).with_precision_and_scale(precision, 2).unwrap())
+    };
+    let most = i128::from(i64::MAX);
+    session.all(&[&redshift.staged("most", &batch(vec![("d", number(-most, 19))]), "t (d)")]).await;
+    let over = redshift.staged("over", &batch(vec![("d", number(most + 1, 19))]), "t (d)");
+    assert!(session.refused(&over).await.detail.contains("DECIMAL"));
+    session.all(&["INSERT INTO t (b) VALUES ('abc')"]).await;
+    assert!(session.refused("INSERT INTO t (o) VALUES ('abcd')").await.message.contains("sim_binary"));
+    let lengths = "SELECT character_maximum_length FROM information_schema.columns WHERE table_name = 't' AND column_name IN ('b', 'o')";
+    assert_eq!(session.rows(lengths).await, ["3", "3"]);
+    let columns = |count: usize| (0..count).map(|n| format!("c{n} INT")).collect::<Vec<_>>().join(", ");
+    session.all(&[&format!("CREATE TABLE most ({})", columns(1600))]).await;
+    assert!(session.refused(&format!("CREATE TABLE more ({})", columns(1601))).await.message.contains("1600"));
+    let long = format!("SELECT '{}'", "x".repeat(16 * 1024 * 1024));
+    assert!(session.refused(&long).await.message.contains("too large"));
+    assert_eq!(session.rows("SELECT json_serialize(NULL), json_size(NULL)").await, ["null|4"], "never null");
+    let document = |bytes: usize| {
+        format!(
+            "SELECT json_size(j), json_serialize(j) IS NULL FROM (SELECT json_parse('\"{}\"') AS j) d",
+            "x".repeat(bytes - 2)
+        )
+    };
+    assert_eq!(session.rows(&document(65_535)).await, ["65535|f"]);
+    assert!(session.refused(&document(65_536)).await.detail.contains("65535 bytes"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_are_long_and_cut_where_redshift_cuts_them() {
     if !available("postgres") {
         return;
