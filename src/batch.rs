@@ -373,6 +373,20 @@ impl TableChanges {
         self.ops.is_empty()
     }
 
+    /// Rows `[at, at + len)`. Their values are shared.
+    pub fn slice(&self, at: usize, len: usize) -> Self {
+        Self {
+            contract: Arc::clone(&self.contract),
+            partition: self.partition.clone(),
+            rows: self.rows.slice(at, len),
+            ops: self.ops[at..at + len].to_vec(),
+            seqs: self.seqs[at..at + len].to_vec(),
+            source_times_us: self.source_times_us[at..at + len].to_vec(),
+            unchanged: self.unchanged.iter().map(|bits| bits.as_ref().map(|b| b.slice(at, len))).collect(),
+            old_keys: self.old_keys.as_ref().map(|old| old.slice(at, len)),
+        }
+    }
+
     /// Whether column `column` of row `row` is unchanged (its value unknown here).
     pub fn is_unchanged(&self, column: usize, row: usize) -> bool {
         self.unchanged.get(column).and_then(Option::as_ref).is_some_and(|bits| bits.value(row))

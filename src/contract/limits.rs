@@ -26,8 +26,10 @@ pub struct Limits {
     pub warehouse: &'static str,
     /// The longest text, and the longest text of a key's columns together, in bytes.
     pub text_bytes: u32,
-    /// The longest JSON document, in bytes.
+    /// The longest JSON document, in bytes of its text.
     pub json_bytes: u32,
+    /// The longest string inside of a document, name or value, in bytes of what it stands for.
+    pub json_string_bytes: u32,
     /// How deep it may be nested.
     pub json_depth: usize,
     /// The longest text of a number without a fixed scale, in bytes.
@@ -44,15 +46,18 @@ pub struct Limits {
 
 impl Limits {
     /// Amazon Redshift. Texts are counted in bytes and hold no NUL
-    /// (<https://docs.aws.amazon.com/redshift/latest/dg/r_Character_types.html>). A document is text until it is in the
-    /// warehouse, and nested at most a thousand times
-    /// (<https://docs.aws.amazon.com/redshift/latest/dg/limitations-super.html>). A decimal of 19 digits goes up to 2⁶³ - 1,
-    /// and at most 37 are behind the point (<https://docs.aws.amazon.com/redshift/latest/dg/r_Numeric_types201.html>). That NaN and infinity load from Parquet is
+    /// (<https://docs.aws.amazon.com/redshift/latest/dg/r_Character_types.html>). A document has 16 MB and is nested at most
+    /// a thousand times (<https://docs.aws.amazon.com/redshift/latest/dg/limitations-super.html>), of which the smallest
+    /// reading is taken: 16,000,000 bytes. A string in it may have as many only in a cluster that has opted in to that
+    /// (<https://docs.aws.amazon.com/redshift/latest/dg/r_enable_large_strings_opt_in.html>); in every other it has what a
+    /// text has. A decimal of 19 digits goes up to 2⁶³ - 1, and at most 37 are behind the point
+    /// (<https://docs.aws.amazon.com/redshift/latest/dg/r_Numeric_types201.html>). That NaN and infinity load from Parquet is
     /// written nowhere, and only the years 1 to 9999 mean the same to everybody who reads or writes it.
     pub const REDSHIFT: Self = Self {
         warehouse: "Redshift",
         text_bytes: 65_535,
-        json_bytes: 65_535,
+        json_bytes: 16_000_000,
+        json_string_bytes: 65_535,
         json_depth: 1000,
         numeric_bytes: 1024,
         binary_bytes: 64_000,
@@ -67,12 +72,13 @@ impl Limits {
         fits.then_some((precision + u8::from(precision == self.crammed), scale))
     }
 
-    /// How many bytes a column may have, where it is loaded as text.
+    /// How many bytes a column may have, where it is loaded as text; what is too long for one may be loaded otherwise
+    /// (see [`Limits::is_large`]).
     pub fn bytes_of(&self, data_type: Type) -> Option<u32> {
         match data_type {
             Type::Text { max_bytes: Some(bytes) } => Some(bytes.clamp(1, self.text_bytes)),
             Type::Text { max_bytes: None } => Some(self.text_bytes),
-            Type::Json => Some(self.json_bytes),
+            Type::Json => Some(self.json_bytes.min(self.text_bytes)),
             Type::Numeric => Some(self.numeric_bytes),
             // Sign, point, and a zero in front of it.
             Type::Decimal { precision, scale } if self.decimal(precision, scale).is_none() => {
@@ -83,6 +89,11 @@ impl Limits {
             Type::Uuid => Some(36),
             _ => None,
         }
+    }
+
+    /// Whether a document is too long to be loaded as text.
+    pub fn is_large(&self, document: &str) -> bool {
+        document.len() > self.json_bytes.min(self.text_bytes) as usize
     }
 
     /// Whether there are values of that type that cannot be loaded.
@@ -114,10 +125,12 @@ impl Limits {
                 let (bytes, most) = (values.as_binary::<i32>().value(row).len(), self.binary_bytes);
                 (bytes > most).then(|| format!("{bytes} bytes are more than the {most} that the column takes"))
             }
-            Type::Text { .. } | Type::Numeric | Type::Uuid => self.text(data_type, text_of(values, row)),
+            Type::Text { .. } | Type::Numeric | Type::Uuid => {
+                text(text_of(values, row), self.bytes_of(data_type).unwrap_or_default())
+            }
             Type::Json => {
-                let text = text_of(values, row);
-                self.text(data_type, text).or_else(|| json(text, self.json_depth).map(str::to_owned))
+                let document = text_of(values, row);
+                text(document, self.json_bytes).or_else(|| self.document(document))
             }
         }
     }
@@ -159,14 +172,11 @@ fn escaped_bytes(text: &str) -> usize {
     text.bytes().map(escaped).sum()
 }
 
-impl Limits {
-    fn text(&self, data_type: Type, text: &str) -> Option<String> {
-        let most = self.bytes_of(data_type).unwrap_or(0) as usize;
-        if text.len() > most {
-            return Some(format!("{} bytes are more than the {most} that the column takes", text.len()));
-        }
-        memchr::memchr(0, text.as_bytes()).map(|at| format!("there is a NUL character at byte {}", at + 1))
+fn text(text: &str, most: u32) -> Option<String> {
+    if text.len() > most as usize {
+        return Some(format!("{} bytes are more than the {most} that the column takes", text.len()));
     }
+    memchr::memchr(0, text.as_bytes()).map(|at| format!("there is a NUL character at byte {}", at + 1))
 }
 
 fn text_of(values: &ArrayRef, row: usize) -> &str {
@@ -190,41 +200,49 @@ fn has_digits(values: &ArrayRef, row: usize, precision: u8) -> bool {
     digits.trim_start_matches('-').len() <= usize::from(precision)
 }
 
-/// Why a text is not a document that can be loaded.
-fn json(text: &str, depth: usize) -> Option<&'static str> {
-    if serde_json::from_str::<IgnoredAny>(text).is_err() {
-        return Some("the document is not JSON");
-    }
-    // From here on it is well-formed: only what is inside must be looked at.
-    let bytes = text.as_bytes();
-    let (mut at, mut open) = (0, 0usize);
-    while at < bytes.len() {
-        match bytes[at] {
-            b'[' | b'{' => {
-                open += 1;
-                if open > depth {
-                    return Some("the document is nested too deeply");
-                }
-            }
-            b']' | b'}' => open = open.saturating_sub(1),
-            b'"' => match string_end(bytes, at + 1) {
-                Ok(end) => at = end,
-                Err(why) => return Some(why),
-            },
-            b'-' | b'0'..=b'9' => {
-                let rest = &text[at..];
-                let sign = |byte: u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-                let len = rest.bytes().take_while(|byte| sign(*byte)).count();
-                if !is_number(&rest[..len]) {
-                    return Some("the document holds a number that is too large or too small");
-                }
-                at += len - 1;
-            }
-            _ => {}
+impl Limits {
+    /// Why a text is not a document that can be loaded.
+    fn document(&self, text: &str) -> Option<String> {
+        if serde_json::from_str::<IgnoredAny>(text).is_err() {
+            return Some("the document is not JSON".to_owned());
         }
-        at += 1;
+        // From here on it is well-formed: only what is inside must be looked at.
+        let bytes = text.as_bytes();
+        let (mut at, mut open) = (0, 0usize);
+        while at < bytes.len() {
+            match bytes[at] {
+                b'[' | b'{' => {
+                    open += 1;
+                    if open > self.json_depth {
+                        return Some("the document is nested too deeply".to_owned());
+                    }
+                }
+                b']' | b'}' => open = open.saturating_sub(1),
+                b'"' => match string_end(bytes, at + 1) {
+                    Ok((_, len)) if len > self.json_string_bytes as usize => {
+                        let most = self.json_string_bytes;
+                        return Some(format!(
+                            "a string in the document has {len} bytes, more than the {most} that one may have"
+                        ));
+                    }
+                    Ok((end, _)) => at = end,
+                    Err(why) => return Some(why.to_owned()),
+                },
+                b'-' | b'0'..=b'9' => {
+                    let rest = &text[at..];
+                    let sign = |byte: u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                    let len = rest.bytes().take_while(|byte| sign(*byte)).count();
+                    if !is_number(&rest[..len]) {
+                        return Some("the document holds a number that is too large or too small".to_owned());
+                    }
+                    at += len - 1;
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        None
     }
-    None
 }
 
 /// Whether a number is within what a double can come near to, and not absurdly long.
@@ -235,35 +253,36 @@ fn is_number(text: &str) -> bool {
     text.len() <= MOST_DIGITS && value.is_finite() && (value != 0.0 || is_zero)
 }
 
-/// Where the string that begins at `at` has its closing quote.
-fn string_end(bytes: &[u8], mut at: usize) -> Result<usize, &'static str> {
+/// Where the string that begins at `at` has its closing quote, and how many bytes it stands for.
+fn string_end(bytes: &[u8], mut at: usize) -> Result<(usize, usize), &'static str> {
     let unit = |at: usize| {
         let digits = bytes.get(at..at + 4).and_then(|digits| std::str::from_utf8(digits).ok());
         digits.and_then(|digits| u16::from_str_radix(digits, 16).ok())
     };
+    let mut len = 0;
     while at < bytes.len() && bytes[at] != b'"' {
-        if bytes[at] != b'\\' {
-            at += 1;
-            continue;
-        }
-        if bytes.get(at + 1) != Some(&b'u') {
-            at += 2;
-            continue;
-        }
-        match unit(at + 2) {
-            Some(0) => return Err("the document holds a NUL character"),
-            Some(0xD800..=0xDBFF) => {
-                let low = bytes.get(at + 6..at + 8) == Some(b"\\u");
-                if !low || !matches!(unit(at + 8), Some(0xDC00..=0xDFFF)) {
-                    return Err("the document holds half a character");
+        let (written, stands_for) = match (bytes[at], bytes.get(at + 1)) {
+            (b'\\', Some(b'u')) => match unit(at + 2) {
+                Some(0) => return Err("the document holds a NUL character"),
+                Some(0xD800..=0xDBFF) => {
+                    let low = bytes.get(at + 6..at + 8) == Some(b"\\u");
+                    if !low || !matches!(unit(at + 8), Some(0xDC00..=0xDFFF)) {
+                        return Err("the document holds half a character");
+                    }
+                    (12, 4)
                 }
-                at += 12;
-            }
-            Some(0xDC00..=0xDFFF) => return Err("the document holds half a character"),
-            _ => at += 6,
-        }
+                Some(0xDC00..=0xDFFF) => return Err("the document holds half a character"),
+                Some(0..0x80) => (6, 1),
+                Some(0x80..0x800) => (6, 2),
+                _ => (6, 3),
+            },
+            (b'\\', _) => (2, 1),
+            _ => (1, 1),
+        };
+        at += written;
+        len += stands_for;
     }
-    Ok(at)
+    Ok((at, len))
 }
 
 #[cfg(test)]
@@ -320,6 +339,31 @@ mod tests {
         ];
         for wrong in wrong {
             assert!(json(wrong).is_some(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn documents_and_their_strings_have_ends() {
+        let json = |text: String| refusal(Type::Json, StringArray::from(vec![text]));
+        let long = |bytes: usize| "x".repeat(bytes);
+        for good in [
+            format!("\"{}\"", long(65_535)),
+            format!("{{\"{}\": \"{}\"}}", long(65_535), "\\u00e9".repeat(32_767)),
+            format!("[\"{}\"]", "\\ud83d\\ude00".repeat(16_383)),
+            format!("[\"{}\"]", "\\n".repeat(65_535)),
+            format!("[{}1]", " ".repeat(15_999_997)),
+        ] {
+            assert_eq!(json(good), None);
+        }
+        let wrong = [
+            (format!("\"{}\"", long(65_536)), "65536 bytes, more than the 65535"),
+            (format!("{{\"{}\": 1}}", long(65_536)), "65536 bytes, more than the 65535"),
+            (format!("[\"{}\"]", "\\u00e9".repeat(32_768)), "65536 bytes"),
+            (format!("[\"{}\"]", "\\ud83d\\ude00".repeat(16_384)), "65536 bytes"),
+            (format!("[{}1]", " ".repeat(15_999_998)), "16000001 bytes are more than the 16000000"),
+        ];
+        for (wrong, why) in wrong {
+            assert!(json(wrong).is_some_and(|found| found.contains(why)), "{why}");
         }
     }
 

@@ -159,20 +159,6 @@ fn old_keys(changes: &TableChanges, fields: &[Arc<Field>]) -> Result<Vec<ArrayRe
     Err(Error::new(ErrorKind::Internal, format!("table {table}: old keys have {} columns", old.num_columns())))
 }
 
-/// Rows `[at, at + len)`.
-pub(super) fn slice(changes: &TableChanges, at: usize, len: usize) -> TableChanges {
-    TableChanges {
-        contract: Arc::clone(&changes.contract),
-        partition: changes.partition.clone(),
-        rows: changes.rows.slice(at, len),
-        ops: changes.ops[at..at + len].to_vec(),
-        seqs: changes.seqs[at..at + len].to_vec(),
-        source_times_us: changes.source_times_us[at..at + len].to_vec(),
-        unchanged: changes.unchanged.iter().map(|bits| bits.as_ref().map(|b| b.slice(at, len))).collect(),
-        old_keys: changes.old_keys.as_ref().map(|old| old.slice(at, len)),
-    }
-}
-
 /// Whether a row moves.
 pub(super) fn has_moves(changes: &TableChanges) -> bool {
     changes.ops.contains(&Op::Move)

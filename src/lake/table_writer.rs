@@ -149,7 +149,7 @@ impl TableWriter {
             let batch = if whole {
                 form::encode(changes, &self.layout)?
             } else {
-                form::encode(&form::slice(changes, at, len), &self.layout)?
+                form::encode(&changes.slice(at, len), &self.layout)?
             };
             if self.streamed {
                 self.file()?.write(&batch)?;

@@ -272,9 +272,11 @@ async fn check_tries_out_what_no_page_promises() {
     good: integers, floats, texts, dates, times and bytes load
     good: decimals of 9, 18 and 38 digits (INT32, INT64 and bytes in the file) load
     note: times that are adjusted to UTC load into TIMESTAMPTZ: yes
-    note: JSON loads into SUPER as a document (SERIALIZETOJSON): yes
     note: Parquet packed with Zstandard loads: no (Redshift: a statement failed: …
     note: FILLRECORD goes with a list of columns: yes
+    note: JSON loads into SUPER as a document (SERIALIZETOJSON): yes
+    note: documents beyond 65535 bytes load, and go from a stage into a table: yes
+    note: documents beyond 65535 bytes stay when other columns of their row change: yes
     good: JSON_PARSE and JSON_SERIALIZE give a document back
     good: a document is read as its text
     good: texts that differ in trailing blanks alone are told apart by their lengths

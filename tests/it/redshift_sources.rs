@@ -15,6 +15,7 @@
 
 mod connect;
 mod debezium;
+mod documents;
 mod kafka;
 mod lake;
 mod login;

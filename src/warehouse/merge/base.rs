@@ -1,7 +1,7 @@
 //! Partial rows: the row that each stands on, and what it takes from it.
 
-use super::base_column;
 use super::{Dialect, Merge};
+use super::{base_column, document_column};
 use crate::epoch::DeleteMode;
 use crate::warehouse::names::{DELETED, END_SEQ, SEQ, literal, quote};
 
@@ -90,9 +90,15 @@ impl Merge<'_> {
         let sets: Vec<String> = values
             .map(|(i, column)| {
                 let name = quote(&column.name);
+                let taken = format!("CASE WHEN substr({s}._df_unchanged, {}, 1) = '1'{again} THEN", i + 1);
+                if self.is_beside(column) {
+                    let beside = document_column(i);
+                    return format!(
+                        "{name} = {taken} NULL ELSE {s}.{name} END, {beside} = {taken} b.{name} ELSE NULL END"
+                    );
+                }
                 let old = (self.into_stage)(column.data_type, &format!("b.{name}"));
-                let bit = format!("substr({s}._df_unchanged, {}, 1) = '1'", i + 1);
-                format!("{name} = CASE WHEN {bit}{again} THEN {old} ELSE {s}.{name} END")
+                format!("{name} = {taken} {old} ELSE {s}.{name} END")
             })
             .collect();
         if !sets.is_empty() {

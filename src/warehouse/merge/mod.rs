@@ -84,6 +84,11 @@ pub(crate) fn base_column(part: usize) -> String {
     format!("_df_base_{part}")
 }
 
+/// The name of the stage's column for what a partial row takes from the document in column `column` of its base.
+pub(crate) fn document_column(column: usize) -> String {
+    format!("_df_doc_{column}")
+}
+
 /// What a stage holds, so that what it does not need is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Needs {
@@ -121,6 +126,9 @@ pub(crate) struct Merge<'a> {
     /// A value of the target as the stage's type, and the reverse.
     pub into_stage: Convert,
     pub into_target: Convert,
+    /// Documents of the target are no texts and may be too long for one: what a partial row takes of them stands in a
+    /// column beside its own, which is null then (see [`document_column`]).
+    pub documents_beside: bool,
 }
 
 impl Merge<'_> {
@@ -193,8 +201,21 @@ impl Merge<'_> {
 
     /// The staged columns as the target takes them.
     pub(crate) fn values(&self, prefix: &str) -> String {
-        let value = |c: &Column| (self.into_target)(c.data_type, &format!("{prefix}{}", quote(&c.name)));
-        self.schema.columns.iter().map(value).collect::<Vec<_>>().join(", ")
+        let value = |(index, column): (usize, &Column)| {
+            let staged = format!("{prefix}{}", quote(&column.name));
+            let value = (self.into_target)(column.data_type, &staged);
+            match self.is_beside(column) {
+                true => {
+                    format!("CASE WHEN {staged} IS NULL THEN {prefix}{} ELSE {value} END", document_column(index))
+                }
+                false => value,
+            }
+        };
+        self.schema.columns.iter().enumerate().map(value).collect::<Vec<_>>().join(", ")
+    }
+
+    fn is_beside(&self, column: &Column) -> bool {
+        self.documents_beside && column.data_type == Type::Json
     }
 
     /// Empties the table up to `floor`; in history mode ends what is valid (at `time`, a literal or `NULL`).

@@ -21,6 +21,7 @@ fn statements(dialect: Dialect, mode: DeleteMode, needs: Needs) -> String {
             _ => format!("CAST({value} AS text)"),
         },
         into_target: |_, value| value.to_owned(),
+        documents_beside: false,
     };
     merge.statements(needs, None, true).join(";\n")
 }

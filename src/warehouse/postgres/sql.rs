@@ -128,6 +128,7 @@ impl Names {
             table,
             into_stage: |data_type, value| format!("CAST({value} AS {})", sql_type(data_type)),
             into_target: |_, value| value.to_owned(),
+            documents_beside: false,
         }
     }
 

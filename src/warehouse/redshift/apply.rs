@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::failure::{counted, is_doubtful};
 use super::session::Session;
-use super::sql::{self, GroupNames, StageKind, time};
+use super::sql::{self, Documents, GroupNames, StageKind, time};
 use super::state::{Known, State, ledger_row, table_row};
 use super::upload::{Round, Uploaded, Work};
 use super::{Redshift, text};
@@ -170,13 +170,13 @@ impl Loading<'_> {
     }
 
     async fn round(&mut self, round: &Round) -> Result<(LoadAccount, Vec<Incomplete>)> {
-        let (load, table, kind) = (&round.load, round.load.contract.table.as_str(), round.kind);
+        let (load, table, kind) = (&round.load, round.load.contract.table.as_str(), round.form.kind);
         let staged = round.shape.rows as u64;
         if round.rows == 0 {
             return Ok((LoadAccount { superseded: staged, ..LoadAccount::default() }, Vec::new()));
         }
         self.copy(round).await?;
-        let merge = Merge { range: round.range.clone(), ..self.merge_of(load, &round.stage) };
+        let merge = round.form.merged(Merge { range: round.range.clone(), ..self.merge_of(load, &round.stage) });
         let applied = match kind {
             StageKind::Append => self.run(self.warehouse.names.append(&merge), table).await?,
             StageKind::Plain => {
@@ -209,17 +209,29 @@ impl Loading<'_> {
     async fn copy(&mut self, round: &Round) -> Result<()> {
         let (load, table) = (&round.load, round.load.contract.table.as_str());
         let schema = &load.contract.output;
-        self.run(sql::create_stage(&round.stage, schema, round.kind), table).await?;
+        self.run(sql::create_stage(&round.stage, schema, round.form, &round.layout), table).await?;
         self.stages.push(round.stage.clone());
-        let copy = sql::copy(&round.stage, schema, round.kind, &round.manifest, &self.warehouse.iam_role);
-        self.run(copy, table).await?;
+        let copy = sql::copy(&round.stage, schema, round.form, &round.manifest, &self.warehouse.iam_role);
+        let large = round.form.documents == Documents::Whole;
+        self.run(copy, table).await.map_err(|error| if large { unread(error, table) } else { error })?;
         let copied = self.session.run(sql::COPIED, Some(table)).await?;
         let copied = copied.single().and_then(|count| count.trim().parse::<u64>().ok());
-        if copied == Some(round.rows) {
-            return Ok(());
+        if copied != Some(round.rows) {
+            let message = format!("Redshift says that COPY took {copied:?} rows of {} of table {table}", round.rows);
+            return Err(Error::new(ErrorKind::WarehouseUnavailable, message));
         }
-        let message = format!("Redshift says that COPY took {copied:?} rows of {} of table {table}", round.rows);
-        Err(Error::new(ErrorKind::WarehouseUnavailable, message))
+        if large { self.check_documents(round).await } else { Ok(()) }
+    }
+
+    /// Whether the stage's documents are what the file said.
+    async fn check_documents(&mut self, round: &Round) -> Result<()> {
+        let (table, schema) = (round.load.contract.table.as_str(), &round.load.contract.output);
+        let found = self.session.run(&sql::document_kinds(&round.stage, schema), Some(table)).await?;
+        let found = found.rows.first().map(Vec::as_slice).unwrap_or_default();
+        match round.documents.difference(found) {
+            None => Ok(()),
+            Some((column, strings)) => Err(mistaken(table, &schema.columns[column].name, strings)),
+        }
     }
 
     async fn outcome(
@@ -362,6 +374,29 @@ fn portions(mut values: &[String]) -> Vec<&[String]> {
         values = rest;
     }
     portions
+}
+
+/// COPY has not made of a column of JSON what it says.
+fn mistaken(table: &str, column: &str, strings: u64) -> Error {
+    let error = Error::new(
+        ErrorKind::Table(table.to_owned()),
+        format!(
+            "this cluster does not load long documents as such: COPY has made other documents of {table}.{column} than the file \
+             holds ({strings} became plain strings)"
+        ),
+    );
+    unread(error, table)
+}
+
+/// A COPY of documents that are too long for a text has failed.
+fn unread(error: Error, table: &str) -> Error {
+    if error.kind() != &ErrorKind::Table(table.to_owned()) {
+        return error;
+    }
+    error.help(
+        "nothing was changed; `dataflow check --connect` says whether this cluster loads documents beyond 65535 bytes; if not, \
+         keep them out with a `validate` whose rule is `octet_length(the column) <= 65535`, then `dataflow table resume`",
+    )
 }
 
 fn miscounted(load: &TableLoad, what: &str) -> Error {

@@ -11,7 +11,7 @@ use arrow::array::{
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::data_type::{ByteArray, ByteArrayType, Int32Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -40,7 +40,7 @@ struct Case {
     names: &'static [&'static str],
     options: &'static str,
     body: Bytes,
-    /// A query of one value.
+    /// Statements, of which the last is a query of one value.
     ask: &'static str,
     answer: &'static str,
     /// What it means that the answer is another one.
@@ -57,17 +57,26 @@ fn file(columns: Vec<(&str, ArrayRef)>, compression: Compression) -> Written {
     writer.into_inner().map(Bytes::from)
 }
 
-/// A column of texts that says that they are JSON.
+/// A row `k = 1` with a document, in a column that says that its texts are JSON.
 fn json_file(document: &str) -> Written {
-    let schema = Arc::new(parse_message_type("message m { optional binary doc (JSON); }")?);
+    let schema = Arc::new(parse_message_type("message m { optional int32 k; optional binary doc (JSON); }")?);
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default())?;
     let mut group = writer.next_row_group()?;
+    if let Some(mut column) = group.next_column()? {
+        column.typed::<Int32Type>().write_batch(&[1], Some(&[1]), None)?;
+        column.close()?;
+    }
     if let Some(mut column) = group.next_column()? {
         column.typed::<ByteArrayType>().write_batch(&[ByteArray::from(document)], Some(&[1]), None)?;
         column.close()?;
     }
     group.close()?;
     writer.into_inner().map(Bytes::from)
+}
+
+/// A document that no text holds.
+fn long_file() -> Written {
+    json_file(&serde_json::Value::from(vec!["x".repeat(50_000); 2]).to_string())
 }
 
 type Cases = std::result::Result<Vec<Case>, parquet::errors::ParquetError>;
@@ -144,17 +153,6 @@ fn other_cases() -> Cases {
             otherwise: "loads do not need it: they go through TIMESTAMP in UTC",
         },
         Case {
-            what: "JSON loads into SUPER as a document (SERIALIZETOJSON)",
-            needed: false,
-            columns: "doc super",
-            names: &["doc"],
-            options: " SERIALIZETOJSON",
-            body: json_file("{\"a\":[1,null]}")?,
-            ask: "SELECT json_typeof(doc) FROM _dataflow_probe",
-            answer: "object",
-            otherwise: "loads do not need it: they go through VARCHAR and JSON_PARSE",
-        },
-        Case {
             what: "Parquet packed with Zstandard loads",
             needed: false,
             columns: "i integer",
@@ -179,13 +177,61 @@ fn other_cases() -> Cases {
     ])
 }
 
+/// What rows with a document that is too long for a text need.
+fn document_cases() -> Cases {
+    Ok(vec![
+        Case {
+            what: "JSON loads into SUPER as a document (SERIALIZETOJSON)",
+            needed: false,
+            columns: "k integer, doc super",
+            names: &["k", "doc"],
+            options: sql::SERIALIZE,
+            body: json_file("{\"a\":[1,null]}")?,
+            ask: "SELECT json_typeof(doc) FROM _dataflow_probe",
+            answer: "object",
+            otherwise: "documents beyond 65535 bytes do not load; shorter ones go through VARCHAR and JSON_PARSE",
+        },
+        Case {
+            what: "documents beyond 65535 bytes load, and go from a stage into a table",
+            needed: false,
+            columns: "k integer, doc super",
+            names: &["k", "doc"],
+            options: sql::SERIALIZE,
+            body: long_file()?,
+            ask: "CREATE TEMP TABLE _dataflow_probe_s (k integer, doc super);\
+                  DELETE FROM _dataflow_probe USING _dataflow_probe_s WHERE _dataflow_probe.k = _dataflow_probe_s.k;\
+                  INSERT INTO _dataflow_probe_s SELECT k, doc FROM _dataflow_probe;\
+                  SELECT count(*) FROM _dataflow_probe_s WHERE json_typeof(doc) = 'array' AND json_size(doc) > 65535",
+            answer: "1",
+            otherwise: "rows with such documents park their table: keep them out, as the message of the parked table says",
+        },
+        Case {
+            what: "documents beyond 65535 bytes stay when other columns of their row change",
+            needed: false,
+            columns: "k integer, doc super",
+            names: &["k", "doc"],
+            options: sql::SERIALIZE,
+            body: long_file()?,
+            ask: "CREATE TEMP TABLE _dataflow_probe_s (k integer, doc super);\
+                  INSERT INTO _dataflow_probe_s SELECT 1, NULL;\
+                  UPDATE _dataflow_probe_s SET doc = CASE WHEN _dataflow_probe_s.k = 1 THEN b.doc ELSE NULL END \
+                  FROM _dataflow_probe AS b WHERE _dataflow_probe_s.k = b.k;\
+                  UPDATE _dataflow_probe SET k = 2 FROM _dataflow_probe_s WHERE _dataflow_probe.k = _dataflow_probe_s.k;\
+                  SELECT count(*) FROM (SELECT k, doc FROM _dataflow_probe UNION ALL SELECT k, doc FROM _dataflow_probe_s) \
+                  AS of_both WHERE json_size(doc) > 65535",
+            answer: "2",
+            otherwise: "a change that leaves such a document as it is parks its table: let the source send whole rows",
+        },
+    ])
+}
+
 /// Statements that loads use, or might use, on temporary tables: what, whether loads use it, the statements of which the
 /// last gives one value, and the value.
 const STATEMENTS: [(&str, bool, &[&str], &str); 6] = [
     (
         "JSON_PARSE and JSON_SERIALIZE give a document back",
         true,
-        &["SELECT JSON_SERIALIZE(JSON_PARSE('[1]')) = '[1]'"],
+        &["SELECT JSON_SERIALIZE(JSON_PARSE('[1]')) = '[1]' AND JSON_SIZE(JSON_PARSE('[1]')) = 3"],
         "t",
     ),
     ("a document is read as its text", true, &["SELECT JSON_PARSE('[1]')"], "[1]"),
@@ -256,7 +302,8 @@ impl Redshift {
     pub(super) async fn conform(&self, session: &mut Session, found: &mut Findings) -> Result<()> {
         let unwritten = |error| Error::new(ErrorKind::Internal, "write the files of the probe").because(error);
         let needed = needed_cases().map_err(unwritten)?;
-        for case in needed.into_iter().chain(other_cases().map_err(unwritten)?) {
+        let others = other_cases().map_err(unwritten)?.into_iter().chain(document_cases().map_err(unwritten)?);
+        for case in needed.into_iter().chain(others) {
             let tried = self.load_case(session, &case).await?;
             say(found, case.what, case.needed, case.otherwise, tried);
         }
@@ -284,7 +331,8 @@ impl Redshift {
         let tried = async {
             staging.put(&objects[0], case.body.clone()).await?;
             staging.put(&objects[1], entry.to_string().into()).await?;
-            in_transaction(session, &[&create, &copy, case.ask], case.answer).await
+            let statements: Vec<&str> = [create.as_str(), &copy].into_iter().chain(case.ask.split(';')).collect();
+            in_transaction(session, &statements, case.answer).await
         };
         let tried = tried.await;
         staging.discard(&objects).await;

@@ -20,6 +20,11 @@ pub(super) fn clause(layout: &TableLayout) -> String {
     distribution + &sort
 }
 
+/// What makes a stage's rows lie where the table's do, as far as the layout says it.
+pub(super) fn lies(layout: &TableLayout) -> String {
+    clause(&TableLayout { sort: Vec::new(), ..layout.clone() })
+}
+
 /// What gives a table that is there this layout, one statement each: Redshift rewrites the table, which may take long.
 pub(super) fn alters(names: &Names, table: &str, layout: &TableLayout) -> Vec<String> {
     let alter = |what: String| format!("ALTER TABLE {} ALTER {what}", names.of(table));

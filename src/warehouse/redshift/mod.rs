@@ -7,7 +7,7 @@
 //! | `failure.rs` | what a failure means, by SQLSTATE and text |
 //! | `sql.rs` | SQL text |
 //! | `types.rs` | contract types, the stage's and the catalog's |
-//! | `stage.rs` | folded rows as the Parquet file of a stage |
+//! | `stage.rs`, `documents.rs` | folded rows as the Parquet file of a stage; documents that are too long for a text |
 //! | `layout.rs`, `range.rs` | distribution and sort keys; the range of keys that a merge looks at |
 //! | `homes.rs` | which group loads which table |
 //! | `views.rs` | views for people and their tools |
@@ -25,6 +25,7 @@
 mod apply;
 mod conformance;
 mod credentials;
+mod documents;
 mod ensure;
 mod failure;
 mod homes;
@@ -50,7 +51,7 @@ use async_trait::async_trait;
 pub use self::policy::needs;
 pub use self::probe::probe;
 use self::sessions::Sessions;
-use self::sql::{GroupNames, STATE_COLUMNS, STATE_PREFIX, StageKind};
+use self::sql::{Documents, GroupNames, STATE_COLUMNS, STATE_PREFIX, StageForm, StageKind};
 use self::state::{Row, State};
 use super::merge::Needs;
 use super::names::literal;
@@ -252,22 +253,36 @@ pub fn plan(
     }
     out.push(views::of_table(&config.views, &names, contract, mode));
     let merge = names.merge(topology, &group, table, schema, mode, stage);
-    let staged = |kind| {
-        let copy = sql::copy(stage, schema, kind, "s3://…/….manifest", &config.iam_role);
-        [sql::create_stage(stage, schema, kind), copy, sql::COPIED.to_owned()]
+    let staged = |kind, documents| {
+        let form = StageForm::new(kind, documents);
+        let copy = sql::copy(stage, schema, form, "s3://…/….manifest", &config.iam_role);
+        [sql::create_stage(stage, schema, form, ""), copy, sql::COPIED.to_owned()]
     };
+    let large = |kind| {
+        let form = StageForm::new(kind, Documents::Whole);
+        let create = sql::create_stage(stage, schema, form, &layout::lies(table_layout));
+        let copy = sql::copy(stage, schema, form, "s3://…/….manifest", &config.iam_role);
+        let what = "-- rows with a document beyond 65535 bytes go into a stage of their own, and from there as the others do\n";
+        [format!("{what}{create}"), copy, sql::document_kinds(stage, schema)]
+    };
+    let has_documents = documents::has_documents(schema);
     if schema.key.is_empty() {
-        out.extend(staged(StageKind::Append));
+        out.extend(staged(StageKind::Append, Documents::Text));
         out.push(names.append(&merge));
+        out.extend(has_documents.then(|| large(StageKind::Append)).into_iter().flatten());
         return out;
     }
     if mode != DeleteMode::History {
-        out.extend(staged(StageKind::Plain));
+        out.extend(staged(StageKind::Plain, Documents::Text));
         out.push(merge.supersede());
         out.extend(merge.replace(false, false));
     }
-    out.extend(staged(StageKind::Merge));
+    let beside = if has_documents { Documents::Beside } else { Documents::Text };
+    out.extend(staged(StageKind::Merge, beside));
+    let merge = StageForm::new(StageKind::Merge, beside).merged(merge);
     out.extend(merge.statements(Needs { partial: true, gone: true, marked: true }, None, true));
+    let kind = if mode == DeleteMode::History { StageKind::Merge } else { StageKind::Plain };
+    out.extend(has_documents.then(|| large(kind)).into_iter().flatten());
     out
 }
 

@@ -6,11 +6,11 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::types::{sql_type, stage_type, to_stage, to_table};
+use super::types::{document_to_table, sql_type, stage_type, to_stage, to_table};
 use crate::batch::{NO_TIME, Seq};
-use crate::contract::TableSchema;
+use crate::contract::{Column, TableSchema, Type};
 use crate::epoch::DeleteMode;
-use crate::warehouse::merge::{Dialect, Merge, StageColumn, base_column};
+use crate::warehouse::merge::{Dialect, Merge, StageColumn, base_column, document_column};
 use crate::warehouse::names::{
     CURRENT, DELETED, END_SEQ, PARTITION, SEQ, SYNCED_AT, VALID_FROM, VALID_TO, literal, quote,
 };
@@ -150,7 +150,7 @@ impl Names {
 
     /// A new target table. Only the key must have values: `NOT NULL` could never be dropped.
     pub(crate) fn create(&self, table: &str, schema: &TableSchema, mode: DeleteMode) -> String {
-        let column = |c: &crate::contract::Column| {
+        let column = |c: &Column| {
             let null = if schema.key.contains(&c.name) { " NOT NULL" } else { "" };
             format!("{} {}{null}", quote(&c.name), sql_type(c.data_type))
         };
@@ -212,6 +212,7 @@ impl Names {
             table,
             into_stage: to_stage,
             into_target: to_table,
+            documents_beside: false,
         }
     }
 
@@ -258,12 +259,57 @@ pub(crate) enum StageKind {
     Merge,
 }
 
+/// How a stage holds documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Documents {
+    /// As text, which is parsed when it goes into the table.
+    Text,
+    /// As text, and what a partial row takes from its base beside it, as a document: that may be too long for a text.
+    Beside,
+    /// As documents, because one of the rows' own is too long for a text.
+    Whole,
+}
+
+/// What a stage looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StageForm {
+    pub kind: StageKind,
+    pub documents: Documents,
+}
+
+impl StageForm {
+    pub(crate) fn new(kind: StageKind, documents: Documents) -> Self {
+        Self { kind, documents }
+    }
+
+    /// The merge of a stage that looks like this.
+    pub(crate) fn merged<'a>(self, merge: Merge<'a>) -> Merge<'a> {
+        match self.documents {
+            Documents::Text => merge,
+            Documents::Beside => Merge { documents_beside: true, ..merge },
+            Documents::Whole => Merge { into_target: document_to_table, ..merge },
+        }
+    }
+
+    fn column_type(self, data_type: Type) -> String {
+        match (data_type, self.documents) {
+            (Type::Json, Documents::Whole) => sql_type(data_type),
+            _ => stage_type(data_type),
+        }
+    }
+}
+
+/// The names of the columns that hold documents, quoted.
+pub(crate) fn document_names(schema: &TableSchema) -> impl Iterator<Item = String> {
+    schema.columns.iter().filter(|column| column.data_type == Type::Json).map(|column| quote(&column.name))
+}
+
 /// The columns of a stage, in the order in which the file has them, with their types.
-pub(crate) fn stage_columns(schema: &TableSchema, kind: StageKind) -> Vec<(String, String)> {
+pub(crate) fn stage_columns(schema: &TableSchema, form: StageForm) -> Vec<(String, String)> {
     let mut columns: Vec<(String, String)> =
-        schema.columns.iter().map(|c| (quote(&c.name), stage_type(c.data_type))).collect();
+        schema.columns.iter().map(|c| (quote(&c.name), form.column_type(c.data_type))).collect();
     columns.push((SEQ.to_owned(), SEQ_TYPE.to_owned()));
-    match kind {
+    match form.kind {
         StageKind::Plain => {}
         StageKind::Append => columns.push((PARTITION.to_owned(), "varchar(4096)".to_owned())),
         StageKind::Merge => {
@@ -287,20 +333,45 @@ pub(crate) fn stage_columns(schema: &TableSchema, kind: StageKind) -> Vec<(Strin
     columns
 }
 
+/// The columns that the file has not.
+fn columns_beside(schema: &TableSchema, form: StageForm) -> Vec<(String, String)> {
+    let documents = schema.columns.iter().enumerate().filter(|(_, column)| column.data_type == Type::Json);
+    match form.documents {
+        Documents::Beside => {
+            documents.map(|(index, column)| (document_column(index), sql_type(column.data_type))).collect()
+        }
+        Documents::Text | Documents::Whole => Vec::new(),
+    }
+}
+
 /// What the merge has decided on a staged row; zero in the file.
 pub(crate) const STATE: &str = "_df_state";
 
-/// A stage of one table: stays until it is dropped, or its session ends.
-pub(crate) fn create_stage(stage: &str, schema: &TableSchema, kind: StageKind) -> String {
-    let columns = stage_columns(schema, kind);
+/// A stage of one table: stays until it is dropped, or its session ends. `layout`: how its rows lie, with a blank in front.
+pub(crate) fn create_stage(stage: &str, schema: &TableSchema, form: StageForm, layout: &str) -> String {
+    let mut columns = stage_columns(schema, form);
+    columns.extend(columns_beside(schema, form));
     let columns: Vec<String> = columns.iter().map(|(name, sql_type)| format!("{name} {sql_type}")).collect();
-    format!("CREATE TEMP TABLE {stage} ({})", columns.join(", "))
+    format!("CREATE TEMP TABLE {stage} ({}){layout}", columns.join(", "))
 }
 
 /// The COPY into a stage. Columns are matched by position, so they are always named.
-pub(crate) fn copy(stage: &str, schema: &TableSchema, kind: StageKind, manifest: &str, iam_role: &str) -> String {
-    let columns: Vec<String> = stage_columns(schema, kind).into_iter().map(|(name, _)| name).collect();
-    copy_with(stage, &columns.join(", "), manifest, iam_role, "")
+pub(crate) fn copy(stage: &str, schema: &TableSchema, form: StageForm, manifest: &str, iam_role: &str) -> String {
+    let columns: Vec<String> = stage_columns(schema, form).into_iter().map(|(name, _)| name).collect();
+    let options = if form.documents == Documents::Whole { SERIALIZE } else { "" };
+    copy_with(stage, &columns.join(", "), manifest, iam_role, options)
+}
+
+/// The option by which COPY reads a Parquet column of JSON into `SUPER` as what it says.
+pub(crate) const SERIALIZE: &str = " SERIALIZETOJSON";
+
+/// How many objects, arrays and strings each document column of a stage holds.
+pub(crate) fn document_kinds(stage: &str, schema: &TableSchema) -> String {
+    let count = |name: String| {
+        let of = |kind: &str| format!("count(CASE WHEN JSON_TYPEOF({name}) = '{kind}' THEN 1 END)");
+        ["object", "array", "string"].map(of).join(", ")
+    };
+    format!("SELECT {} FROM {stage}", document_names(schema).map(count).collect::<Vec<_>>().join(", "))
 }
 
 /// A COPY of Parquet; `options` with a blank in front.

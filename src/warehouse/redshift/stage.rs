@@ -13,12 +13,14 @@ use arrow::datatypes::{
     TimestampMicrosecondType,
 };
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::Compression;
 use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
-use super::sql::{STATE, StageKind};
+use super::documents::{Kinds, marked_as_json};
+use super::sql::{Documents, STATE, StageForm, StageKind};
 use super::types::LIMITS;
 use crate::batch::{Seq, TableChanges};
 use crate::contract::{Column, Type, is_in_range};
@@ -32,14 +34,16 @@ use crate::warehouse::shape::StageRows;
 pub(super) struct Staged {
     pub body: Bytes,
     pub rows: u64,
+    /// What its documents are, where they are staged as such.
+    pub documents: Kinds,
 }
 
 /// Writes the rows of `load`. `marked`: tombstones matter. `floor`: older rows of a table without a key are left out.
-pub(super) fn encode(load: &TableLoad, kind: StageKind, marked: bool, floor: Option<Seq>) -> Result<Staged> {
+pub(super) fn encode(load: &TableLoad, form: StageForm, marked: bool, floor: Option<Seq>) -> Result<Staged> {
+    let StageForm { kind, documents } = form;
     let layout = layout(load, kind);
-    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&layout), Some(properties()))
-        .map_err(|error| unwritable(load, error))?;
-    let (mut number, mut rows) = (0i64, 0u64);
+    let mut writer = writer(&layout, load, documents).map_err(|error| unwritable(load, error))?;
+    let (mut number, mut rows, mut kinds) = (0i64, 0u64, Kinds::of(&load.contract.output));
     for changes in &load.rows {
         let mut columns = data_columns(load, changes)?;
         columns.push(Arc::new(StringArray::from_iter_values(changes.seqs.iter().map(Seq::to_string))));
@@ -58,20 +62,39 @@ pub(super) fn encode(load: &TableLoad, kind: StageKind, marked: bool, floor: Opt
             batch = filter_record_batch(&batch, &stays).map_err(|error| unwritable(load, error))?;
         }
         rows += batch.num_rows() as u64;
+        if documents == Documents::Whole {
+            kinds.count(&batch);
+        }
         writer.write(&batch).map_err(|error| unwritable(load, error))?;
     }
     let body = writer.into_inner().map_err(|error| unwritable(load, error))?.into();
-    Ok(Staged { body, rows })
+    Ok(Staged { body, rows, documents: kinds })
 }
 
 /// What Redshift reads for certain: the first version of the format, Snappy inside, whatever the name ends in.
-fn properties() -> WriterProperties {
-    WriterProperties::builder()
+fn writer(
+    layout: &SchemaRef,
+    load: &TableLoad,
+    documents: Documents,
+) -> Result<ArrowWriter<Vec<u8>>, parquet::errors::ParquetError> {
+    let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_created_by(format!("dataflow {}", env!("CARGO_PKG_VERSION")))
         .set_compression(Compression::SNAPPY)
-        .set_column_dictionary_enabled(ColumnPath::from(SEQ), false)
-        .build()
+        .set_column_dictionary_enabled(ColumnPath::from(SEQ), false);
+    let output = &load.contract.output;
+    if documents == Documents::Whole {
+        for column in output.columns.iter().filter(|column| column.data_type == Type::Json) {
+            properties = properties.set_column_dictionary_enabled(ColumnPath::from(column.name.as_str()), false);
+        }
+        // Whether a page is full is looked at after every row: a thousand of such documents are more than a page may have.
+        properties = properties.set_write_batch_size(1);
+    }
+    let mut options = ArrowWriterOptions::new().with_properties(properties.build());
+    if documents == Documents::Whole {
+        options = options.with_parquet_schema(marked_as_json(&ArrowSchemaConverter::new().convert(layout)?, output)?);
+    }
+    ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(layout), options)
 }
 
 fn unwritable(load: &TableLoad, error: impl std::error::Error + Send + Sync + 'static) -> Error {

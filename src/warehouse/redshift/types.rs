@@ -12,7 +12,8 @@
 //! | timestamptz | timestamptz | timestamp, UTC | how COPY takes adjusted times is not documented |
 //! | text, uuid | varchar(bytes) | the same | |
 //! | binary | varbyte | varbyte | COPY takes no VARBYTE with a length; without one it holds 64,000 bytes |
-//! | json | super | varchar | `JSON_PARSE` either gives the document or fails; a Parquet column that COPY does not take for JSON would become one string, silently. Costs: 65,535 bytes a document |
+//! | json | super | varchar | `JSON_PARSE` either gives the document or fails; a Parquet column that COPY does not take for JSON would become one string, silently |
+//! | json beyond 65,535 bytes | super | super | a text of that length is in no column (`documents.rs`) |
 
 use crate::contract::{Column, Limits, Type, join_types};
 
@@ -66,12 +67,17 @@ pub(crate) fn to_table(data_type: Type, value: &str) -> String {
     }
 }
 
-/// A value of the table as the stage's type.
+/// The same where the stage holds documents.
+pub(crate) fn document_to_table(data_type: Type, value: &str) -> String {
+    if data_type == Type::Json { value.to_owned() } else { to_table(data_type, value) }
+}
+
+/// A value of the table as the stage's type; a document stays one, because `JSON_SERIALIZE` refuses what is too long for a
+/// text (<https://docs.aws.amazon.com/redshift/latest/dg/JSON_SERIALIZE.html>).
 pub(crate) fn to_stage(data_type: Type, value: &str) -> String {
     match data_type {
         Type::TimestampTz => format!("{value} AT TIME ZONE 'UTC'"),
-        // Of nothing it would make the text `null`.
-        Type::Json => format!("CASE WHEN {value} IS NOT NULL THEN JSON_SERIALIZE({value}) END"),
+        Type::Json => value.to_owned(),
         _ => format!("CAST({value} AS {})", stage_type(data_type)),
     }
 }

@@ -3,7 +3,9 @@
 use serde_json::json;
 use ulid::Ulid;
 
-use super::sql::{StageKind, time};
+use super::documents::{Kinds, any_large, has_documents, take_large};
+use super::layout::lies;
+use super::sql::{Documents, StageForm, StageKind, time};
 use super::stage::encode;
 use super::state::Known;
 use super::{Redshift, not_staged, range};
@@ -28,7 +30,9 @@ pub(super) struct Round {
     pub load: TableLoad,
     /// The stage's name.
     pub stage: String,
-    pub kind: StageKind,
+    pub form: StageForm,
+    /// How its rows lie, where they must lie as the table's do: the words behind the columns.
+    pub layout: String,
     pub shape: Shape,
     /// Tombstones or refused versions matter.
     pub marked: bool,
@@ -38,6 +42,8 @@ pub(super) struct Round {
     pub range: Option<Range>,
     /// Rows in the file.
     pub rows: u64,
+    /// What the file's documents are, where they are staged as such.
+    pub documents: Kinds,
     /// The file's manifest.
     pub manifest: String,
 }
@@ -64,14 +70,20 @@ impl Redshift {
             let layout = self.layout(&load.contract.table);
             let mut work = Work { load, floor, rounds: Vec::new() };
             let first = TableLoad { later: Vec::new(), ..load.clone() };
-            for (part, round) in std::iter::once(first).chain(load.later_rounds()).enumerate() {
+            let rounds =
+                std::iter::once(first).chain(load.later_rounds()).flat_map(|round| apart(round, &before, floor));
+            for (part, round) in rounds.enumerate() {
                 let stage = format!("_dataflow_stage_{number}_{part}");
                 let name = format!("{}-{number}-{part}", uploaded.name);
                 let range = range::of(&round, &layout);
                 let staged = stage_round(staging, round, stage, name, &before, floor, &mut uploaded.objects).await;
-                let staged = staged.map(|staged| staged.map(|round| Round { range, ..round }));
                 match staged {
-                    Ok(staged) => work.rounds.extend(staged),
+                    Ok(None) => {}
+                    Ok(Some(round)) => {
+                        let layout =
+                            if round.form.documents == Documents::Whole { lies(&layout) } else { String::new() };
+                        work.rounds.push(Round { range, layout, ..round });
+                    }
                     Err(error) => {
                         staging.discard(&uploaded.objects).await;
                         return Err(error);
@@ -91,6 +103,37 @@ impl Redshift {
     }
 }
 
+/// What a round asks of its merge.
+struct Needed {
+    /// The floor, when a row is older than it.
+    low: Option<(Seq, i64)>,
+    /// Tombstones or refused versions matter.
+    marked: bool,
+    /// Every row is a whole upsert, and nothing else matters.
+    plain: bool,
+}
+
+impl Needed {
+    fn by(load: &TableLoad, shape: &Shape, before: &Known, floor: Option<(Seq, i64)>) -> Self {
+        let low = floor.filter(|(floor, _)| shape.oldest.is_some_and(|oldest| oldest < *floor));
+        let marked = shape.refused || load.keep_tombstones || before.marked;
+        let plain = shape.plain() && !marked && low.is_none() && load.mode != DeleteMode::History;
+        Self { low, marked, plain }
+    }
+}
+
+/// The rounds that a round is made of: whole rows with documents that are too long for a text come last and by themselves,
+/// where nothing but the newest row of a key matters.
+fn apart(mut load: TableLoad, before: &Known, floor: Option<(Seq, i64)>) -> Vec<TableLoad> {
+    let Needed { low, marked, .. } = Needed::by(&load, &Shape::of(&load), before, floor);
+    let keyed = !load.contract.output.key.is_empty();
+    let large = match keyed && (marked || low.is_some() || load.mode == DeleteMode::History) {
+        true => None,
+        false => take_large(&mut load),
+    };
+    std::iter::once(load).chain(large).collect()
+}
+
 /// `None` when there are no rows.
 async fn stage_round(
     staging: &dyn Staging,
@@ -102,24 +145,30 @@ async fn stage_round(
     objects: &mut Vec<String>,
 ) -> Result<Option<Round>> {
     let shape = Shape::of(&load);
-    let low = floor.filter(|(floor, _)| shape.oldest.is_some_and(|oldest| oldest < *floor));
-    let marked = shape.refused || load.keep_tombstones || before.marked;
-    let plain = shape.plain() && !marked && low.is_none() && load.mode != DeleteMode::History;
+    let Needed { low, marked, plain } = Needed::by(&load, &shape, before, floor);
     let kind = match (load.contract.output.key.is_empty(), plain) {
         (true, _) => StageKind::Append,
         (false, true) => StageKind::Plain,
         (false, false) => StageKind::Merge,
     };
-    let staged = encode(&load, kind, marked, floor.map(|(seq, _)| seq))?;
+    let documents = match kind {
+        _ if any_large(&load) => Documents::Whole,
+        StageKind::Merge if shape.partial && has_documents(&load.contract.output) => Documents::Beside,
+        _ => Documents::Text,
+    };
+    let form = StageForm::new(kind, documents);
+    let staged = encode(&load, form, marked, floor.map(|(seq, _)| seq))?;
     let mut round = Round {
         load,
         stage,
-        kind,
+        form,
+        layout: String::new(),
         shape,
         marked,
         low: low.map(|(seq, at)| (seq, time(at))),
         range: None,
         rows: staged.rows,
+        documents: staged.documents,
         manifest: String::new(),
     };
     if staged.rows == 0 {

@@ -155,6 +155,7 @@ pub(crate) fn merge<'a>(topology: &'a str, table: &'a str, schema: &'a TableSche
         table,
         into_stage: |_, value| value.to_owned(),
         into_target: |_, value| value.to_owned(),
+        documents_beside: false,
     }
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array,
-    Int32Array, Int64Array, RecordBatch, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt32Array,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
+    Int16Array, Int32Array, Int64Array, RecordBatch, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    UInt32Array,
 };
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -14,6 +15,9 @@ use dataflow::lake::Lake;
 use dataflow::pipeline::fold::fold;
 use dataflow::pipeline::staging::staging;
 use dataflow::warehouse::Staging;
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -77,8 +81,19 @@ fn document() -> impl Strategy<Value = String> {
         2 => (tree, any::<prop::sample::Index>()).prop_map(cut),
         1 => (990usize..1010).prop_map(|depth| "[".repeat(depth) + &"]".repeat(depth)),
         1 => near(65_533).prop_map(|text| format!("\"{text}\"")),
+        1 => (near(65_535), near(65_535)).prop_map(|(a, b)| format!("{{\"{a}\":[\"{b}\"]}}")),
+        1 => (65_530usize..65_540).prop_map(|bytes| format!("[\"{}\",{}]", "\\n".repeat(bytes), "-1,".repeat(9) + "0")),
         1 => Just(String::new()),
     ]
+}
+
+/// A document of so many bytes, of strings that are not too long.
+fn of_bytes(bytes: usize) -> String {
+    let mut text = "[".to_owned();
+    while text.len() + 60_004 < bytes {
+        text.push_str(&format!("\"{}\",", "x".repeat(60_000)));
+    }
+    format!("{text}\"{}\"]", "x".repeat(bytes - text.len() - 3))
 }
 
 /// Numbers about the first that has too many digits.
@@ -129,6 +144,7 @@ fn values(runner: &mut TestRunner) -> Vec<(Type, ArrayRef)> {
         (Type::TEXT, texts(some(runner, near(65_535)))),
         (Type::Uuid, texts(some(runner, near(36)))),
         (Type::Json, texts(some(runner, document()))),
+        (Type::Json, texts([15_999_999usize, 16_000_000, 16_000_001].map(of_bytes).to_vec())),
         (Type::Binary, {
             let bytes = some(runner, prop_oneof![63_998usize..64_003, 0usize..4]);
             Arc::new(BinaryArray::from_iter_values(bytes.into_iter().map(|n| vec![0xff; n])))
@@ -206,6 +222,10 @@ pub async fn copy_unproven(
         Type::Binary => "varbyte".to_owned(),
         other => format!("varchar({})", Limits::REDSHIFT.bytes_of(other).unwrap()),
     };
+    if data_type == Type::Json && Limits::REDSHIFT.is_large(value.as_string::<i32>().value(0)) {
+        let body = large_document(value.as_string::<i32>().value(0));
+        return copy_file(client, place, role, ("super", false), body).await;
+    }
     let value = match value.data_type() {
         DataType::Timestamp(unit, Some(_)) => arrow::compute::cast(value, &DataType::Timestamp(*unit, None)).unwrap(),
         _ => Arc::clone(value),
@@ -214,15 +234,39 @@ pub async fn copy_unproven(
     let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), None).unwrap();
     writer.write(&RecordBatch::try_new(schema, vec![value]).unwrap()).unwrap();
     let body = writer.into_inner().unwrap();
+    copy_file(client, place, role, (&column, data_type == Type::Json), body).await
+}
+
+/// A file of one document that says that it is one.
+fn large_document(document: &str) -> Vec<u8> {
+    let schema = Arc::new(parse_message_type("message m { optional binary v (JSON); }").unwrap());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&[ByteArray::from(document)], Some(&[1]), None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.into_inner().unwrap()
+}
+
+/// Loads a file of one column of a type; `parse`: and makes documents of it.
+async fn copy_file(
+    client: &Client,
+    place: &dyn Staging,
+    role: &str,
+    (column, parse): (&str, bool),
+    body: Vec<u8>,
+) -> Result<(), tokio_postgres::Error> {
     let entry =
         serde_json::json!({"url": place.url("x.parquet"), "mandatory": true, "meta": {"content_length": body.len()}});
     place.put("x.parquet", body.into()).await.unwrap();
     place.put("x.manifest", serde_json::json!({"entries": [entry]}).to_string().into()).await.unwrap();
     client.simple_query(&format!("CREATE TEMP TABLE unproven (v {column})")).await.unwrap();
-    let copy =
-        format!("COPY unproven (v) FROM '{}' IAM_ROLE '{role}' MANIFEST FORMAT AS PARQUET", place.url("x.manifest"));
+    let options = if column == "super" { " SERIALIZETOJSON" } else { "" };
+    let from = place.url("x.manifest");
+    let copy = format!("COPY unproven (v) FROM '{from}' IAM_ROLE '{role}' MANIFEST FORMAT AS PARQUET{options}");
     let mut answer = client.simple_query(&copy).await;
-    if data_type == Type::Json && answer.is_ok() {
+    if parse && answer.is_ok() {
         answer = client.simple_query("SELECT JSON_PARSE(v) FROM unproven").await;
     }
     client.simple_query("DROP TABLE unproven").await.unwrap();

@@ -45,6 +45,9 @@ CREATE FUNCTION pg_catalog.sysdate() RETURNS timestamp LANGUAGE sql STABLE AS $$
 CREATE FUNCTION pg_catalog.nvl2(anyelement, anyelement, anyelement) RETURNS anyelement LANGUAGE sql IMMUTABLE AS
 $$ SELECT CASE WHEN $1 IS NOT NULL THEN $2 ELSE $3 END $$;
 CREATE FUNCTION pg_catalog.len(text) RETURNS int LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT length($1) $$;
+-- As compact as Redshift writes a document.
+CREATE FUNCTION sim.compact(jsonb) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
+$$ SELECT regexp_replace($1::text, '("([^"\\]|\\.)*")| ', '\1', 'g') $$;
 -- JSON_PARSE.html, JSON_SERIALIZE.html, IS_VALID_JSON.html, JSON_EXTRACT_PATH_TEXT.html; limitations-super.html: a thousand
 -- levels. That numbers load which no float8 comes near to, or of thousands of digits, is written nowhere: they do not.
 CREATE FUNCTION pg_catalog.json_parse(text) RETURNS super LANGUAGE plpgsql IMMUTABLE STRICT AS $$
@@ -55,6 +58,12 @@ DECLARE
   bracket text;
   number text;
 BEGIN
+  IF octet_length($1) > 16000000 THEN RAISE EXCEPTION 'SUPER of % bytes; it holds 16000000', octet_length($1); END IF;
+  -- r_enable_large_strings_opt_in.html: this cluster has not opted in.
+  IF octet_length($1) > 65535 AND EXISTS (SELECT FROM regexp_matches($1, '"(?:[^"\\]|\\.)*"', 'g') AS m
+      WHERE octet_length(m[1]) > 65535 AND octet_length(m[1]::jsonb #>> '{}') > 65535) THEN
+    RAISE EXCEPTION 'String value exceeds the max size of 65535 bytes';
+  END IF;
   FOREACH bracket IN ARRAY string_to_array(regexp_replace(bare, '[^][{}]', '', 'g'), NULL) LOOP
     depth := depth + CASE WHEN bracket IN ('[', '{') THEN 1 ELSE -1 END;
     IF depth > 1000 THEN RAISE EXCEPTION 'Maximum nesting depth of SUPER exceeded'; END IF;
@@ -65,16 +74,16 @@ BEGIN
   END LOOP;
   RETURN parsed::super;
 END $$;
--- Never null, and never longer than a VARCHAR; r_json_size.html: the length that it has or would have.
+-- Never null, and never longer than a VARCHAR; r_json_size.html: the length that it has or would have, as compact as it can be.
+CREATE FUNCTION pg_catalog.json_size(super) RETURNS int LANGUAGE sql IMMUTABLE AS
+$$ SELECT octet_length(sim.compact(coalesce($1::jsonb, 'null'))) $$;
 CREATE FUNCTION pg_catalog.json_serialize(super) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE written text := coalesce($1::jsonb::text, 'null');
 BEGIN
-  IF octet_length(written) > 65535 THEN
+  IF octet_length($1::jsonb::text) > 65535 AND pg_catalog.json_size($1) > 65535 THEN
     RAISE EXCEPTION 'Invalid input' USING DETAIL = 'String value exceeds the max size of 65535 bytes';
   END IF;
-  RETURN written;
+  RETURN coalesce($1::jsonb::text, 'null');
 END $$;
-CREATE FUNCTION pg_catalog.json_size(super) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT octet_length(coalesce($1::jsonb::text, 'null')) $$;
 CREATE FUNCTION pg_catalog.is_valid_json(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT AS
 $$ BEGIN RETURN jsonb_typeof($1::jsonb) IN ('object', 'array'); EXCEPTION WHEN others THEN RETURN false; END $$;
 CREATE FUNCTION pg_catalog.json_extract_path_text(text, VARIADIC text[]) RETURNS text LANGUAGE sql IMMUTABLE AS
@@ -85,6 +94,10 @@ $$ BEGIN PERFORM $1::jsonb; RETURN true; EXCEPTION WHEN others THEN RETURN false
 CREATE FUNCTION pg_catalog.from_varbyte(varbyte, text) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
 $$ SELECT CASE lower($2) WHEN 'hex' THEN encode($1::bytea, 'hex') ELSE convert_from($1::bytea, 'UTF8') END $$;
 CREATE FUNCTION pg_catalog.json_typeof(super) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT jsonb_typeof($1::jsonb) $$;
+-- r_is_object.html, r_is_array.html, r_is_varchar.html
+CREATE FUNCTION pg_catalog.is_object(super) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT jsonb_typeof($1::jsonb) = 'object' $$;
+CREATE FUNCTION pg_catalog.is_array(super) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT jsonb_typeof($1::jsonb) = 'array' $$;
+CREATE FUNCTION pg_catalog.is_varchar(super) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT jsonb_typeof($1::jsonb) = 'string' $$;
 -- SHA2.html, FUNC_SHA1.html
 CREATE FUNCTION pg_catalog.sha2(text, int) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
 $$ SELECT CASE $2 WHEN 224 THEN encode(sha224(convert_to($1, 'UTF8')), 'hex') WHEN 384 THEN encode(sha384(convert_to($1, 'UTF8')), 'hex')

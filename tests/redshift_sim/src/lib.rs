@@ -104,6 +104,9 @@ pub struct Options {
     pub serverless: bool,
     /// Whether COPY reads Parquet that is packed with zstd, which no page promises.
     pub zstd_parquet: bool,
+    /// Whether COPY takes a Parquet column that is marked as JSON for plain text, in a cluster that has opted in to long
+    /// strings: every document becomes one string, and nobody says so. No page excludes it.
+    pub json_as_text: bool,
     /// The keys that requests for credentials must be signed with: id and secret.
     pub aws_keys: (String, String),
     /// The longest that a login is lent, whatever is asked for.
@@ -126,6 +129,7 @@ impl Options {
             case_insensitive: false,
             serverless: false,
             zstd_parquet: false,
+            json_as_text: false,
             aws_keys: ("AKIATESTTESTTESTTEST".into(), "secret-of-the-tests".into()),
             lends: Duration::from_secs(3600),
         }

@@ -11,6 +11,7 @@ use parquet::basic::{Compression, ConvertedType, LogicalType, TimeUnit, Type as 
 use parquet::file::metadata::ParquetMetaData;
 use parquet::schema::types::Type;
 
+use crate::Options;
 use crate::refusal::Refusal;
 use crate::sql::copy::Copy;
 
@@ -43,6 +44,8 @@ pub struct Column {
     pub identity: bool,
     /// Whether the file at hand says that its text is JSON.
     pub json_text: bool,
+    /// Whether strings in it may be as long as documents.
+    pub long_strings: bool,
 }
 
 impl Column {
@@ -79,6 +82,7 @@ impl Column {
             not_null: text(3)? == "t",
             identity: text(4)? == "t",
             json_text: false,
+            long_strings: false,
         })
     }
 
@@ -124,7 +128,7 @@ pub fn check_file(
     file: &ParquetMetaData,
     columns: &mut [Column],
     copy: &Copy,
-    zstd: bool,
+    options: &Options,
 ) -> Result<(), Refusal> {
     let fields = file.file_metadata().schema().get_fields();
     let fewer_is_fine = copy.fill_record && fields.len() < columns.len();
@@ -138,7 +142,9 @@ pub fn check_file(
         return Err(Refusal::spectrum(15_007, &context));
     }
     for (column, field) in columns.iter_mut().zip(fields) {
-        column.json_text = matches!(field.get_basic_info().logical_type_ref(), Some(LogicalType::Json));
+        let marked = matches!(field.get_basic_info().logical_type_ref(), Some(LogicalType::Json));
+        column.json_text = marked && !options.json_as_text;
+        column.long_strings = options.json_as_text;
         if !loads(column, field, copy) {
             let context = format!(
                 "File '{}' has an incompatible Parquet schema for column '{url}.{}'. Column type: {}, Parquet schema:\n{}",
@@ -154,7 +160,7 @@ pub fn check_file(
         for chunk in group.columns() {
             let packed = chunk.compression();
             let known = matches!(packed, Compression::UNCOMPRESSED | Compression::SNAPPY)
-                || zstd && matches!(packed, Compression::ZSTD(_));
+                || options.zstd_parquet && matches!(packed, Compression::ZSTD(_));
             if !known {
                 return Err(Refusal::spectrum(15_001, &format!("File '{}' uses compression {packed:?}.", https(url))));
             }

@@ -13,9 +13,6 @@ use crate::sql::copy::Copy;
 use super::column::{Column, ColumnType};
 use super::{BadValue, Unloadable};
 
-/// The most that a SUPER holds: <https://docs.aws.amazon.com/redshift/latest/dg/limitations-super.html>.
-const SUPER_BYTES: usize = 16 * 1024 * 1024;
-
 /// A VARBYTE without a length, which is all that loads: <https://docs.aws.amazon.com/redshift/latest/dg/r_VARBYTE_type.html>.
 const VARBYTE_BYTES: usize = 64_000;
 
@@ -207,16 +204,10 @@ fn super_value(array: &ArrayRef, row: usize, column: &Column, copy: &Copy) -> Re
     let invalid = |why: &str| wrong(1224, &format!("Column {}: {why}", column.name));
     if column_is_json(array, column, copy) {
         json = string(bytes_of(array, row), copy, column)?;
-        serde_json::from_str::<serde::de::IgnoredAny>(&json).map_err(|e| invalid(&format!("not valid JSON: {e}")))?;
     } else {
         nested(array, row, &mut json).ok_or_else(|| invalid("a value that SUPER does not hold"))?;
     }
-    if json.len() > SUPER_BYTES {
-        return Err(invalid(&format!("a SUPER of {} bytes; it holds {SUPER_BYTES}", json.len())));
-    }
-    if json.contains("\\u0000") {
-        return Err(invalid("a zero character"));
-    }
+    super::document::check(&json, column.long_strings).map_err(|why| invalid(&why))?;
     Ok(json)
 }
 

@@ -123,6 +123,45 @@ async fn a_json_text_becomes_a_document_only_where_the_file_says_that_it_is_one(
     assert_eq!(session.rows("SELECT j FROM t").await, [serde_json::to_string(document).unwrap()], "one string");
     let bad = session.refused(&load("bad", "{")).await;
     assert!(bad.detail.contains("not valid JSON"), "{bad:?}");
+    let unsaid = load("json", document).replace(" SERIALIZETOJSON", "");
+    let bad = session.refused(&unsaid).await;
+    assert!(bad.message.contains("SUPER column in COPY query requires SERIALIZETOJSON"), "{bad:?}");
+}
+
+/// GIVEN documents about the limits of SUPER and of VARCHAR, THEN a long one loads from a file that says that it is JSON, and
+/// from no other; a long string never does; and what makes a text of a long document fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_document_is_no_text() {
+    if !available("postgres") {
+        return;
+    }
+    let redshift = Redshift::start().await;
+    let session = redshift.connect().await;
+    session.all(&["CREATE TABLE t (j SUPER)"]).await;
+    let load = |name: &str, text: &str| {
+        let file = redshift.put_bytes(&format!("{name}.parquet"), &json(text));
+        copy("t", &redshift.manifest(&format!("{name}.manifest"), &[&file]))
+    };
+    let long = format!("[\"{}\",\"{}\"]", "a b".repeat(20_000), "x".repeat(60_000));
+    session.all(&[&load("long", &long)]).await;
+    let size = format!("array|{}|t|f|f", long.len());
+    assert_eq!(
+        session.rows("SELECT JSON_TYPEOF(j), JSON_SIZE(j), IS_ARRAY(j), IS_OBJECT(j), IS_VARCHAR(j) FROM t").await,
+        [size.clone()]
+    );
+    let failure = session.refused("SELECT JSON_SERIALIZE(j) FROM t").await;
+    assert!(failure.message.contains("exceeds the max size of 65535 bytes"), "{failure:?}");
+    let text = redshift.staged("text", &batch(vec![("j", texts(&[&long]))]), "t");
+    let failure = session.refused(&text).await;
+    assert!(failure.detail.contains("String value exceeds the max size of 65535 bytes"), "{failure:?}");
+    let string = format!("{{\"a\": \"{}\"}}", "x".repeat(65_536));
+    for refused in [load("string", &string), format!("SELECT JSON_PARSE('{string}')")] {
+        let failure = session.refused(&refused).await;
+        assert!((failure.message + &failure.detail).contains("max size of 65535 bytes"));
+    }
+    session.all(&["TRUNCATE t", &format!("INSERT INTO t SELECT JSON_PARSE('{long}')")]).await;
+    assert_eq!(session.rows("SELECT JSON_TYPEOF(j), JSON_SIZE(j) FROM t").await, [size.trim_end_matches("|t|f|f")]);
+    assert_eq!(session.rows("SELECT JSON_SERIALIZE(NULL)").await, ["null"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
