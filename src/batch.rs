@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 
 use crate::contract::Contract;
@@ -391,6 +391,12 @@ impl TableChanges {
     pub fn is_unchanged(&self, column: usize, row: usize) -> bool {
         self.unchanged.get(column).and_then(Option::as_ref).is_some_and(|bits| bits.value(row))
     }
+}
+
+/// The size of rows in memory, shared buffers counted by what is used of them.
+pub fn memory_bytes(rows: &RecordBatch) -> u64 {
+    let columns = rows.columns().iter();
+    columns.map(|c| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size()) as u64).sum()
 }
 
 /// A record or a row that was refused: data for the quarantine, never an error.

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::hidden;
 use super::rules::{Draft, Findings, MAX_NAME_BYTES, positive};
-use super::units::Span;
+use super::units::{Bytes, Span};
+
+/// Smaller files cost more requests than they save time.
+const LEAST_FILE_BYTES: u64 = 1 << 20;
 
 /// Amazon Redshift, provisioned or serverless. Rows are staged as Parquet in the lake, which must be on S3, in the
 /// cluster's region.
@@ -33,6 +36,10 @@ pub struct RedshiftWarehouse {
     /// A statement that takes longer is given up and tried again: a COPY of a large backlog takes minutes.
     #[serde(default = "half_an_hour")]
     pub statement_timeout: Span,
+    /// How much of a table's changes is staged in one file, as it lies in memory (as Parquet it is a fraction of that): one
+    /// file is read by one slice of the cluster, so more go into several of about the same size.
+    #[serde(default = "staged_file")]
+    pub file_bytes: Bytes,
 }
 
 /// Which cluster or workgroup a login is asked for, and by whom.
@@ -62,6 +69,10 @@ fn half_an_hour() -> Span {
     Span::seconds(1800)
 }
 
+fn staged_file() -> Bytes {
+    Bytes(32 << 20)
+}
+
 fn bi() -> String {
     "bi".into()
 }
@@ -82,6 +93,13 @@ pub(super) fn rules(draft: &Draft, redshift: &RedshiftWarehouse, found: &mut Fin
     }
     login_rules(redshift, found);
     positive(found, "warehouse.statement_timeout", Some(redshift.statement_timeout.0.as_millis()));
+    if redshift.file_bytes.0 < LEAST_FILE_BYTES {
+        found.value(
+            "warehouse.file_bytes",
+            "files would be too small to be read quickly",
+            "at least 1MiB; left out, 32MiB",
+        );
+    }
     if redshift.schema.is_empty() || redshift.schema.len() > MAX_NAME_BYTES {
         found.value("warehouse.schema", "the schema's name is empty or too long", "1 to 63 bytes");
     }

@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
+    ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
@@ -162,10 +162,4 @@ fn old_keys(changes: &TableChanges, fields: &[Arc<Field>]) -> Result<Vec<ArrayRe
 /// Whether a row moves.
 pub(super) fn has_moves(changes: &TableChanges) -> bool {
     changes.ops.contains(&Op::Move)
-}
-
-/// The size of the rows in memory, shared buffers counted by what is used of them.
-pub(super) fn memory_bytes(batch: &RecordBatch) -> u64 {
-    let columns = batch.columns().iter();
-    columns.map(|c| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size()) as u64).sum()
 }

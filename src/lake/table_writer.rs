@@ -10,7 +10,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::form;
 use super::keys::Keys;
-use crate::batch::{NO_TIME, Op, TableChanges};
+use crate::batch::{NO_TIME, Op, TableChanges, memory_bytes};
 use crate::contract::{Contract, TableSchema, join_schemas};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -48,7 +48,7 @@ impl OpenFile {
     /// Adds rows.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.rows += batch.num_rows() as u64;
-        self.memory_bytes += form::memory_bytes(batch);
+        self.memory_bytes += memory_bytes(batch);
         self.writer.write(batch).map_err(unwritable)
     }
 

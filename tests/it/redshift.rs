@@ -203,6 +203,49 @@ async fn what_cannot_load_is_never_sent() {
     }
 }
 
+/// GIVEN more rows than one file takes, WHEN they come as whole rows and as partial ones, moves and deletes, THEN they go in
+/// several files by one COPY, every row once, and a row that finds no base is told by its own key.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rows_go_in_several_files() {
+    const ROWS: i64 = 3000;
+    let under = Under::redshift_in_files(16 << 10).await;
+    let contract = contract();
+    under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap();
+    let load = |rows: Vec<Change>| {
+        let batches = rows.chunks(701).map(|rows| batch(&contract, rows)).collect();
+        fold(&contract, DeleteMode::Hard, batches, false).unwrap()
+    };
+    let partial = |seq, id| Change { op: Op::Update, seq, id, old: None, a: Some(-id), b: None };
+    let first = load((1..=ROWS).map(|id| put(id as u64, id, id, "as it was")).collect());
+    under.warehouse().apply(&unit(0, vec![first])).await.unwrap();
+    let counters = under.cluster().sim.counters();
+    assert_eq!((counters.of(Kind::Copy), counters.copied_rows), (1, ROWS as u64));
+    assert!(counters.copied_files >= 5, "{} files", counters.copied_files);
+    under.cluster().sim.reset_counters();
+    let changes = (1..=ROWS).map(|id| match id % 3 {
+        0 => partial((ROWS + id) as u64, id),
+        1 => gone((ROWS + id) as u64, id),
+        _ => moved((ROWS + id) as u64, id, ROWS + id),
+    });
+    // Nothing stands under this key.
+    let second = load(changes.chain([partial(2 * ROWS as u64 + 1, 9999)]).collect());
+    let account = under.warehouse().apply(&unit(1, vec![second])).await.unwrap().accounts["things"];
+    assert_eq!((account.applied, account.incomplete), (ROWS as u64, 1));
+    let counters = under.cluster().sim.counters();
+    assert!(counters.of(Kind::Copy) == 1 && counters.copied_files >= 5, "{} files", counters.copied_files);
+    let incomplete = under.warehouse().incompletes("g", 0).await.unwrap();
+    assert_eq!(incomplete.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(), ["{\"id\":9999}"]);
+    let expected = (1..=ROWS).filter_map(|id| match id % 3 {
+        0 => Some((id, (ROWS + id) as u64, -id, "as it was".to_owned())),
+        1 => None,
+        _ => Some((ROWS + id, (ROWS + id) as u64, id, "as it was".to_owned())),
+    });
+    let mut expected: Vec<_> = expected.collect();
+    expected.sort();
+    assert_eq!(shown(&under).await, expected);
+    assert!(under.cluster().staged().is_empty(), "what was staged stays behind");
+}
+
 /// Every type that a source can say, at its ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_is_loaded() {

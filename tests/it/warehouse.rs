@@ -329,11 +329,19 @@ impl Under {
     /// Read behind the emulator's back.
     #[cfg(all(feature = "redshift", feature = "postgres"))]
     pub(crate) async fn redshift() -> Self {
+        Self::redshift_in_files(32 << 20).await
+    }
+
+    /// With so much of a table in one staged file.
+    #[cfg(all(feature = "redshift", feature = "postgres"))]
+    pub(crate) async fn redshift_in_files(bytes: u64) -> Self {
         let cluster = crate::support::cluster::Cluster::start().await;
         let reader = Reader::Postgres(sqlx::PgPool::connect(&cluster.postgres_url).await.unwrap());
         let lake = dataflow::lake::Lake::open(&cluster.lake()).unwrap();
         let staging = dataflow::pipeline::staging::staging(&lake);
-        let config = dataflow::config::Warehouse::Redshift(cluster.warehouse());
+        let file_bytes = dataflow::config::Bytes(bytes);
+        let redshift = dataflow::config::RedshiftWarehouse { file_bytes, ..cluster.warehouse() };
+        let config = dataflow::config::Warehouse::Redshift(redshift);
         let warehouse = dataflow::warehouse::open(&config, "t", Arc::clone(&staging)).await.unwrap();
         Self { warehouse, reader, config, staging, _kept: Box::new(cluster) }
     }

@@ -127,6 +127,13 @@ impl Kinds {
         Self { counts: vec![[0; 3]; columns.len()], columns }
     }
 
+    /// Adds what another part of the same rows holds.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (counts, more) in self.counts.iter_mut().zip(&other.counts) {
+            counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+        }
+    }
+
     /// Counts rows, whose first columns are the table's.
     pub(super) fn count(&mut self, rows: &RecordBatch) {
         for (column, counts) in self.columns.iter().zip(&mut self.counts) {
@@ -159,6 +166,7 @@ mod tests {
     use arrow::buffer::BooleanBuffer;
     use parquet::file::reader::{FileReader, SerializedFileReader};
 
+    use super::super::parts::Part;
     use super::super::sql::{Documents, StageForm, StageKind};
     use super::super::stage::encode;
     use super::*;
@@ -225,7 +233,9 @@ mod tests {
     fn a_file_of_long_documents_says_that_they_are_json() {
         let load = load(&[long('{', '}'), Some(" [1]".into()), Some("\"text\"".into()), Some("7".into())]);
         let marks = |documents: Documents| {
-            let staged = encode(&load, StageForm::new(StageKind::Plain, documents), false, None).expect("a file");
+            let part = Part { first: 0, rows: load.rows.clone() };
+            let form = StageForm::new(StageKind::Plain, documents);
+            let staged = encode(&load, &part, form, false, None).expect("a file");
             let file = SerializedFileReader::new(staged.body).expect("Parquet");
             let schema = file.metadata().file_metadata().schema_descr_ptr();
             let mark = (0..schema.num_columns()).map(|at| schema.column(at).logical_type_ref().cloned());

@@ -13,13 +13,13 @@
 //! | `views.rs` | views for people and their tools |
 //! | `state.rs` | a group's control table: ledger, accounts, floors |
 //! | `ensure.rs` | control tables, and tables as their contracts say |
-//! | `upload.rs` | what a load stages before its transaction begins |
+//! | `upload.rs`, `parts.rs` | what a load stages before its transaction begins; in how many files |
 //! | `apply.rs` | one unit, one transaction |
 //! | `inspect.rs` | what people ask |
 //! | `probe.rs`, `conformance.rs` | what a cluster lets us do; what it makes of what no page promises |
 //! | `policy.rs` | what the loader and COPY must be allowed to do |
 //!
-//! Rows go through the lake: a Parquet file and a manifest for every table of a unit, then `LOCK` of the group's lock
+//! Rows go through the lake: Parquet files and a manifest for every table of a unit, then `LOCK` of the group's lock
 //! table, the ledger's compare-and-set, `COPY` into a temporary table, and delete-and-insert, in one transaction.
 
 mod apply;
@@ -31,6 +31,7 @@ mod failure;
 mod homes;
 mod inspect;
 mod layout;
+mod parts;
 mod policy;
 mod probe;
 mod range;
@@ -72,6 +73,8 @@ pub struct Redshift {
     /// Tables of which the topology says how they lie.
     layouts: BTreeMap<String, TableLayout>,
     iam_role: String,
+    /// How much of a table goes into one staged file.
+    file_bytes: u64,
     /// `None`: to look at it only.
     staging: Option<Arc<dyn Staging>>,
     /// The states of groups as the last commit left them.
@@ -99,6 +102,7 @@ impl Redshift {
             layouts: BTreeMap::new(),
             topology: topology.to_owned(),
             iam_role: config.iam_role.clone(),
+            file_bytes: config.file_bytes.0,
             staging,
             known: Mutex::default(),
             ready: Mutex::default(),

@@ -89,6 +89,7 @@ mod tests {
             root_certificate: None,
             auth: None,
             statement_timeout: crate::config::Span::seconds(9),
+            file_bytes: crate::config::Bytes(32 << 20),
         };
         assert_eq!(login_policy(&config), None);
         let auth = RedshiftAuth { cluster: Some("acme".into()), ..RedshiftAuth::default() };

@@ -325,6 +325,7 @@ mod tests {
             root_certificate: None,
             auth: None,
             statement_timeout: crate::config::Span::seconds(9),
+            file_bytes: crate::config::Bytes(32 << 20),
         };
         Place::new(&config)
     }

@@ -20,6 +20,7 @@ use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
 use super::documents::{Kinds, marked_as_json};
+use super::parts::Part;
 use super::sql::{Documents, STATE, StageForm, StageKind};
 use super::types::LIMITS;
 use crate::batch::{Seq, TableChanges};
@@ -38,13 +39,20 @@ pub(super) struct Staged {
     pub documents: Kinds,
 }
 
-/// Writes the rows of `load`. `marked`: tombstones matter. `floor`: older rows of a table without a key are left out.
-pub(super) fn encode(load: &TableLoad, form: StageForm, marked: bool, floor: Option<Seq>) -> Result<Staged> {
+/// Writes a part of the rows of `load`. `marked`: tombstones matter. `floor`: older rows of a table without a key are left
+/// out.
+pub(super) fn encode(
+    load: &TableLoad,
+    part: &Part,
+    form: StageForm,
+    marked: bool,
+    floor: Option<Seq>,
+) -> Result<Staged> {
     let StageForm { kind, documents } = form;
     let layout = layout(load, kind);
     let mut writer = writer(&layout, load, documents).map_err(|error| unwritable(load, error))?;
-    let (mut number, mut rows, mut kinds) = (0i64, 0u64, Kinds::of(&load.contract.output));
-    for changes in &load.rows {
+    let (mut number, mut rows, mut kinds) = (part.first, 0u64, Kinds::of(&load.contract.output));
+    for changes in &part.rows {
         let mut columns = data_columns(load, changes)?;
         columns.push(Arc::new(StringArray::from_iter_values(changes.seqs.iter().map(Seq::to_string))));
         match kind {

@@ -1,20 +1,27 @@
 //! What a load stages before its transaction begins: nobody waits for an upload while the group is locked.
 
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::json;
 use ulid::Ulid;
 
 use super::documents::{Kinds, any_large, has_documents, take_large};
 use super::layout::lies;
+use super::parts::{Part, parts};
 use super::sql::{Documents, StageForm, StageKind, time};
-use super::stage::encode;
+use super::stage::{Staged, encode};
 use super::state::Known;
 use super::{Redshift, not_staged, range};
 use crate::batch::Seq;
 use crate::epoch::{DeleteMode, LoadUnit, TableLoad};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::warehouse::merge::Range;
 use crate::warehouse::shape::Shape;
 use crate::warehouse::staging::Staging;
+
+/// How many files of a round are written and put at the same time.
+const FILES_AT_ONCE: usize = 4;
 
 /// One table's part of a unit.
 pub(super) struct Work<'a> {
@@ -27,7 +34,7 @@ pub(super) struct Work<'a> {
 
 /// Rows that are merged at once.
 pub(super) struct Round {
-    pub load: TableLoad,
+    pub load: Arc<TableLoad>,
     /// The stage's name.
     pub stage: String,
     pub form: StageForm,
@@ -40,11 +47,11 @@ pub(super) struct Round {
     pub low: Option<(Seq, String)>,
     /// The keys between which the target must be looked at.
     pub range: Option<Range>,
-    /// Rows in the file.
+    /// Rows in its files.
     pub rows: u64,
-    /// What the file's documents are, where they are staged as such.
+    /// What the files' documents are, where they are staged as such.
     pub documents: Kinds,
-    /// The file's manifest.
+    /// The manifest of its files.
     pub manifest: String,
 }
 
@@ -61,6 +68,7 @@ impl Redshift {
     /// Stages the rows of every table of the unit.
     pub(super) async fn upload<'a>(&self, unit: &'a LoadUnit, known: impl Fn(&str) -> Known) -> Result<Uploaded<'a>> {
         let staging = self.staging.as_deref().ok_or_else(not_staged)?;
+        let files = Files { staging, file_bytes: self.file_bytes };
         let folder = self.group(&unit.group).lock.trim_start_matches("_dataflow_lock_").to_owned();
         let name = format!("{folder}/{}", Ulid::new());
         let mut uploaded = Uploaded { works: Vec::new(), name, objects: Vec::new() };
@@ -76,7 +84,7 @@ impl Redshift {
                 let stage = format!("_dataflow_stage_{number}_{part}");
                 let name = format!("{}-{number}-{part}", uploaded.name);
                 let range = range::of(&round, &layout);
-                let staged = stage_round(staging, round, stage, name, &before, floor, &mut uploaded.objects).await;
+                let staged = stage_round(&files, round, stage, name, &before, floor, &mut uploaded.objects).await;
                 match staged {
                     Ok(None) => {}
                     Ok(Some(round)) => {
@@ -136,7 +144,7 @@ fn apart(mut load: TableLoad, before: &Known, floor: Option<(Seq, i64)>) -> Vec<
 
 /// `None` when there are no rows.
 async fn stage_round(
-    staging: &dyn Staging,
+    files: &Files<'_>,
     load: TableLoad,
     stage: String,
     name: String,
@@ -157,9 +165,8 @@ async fn stage_round(
         _ => Documents::Text,
     };
     let form = StageForm::new(kind, documents);
-    let staged = encode(&load, form, marked, floor.map(|(seq, _)| seq))?;
     let mut round = Round {
-        load,
+        load: Arc::new(load),
         stage,
         form,
         layout: String::new(),
@@ -167,22 +174,83 @@ async fn stage_round(
         marked,
         low: low.map(|(seq, at)| (seq, time(at))),
         range: None,
-        rows: staged.rows,
-        documents: staged.documents,
+        rows: 0,
+        documents: Kinds::default(),
         manifest: String::new(),
     };
-    if staged.rows == 0 {
-        return Ok((shape.rows > 0).then_some(round));
+    put_files(files, &mut round, &name, floor.map(|(seq, _)| seq), objects).await?;
+    Ok((shape.rows > 0).then_some(round))
+}
+
+/// Where files go, and how large they are.
+struct Files<'a> {
+    staging: &'a dyn Staging,
+    file_bytes: u64,
+}
+
+/// Writes a round's files, a few at a time, and the manifest that names them all.
+async fn put_files(
+    files: &Files<'_>,
+    round: &mut Round,
+    name: &str,
+    floor: Option<Seq>,
+    objects: &mut Vec<String>,
+) -> Result<()> {
+    let parts = parts(&round.load.rows, files.file_bytes);
+    let file_name = |number: usize| match parts.len() {
+        1 => format!("{name}.parquet"),
+        _ => format!("{name}-{number}.parquet"),
+    };
+    let manifest = format!("{name}.manifest");
+    let names: Vec<String> = (0..parts.len()).map(file_name).collect();
+    // Whatever happens, what may be there is taken away.
+    objects.extend(names.iter().cloned().chain([manifest.clone()]));
+    let put = |(part, name): (Part, String)| {
+        put_file(files.staging, Arc::clone(&round.load), part, name, (round.form, round.marked, floor))
+    };
+    let mut put = stream::iter(parts.into_iter().zip(names)).map(put).buffered(FILES_AT_ONCE);
+    let (mut entries, mut rows, mut documents) = (Vec::new(), 0, None::<Kinds>);
+    while let Some(file) = put.try_next().await? {
+        rows += file.rows;
+        entries.extend(file.entry);
+        match &mut documents {
+            Some(documents) => documents.add(&file.documents),
+            None => documents = Some(file.documents),
+        }
     }
-    let (file, manifest) = (format!("{name}.parquet"), format!("{name}.manifest"));
-    objects.extend([file.clone(), manifest.clone()]);
-    let entry = json!({"entries": [{
-        "url": staging.url(&file),
-        "mandatory": true,
-        "meta": {"content_length": staged.body.len()},
-    }]});
-    staging.put(&file, staged.body).await?;
-    staging.put(&manifest, entry.to_string().into()).await?;
-    round.manifest = staging.url(&manifest);
-    Ok(Some(round))
+    drop(put);
+    if rows > 0 {
+        files.staging.put(&manifest, json!({"entries": entries}).to_string().into()).await?;
+        round.manifest = files.staging.url(&manifest);
+    }
+    (round.rows, round.documents) = (rows, documents.unwrap_or_default());
+    Ok(())
+}
+
+/// A file that is where it is loaded from.
+struct PutFile {
+    /// Its entry in the manifest; none, and no file, for no rows.
+    entry: Option<serde_json::Value>,
+    rows: u64,
+    documents: Kinds,
+}
+
+async fn put_file(
+    staging: &dyn Staging,
+    load: Arc<TableLoad>,
+    part: Part,
+    name: String,
+    (form, marked, floor): (StageForm, bool, Option<Seq>),
+) -> Result<PutFile> {
+    let table = load.contract.table.clone();
+    // Compression is work for a thread that may block.
+    let encoded = tokio::task::spawn_blocking(move || encode(&load, &part, form, marked, floor)).await;
+    let unwritten = |error| Error::new(ErrorKind::Internal, format!("write the stage of table {table}")).because(error);
+    let Staged { body, rows, documents } = encoded.map_err(unwritten)??;
+    if rows == 0 {
+        return Ok(PutFile { entry: None, rows, documents });
+    }
+    let entry = json!({"url": staging.url(&name), "mandatory": true, "meta": {"content_length": body.len()}});
+    staging.put(&name, body).await?;
+    Ok(PutFile { entry: Some(entry), rows, documents })
 }

@@ -47,6 +47,7 @@ impl Cluster {
             root_certificate: None,
             auth: None,
             statement_timeout: config::Span::seconds(300),
+            file_bytes: config::Bytes(32 << 20),
         }
     }
 

@@ -144,11 +144,9 @@ async fn a_long_document_is_no_text() {
     };
     let long = format!("[\"{}\",\"{}\"]", "a b".repeat(20_000), "x".repeat(60_000));
     session.all(&[&load("long", &long)]).await;
-    let size = format!("array|{}|t|f|f", long.len());
-    assert_eq!(
-        session.rows("SELECT JSON_TYPEOF(j), JSON_SIZE(j), IS_ARRAY(j), IS_OBJECT(j), IS_VARCHAR(j) FROM t").await,
-        [size.clone()]
-    );
+    let size = format!("array|{}", long.len());
+    assert_eq!(session.rows("SELECT JSON_TYPEOF(j), JSON_SIZE(j) FROM t").await, [size.as_str()]);
+    assert_eq!(session.rows("SELECT IS_ARRAY(j), IS_OBJECT(j), IS_VARCHAR(j) FROM t").await, ["t|f|f"]);
     let failure = session.refused("SELECT JSON_SERIALIZE(j) FROM t").await;
     assert!(failure.message.contains("exceeds the max size of 65535 bytes"), "{failure:?}");
     let text = redshift.staged("text", &batch(vec![("j", texts(&[&long]))]), "t");
@@ -160,7 +158,7 @@ async fn a_long_document_is_no_text() {
         assert!((failure.message + &failure.detail).contains("max size of 65535 bytes"));
     }
     session.all(&["TRUNCATE t", &format!("INSERT INTO t SELECT JSON_PARSE('{long}')")]).await;
-    assert_eq!(session.rows("SELECT JSON_TYPEOF(j), JSON_SIZE(j) FROM t").await, [size.trim_end_matches("|t|f|f")]);
+    assert_eq!(session.rows("SELECT JSON_TYPEOF(j), JSON_SIZE(j) FROM t").await, [size.as_str()]);
     assert_eq!(session.rows("SELECT JSON_SERIALIZE(NULL)").await, ["null"]);
 }
 
