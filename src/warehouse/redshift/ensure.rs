@@ -5,7 +5,9 @@ use super::Redshift;
 use super::layout;
 use super::probe::refuse_folded_case;
 use super::session::Session;
-use super::sql::{self, GroupNames, MAX_COLUMNS, MAX_NAME_BYTES, StageKind, stage_columns};
+use super::sql::{
+    self, Documents, GroupNames, MAX_COLUMNS, MAX_NAME_BYTES, StageForm, StageKind, document_names, stage_columns,
+};
 use super::types::{Fit, LiveColumn, fit, sql_type};
 use crate::contract::{Contract, TableSchema, Type};
 use crate::epoch::DeleteMode;
@@ -229,7 +231,8 @@ fn check_names(contract: &Contract) -> Result<()> {
         let what = format!("two columns are called {name}: Redshift does not tell upper from lower case");
         return Err(park(what).help("give one of them another name with a `rename` operator"));
     }
-    let staged = stage_columns(&contract.output, StageKind::Merge).len();
+    let form = StageForm::new(StageKind::Merge, Documents::Beside);
+    let staged = stage_columns(&contract.output, form).len() + document_names(&contract.output).count();
     if staged > MAX_COLUMNS {
         let what = format!(
             "its {} columns and those that a load adds are {staged}, and Redshift takes {MAX_COLUMNS}",
