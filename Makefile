@@ -32,7 +32,7 @@ lint:  ## format check and lints, without tests
 	cargo clippy --workspace --all-targets --features failpoints -- -D warnings
 
 bench:  ## the figures of the README that need no whole process (release build: minutes); the others: loadtest/figures.sh
-	cargo bench --bench binlog --bench decode --bench lake --bench pgoutput --bench upsert
+	cargo bench --bench binlog --bench decode --bench lake --bench pgoutput --bench upload --bench upsert
 
 mutations:  ## plant protocol bugs one at a time and show that the tests catch each
 	@tests/mutations/run.sh
