@@ -30,6 +30,9 @@ pub enum ErrorKind {
     Fenced,
     /// The warehouse cannot be reached right now, or rolled back for a passing reason.
     WarehouseUnavailable,
+    /// A limit of the warehouse or of the topology, on time or on waiting, ended a statement about that table, if it is about
+    /// one. It may pass; the warehouse counts how often it does not.
+    WarehouseLimit(Option<String>),
     /// The ledger does not stand where the unit begins: plan again.
     LedgerMoved,
     /// The ledger belongs to another log.
@@ -63,6 +66,7 @@ impl ErrorKind {
             | Self::StoreUnavailable
             | Self::Fenced
             | Self::WarehouseUnavailable
+            | Self::WarehouseLimit(_)
             | Self::LedgerMoved => Disposition::Retry,
             Self::Table(table) => Disposition::Park(table.clone()),
             Self::Config

@@ -13,7 +13,7 @@ pub use screen::Screen;
 pub use slot::SlotStatus;
 pub use status::{
     AccountStatus, GroupStatus, LastLoad, PartitionStatus, Problem, SourceStatus, Status, StatusSnapshot, TableState,
-    TableStatus,
+    TableStatus, UpkeepStatus,
 };
 
 use std::io::IsTerminal;
@@ -39,6 +39,8 @@ pub const RECORDS_TOTAL: &str = "dataflow_records_total";
 pub const ROWS_TOTAL: &str = "dataflow_rows_total";
 /// Rejects, counter, labels `table`, `rule`.
 pub const REJECTS_TOTAL: &str = "dataflow_rejects_total";
+/// Values that became null because the warehouse cannot hold them (`on_mismatch: ignore`), counter, labels `table`, `column`.
+pub const VALUES_LEFT_OUT_TOTAL: &str = "dataflow_values_left_out_total";
 /// Retries, counter, labels `part`, `reason`.
 pub const RETRIES_TOTAL: &str = "dataflow_retries_total";
 /// Passing failures of a Redshift warehouse, counter, labels `reason` (`serializable`, `conflict`, `relation`, `queue`,
@@ -58,6 +60,29 @@ pub const STEP_DURATION_SECONDS: &str = "dataflow_step_duration_seconds";
 pub const STORE_REQUESTS_TOTAL: &str = "dataflow_store_requests_total";
 /// Bytes sent to the lake's store, counter, labels `operation`.
 pub const STORE_SENT_BYTES_TOTAL: &str = "dataflow_store_sent_bytes_total";
+/// Now minus the time at which a task beside the stream last succeeded, or the process began; gauge, labels `task` (`sweep`,
+/// `compaction`, `catalog`).
+pub const UPKEEP_AGE_SECONDS: &str = "dataflow_upkeep_age_seconds";
+/// How long it took, histogram, labels `task`.
+pub const UPKEEP_DURATION_SECONDS: &str = "dataflow_upkeep_duration_seconds";
+/// How often it failed, counter, labels `task`.
+pub const UPKEEP_FAILURES_TOTAL: &str = "dataflow_upkeep_failures_total";
+/// Hours of tables that were compacted, counter.
+pub const COMPACTION_HOURS_TOTAL: &str = "dataflow_compaction_hours_total";
+/// Files that compactions replaced and made, counter, labels `set` (`before`, `after`).
+pub const COMPACTION_FILES_TOTAL: &str = "dataflow_compaction_files_total";
+/// Their bytes, counter, labels `set`.
+pub const COMPACTION_BYTES_TOTAL: &str = "dataflow_compaction_bytes_total";
+/// Rows that were written again, counter.
+pub const COMPACTION_ROWS_TOTAL: &str = "dataflow_compaction_rows_total";
+/// Files that were deleted a day after they had been compacted, counter.
+pub const COMPACTION_DELETED_TOTAL: &str = "dataflow_compaction_deleted_total";
+/// How long ago the oldest hour ended that is closed and was not compacted (0: none), as of the last look, gauge.
+pub const COMPACTION_BEHIND_SECONDS: &str = "dataflow_compaction_behind_seconds";
+/// Requests to the catalog, counter, labels `operation`, `answer` (`ok`, or the error's code).
+pub const CATALOG_REQUESTS_TOTAL: &str = "dataflow_catalog_requests_total";
+/// What was made or changed in the catalog, counter, labels `what` (`tables`, `registered`, `moved`, `refitted` partitions).
+pub const CATALOG_CHANGES_TOTAL: &str = "dataflow_catalog_changes_total";
 /// The newest epoch in the log, gauge.
 pub const LOG_EPOCH: &str = "dataflow_log_epoch";
 /// The newest epoch in the warehouse, gauge, labels `group`.
@@ -131,6 +156,11 @@ pub fn describe() {
     describe_counter!(RECORDS_TOTAL, Unit::Count, "Records by what became of them");
     describe_counter!(ROWS_TOTAL, Unit::Count, "Rows by table, operation and result");
     describe_counter!(REJECTS_TOTAL, Unit::Count, "Rejects by table and rule");
+    describe_counter!(
+        VALUES_LEFT_OUT_TOTAL,
+        Unit::Count,
+        "Values that became null because the warehouse cannot hold them"
+    );
     describe_counter!(RETRIES_TOTAL, Unit::Count, "Retries by part and reason");
     describe_counter!(STORE_REQUESTS_TOTAL, Unit::Count, "Requests to the lake's store by operation and answer");
     describe_counter!(STORE_SENT_BYTES_TOTAL, Unit::Bytes, "Bytes sent to the lake's store");
@@ -139,6 +169,7 @@ pub fn describe() {
     describe_gauge!(LOAD_DUE_SECONDS, Unit::Seconds, "Until the group's changes that wait are due; 0: nothing waits");
     describe_histogram!(EPOCH_DURATION_SECONDS, Unit::Seconds, "From an epoch's first record to its commit");
     describe_histogram!(STEP_DURATION_SECONDS, Unit::Seconds, "Time of each step of an epoch");
+    describe_upkeep();
     describe_gauge!(LOG_EPOCH, Unit::Count, "The newest epoch in the log");
     describe_gauge!(WAREHOUSE_EPOCH, Unit::Count, "The newest epoch in the warehouse");
     describe_gauge!(INFLIGHT_BYTES, Unit::Bytes, "Bytes read and held but not yet sealed");
@@ -171,6 +202,20 @@ pub fn describe() {
     );
     describe_gauge!(ACCOUNT_BALANCED, Unit::Count, "1 while both sums of the account hold");
     describe_gauge!(ACCOUNT, Unit::Count, "What became of everything, since the log began");
+}
+
+fn describe_upkeep() {
+    describe_gauge!(UPKEEP_AGE_SECONDS, Unit::Seconds, "Now minus the last success of a task beside the stream");
+    describe_histogram!(UPKEEP_DURATION_SECONDS, Unit::Seconds, "How long a task beside the stream took");
+    describe_counter!(UPKEEP_FAILURES_TOTAL, Unit::Count, "How often a task beside the stream failed");
+    describe_counter!(COMPACTION_HOURS_TOTAL, Unit::Count, "Hours of tables that were compacted");
+    describe_counter!(COMPACTION_FILES_TOTAL, Unit::Count, "Files that compactions replaced and made");
+    describe_counter!(COMPACTION_BYTES_TOTAL, Unit::Bytes, "Bytes of the files that compactions replaced and made");
+    describe_counter!(COMPACTION_ROWS_TOTAL, Unit::Count, "Rows that compactions wrote again");
+    describe_counter!(COMPACTION_DELETED_TOTAL, Unit::Count, "Files deleted a day after they were compacted");
+    describe_gauge!(COMPACTION_BEHIND_SECONDS, Unit::Seconds, "Age of the oldest closed hour that is not compacted");
+    describe_counter!(CATALOG_REQUESTS_TOTAL, Unit::Count, "Requests to the lake's catalog by operation and answer");
+    describe_counter!(CATALOG_CHANGES_TOTAL, Unit::Count, "What was made or changed in the lake's catalog");
 }
 
 /// Buckets of latency histograms, in seconds.

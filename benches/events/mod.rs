@@ -180,7 +180,8 @@ pub fn decoder() -> DebeziumJson {
         ("order_date".to_owned(), Encoding::Days),
         ("created_at".to_owned(), Encoding::Microseconds),
     ]);
-    let contract = ContractFile { version: 1, columns: columns(), key: vec!["id".into()], learn: true, encodings };
+    let key = vec!["id".into()];
+    let contract = ContractFile { version: 1, columns: columns(), key, learn: true, widen: true, encodings };
     let route = TableRoute {
         table: "orders".into(),
         stream: STREAM.into(),

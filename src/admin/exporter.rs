@@ -84,6 +84,9 @@ fn set_gauges(snapshot: &StatusSnapshot) {
             gauge!(telemetry::SINK_COMMIT_AGE_SECONDS, "group" => group.group.clone()).set(seconds);
         }
     }
+    for task in &snapshot.upkeep {
+        gauge!(telemetry::UPKEEP_AGE_SECONDS, "task" => task.task.clone()).set(task.age_s);
+    }
     for table in &snapshot.tables {
         if let Some(seconds) = table.freshness_s {
             gauge!(telemetry::WAREHOUSE_FRESHNESS_SECONDS, "table" => table.table.clone()).set(seconds);

@@ -6,7 +6,7 @@ use clap::Args;
 use super::{Output, TopologyArgs, table_text};
 use crate::config::Topology;
 use crate::error::Result;
-use crate::lake::{self, Access, CompactOptions, CompactReport, Lake, Log, NoOutsiders, Retired};
+use crate::lake::{self, Access, Archived, CompactOptions, CompactReport, Lake, Log, NoOutsiders, Retired};
 
 /// Arguments of `compact`.
 #[derive(Debug, Args)]
@@ -14,7 +14,8 @@ use crate::lake::{self, Access, CompactOptions, CompactReport, Lake, Log, NoOuts
   dataflow compact topologies/shop.yaml
 
 An hour is closed two hours after its end. The files that it was in are deleted a day later, when this is done again, here or
-by the process that loads. What is loaded, replayed or queried meanwhile sees the same rows.")]
+by the process that loads. What is loaded, replayed or queried meanwhile sees the same rows. Raw files that are older than
+`lake.raw.archive_after` move to the archive.")]
 pub struct CompactArgs {
     #[command(flatten)]
     pub topology: TopologyArgs,
@@ -31,6 +32,7 @@ struct Outcome {
     #[serde(flatten)]
     compacted: CompactReport,
     retired: Retired,
+    archived: Archived,
 }
 
 impl Outcome {
@@ -57,18 +59,22 @@ impl Outcome {
             let (files, bytes) = (number(retired.files), number(retired.bytes));
             text.push_str(&format!("; deleted {files} files ({bytes} bytes) that were compacted a day ago"));
         }
+        if self.archived.files > 0 {
+            text.push_str(&format!("; moved {} raw files to the archive", number(self.archived.files)));
+        }
         text
     }
 }
 
-/// Compacts what is closed, and deletes what was replaced a day ago.
+/// Compacts what is closed, deletes what was replaced a day ago, and archives raw files of an age.
 pub async fn run(args: CompactArgs, output: Output) -> Result<()> {
     let loaded = args.topology.load()?;
     let topology = &loaded.topology;
     let log = Log::open(Lake::open(&topology.lake)?, &topology.name, Access::Write).await?;
     let options = CompactOptions::for_epochs(topology.epoch.every.0);
     let compacted = lake::compact(&log, args.as_of.unwrap_or_else(Utc::now), &options).await?;
-    let outcome = Outcome { compacted, retired: retire(&log, topology).await? };
+    let retired = retire(&log, topology).await?;
+    let outcome = Outcome { compacted, retired, archived: lake::archive_raw(&log).await? };
     if args.json { output.print_json(&outcome) } else { output.print(&outcome.text()) }
 }
 

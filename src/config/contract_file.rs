@@ -23,6 +23,10 @@ pub struct ContractFile {
     /// Whether columns that are not listed are learned (`true`) or left out (`false`).
     #[serde(default = "yes")]
     pub learn: bool,
+    /// Whether a text that is longer than its `varchar` makes the column longer, in the warehouse too, up to 65,535 bytes
+    /// (`true`), or its row is refused (`false`, see the table's `on_mismatch`).
+    #[serde(default = "yes")]
+    pub widen: bool,
     /// How columns are spelled in events without a schema block, where that does not follow from the type: column name to
     /// encoding.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -40,6 +40,9 @@ pub struct RedshiftWarehouse {
     /// file is read by one slice of the cluster, so more go into several of about the same size.
     #[serde(default = "staged_file")]
     pub file_bytes: Bytes,
+    /// The query group of every session (`SET query_group TO …`), by which workload management chooses their queue.
+    #[serde(default)]
+    pub query_group: Option<String>,
 }
 
 /// Which cluster or workgroup a login is asked for, and by whom.
@@ -100,10 +103,17 @@ pub(super) fn rules(draft: &Draft, redshift: &RedshiftWarehouse, found: &mut Fin
             "at least 1MiB; left out, 32MiB",
         );
     }
+    if redshift.query_group.as_deref().is_some_and(|group| group.trim().is_empty() || group.len() > MAX_NAME_BYTES) {
+        found.value("warehouse.query_group", "the query group is empty or too long", "1 to 63 bytes");
+    }
     if redshift.schema.is_empty() || redshift.schema.len() > MAX_NAME_BYTES {
         found.value("warehouse.schema", "the schema's name is empty or too long", "1 to 63 bytes");
     }
     let arns = redshift.iam_role.split(',').all(|arn| arn.starts_with("arn:") && arn.contains(":role/"));
+    if redshift.views.eq_ignore_ascii_case(&redshift.schema) {
+        let help = "another schema: a view has the name of its table";
+        found.value("warehouse.views", "the views would stand in the schema of the tables", help);
+    }
     if redshift.iam_role != "default" && !arns {
         let help = "`arn:aws:iam::<account>:role/<name>`, or `default` for the cluster's default role";
         found.value("warehouse.iam_role", "this is not the ARN of a role", help);

@@ -247,7 +247,8 @@ pub struct Table {
     /// between the lowest and the highest value that it brings when the first of them is a part of the key.
     #[serde(default)]
     pub sort: Vec<String>,
-    /// What happens to a row that the contract cannot take by widening (a type changed, a column gone).
+    /// What happens to a row that the contract cannot take by widening (a type changed, a column gone), or that holds a value
+    /// that the warehouse cannot hold.
     #[serde(default)]
     pub on_mismatch: OnMismatch,
     /// Columns that the source has dropped or renamed: rows without them are taken, with null, whatever `on_mismatch`
@@ -266,7 +267,7 @@ pub enum OnMismatch {
     /// The table stops; its changes wait.
     Park,
     /// The row goes on without the column's value: what does not fit is left out (it stays as it is in the warehouse), a
-    /// column that is gone is null.
+    /// column that is gone is null, and so is a value that the warehouse cannot hold.
     Ignore,
 }
 

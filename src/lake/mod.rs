@@ -60,7 +60,7 @@ pub use log::{Access, Derive, Draft, DraftTable, Log, LogState, Stopped, TableTo
 pub use policy::policy;
 pub use quarantine::{Payload, StoredReject};
 pub use raw::{RawFile, RawFiles};
-pub use sweep::{SweepReport, sweep, sweep_as_of, sweep_everything};
+pub use sweep::{Archived, SweepReport, archive_raw, sweep, sweep_as_of, sweep_everything};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -101,6 +101,23 @@ async fn sweep_back(log: &Log, now: DateTime<Utc>, reach: Option<TimeDelta>) -> 
     Ok(report)
 }
 
+/// Raw files that moved to the archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Archived {
+    /// How many.
+    pub files: u64,
+}
+
+/// Moves raw files to the archive that are older than the topology says, by the store's clock. A sweep does it as well.
+pub async fn archive_raw(log: &Log) -> Result<Archived> {
+    let lake = log.lake();
+    if lake.settings.raw_archive_after.is_none() {
+        return Ok(Archived::default());
+    }
+    let archived = archive(lake, store_now(&lake.store).await?).await?;
+    Ok(Archived { files: archived.len() as u64 })
+}
+
 /// Moves raw files of an age to the archive: copied, then deleted, so that there is always one of them.
 async fn archive(lake: &Lake, now: DateTime<Utc>) -> Result<Vec<String>> {
     let Some(after) = lake.settings.raw_archive_after.and_then(|after| TimeDelta::from_std(after).ok()) else {

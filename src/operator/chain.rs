@@ -10,7 +10,7 @@ use arrow::datatypes::{Field, Schema};
 
 use crate::batch::{Op, Reject, TableChanges};
 use crate::config;
-use crate::config::Operator;
+use crate::config::{OnMismatch, Operator};
 use crate::contract::{Column, Contract, Limits, TableSchema, Type};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -37,6 +37,8 @@ pub struct Chain {
     table: String,
     transforms: Vec<Box<dyn Transform>>,
     limits: Option<&'static Limits>,
+    /// `on_mismatch: ignore`
+    ignore: bool,
     bound: Mutex<Vec<(TableSchema, Arc<Bound>)>>,
 }
 
@@ -98,7 +100,8 @@ impl Chain {
             }
         }
         if mistakes.is_empty() {
-            return Ok(Self { table: table.to_owned(), transforms, limits: None, bound: Mutex::default() });
+            let ignore = config.on_mismatch == OnMismatch::Ignore;
+            return Ok(Self { table: table.to_owned(), transforms, limits: None, ignore, bound: Mutex::default() });
         }
         mistakes.sort_by_key(|mistake| mistake.operator);
         Err(mistakes)
@@ -153,7 +156,10 @@ impl Chain {
             rows.unchanged.push(None);
         }
         if let Some(limits) = self.limits {
-            loads::refuse(limits, &bound.output, &bound.key, &mut rows);
+            loads::refuse(limits, &bound.output, &bound.key, self.ignore, &mut rows);
+            if self.ignore {
+                output.left_out = loads::leave_out(limits, &bound.output, &bound.key, &mut rows)?;
+            }
         }
         let rejects = self.rejects(&changes, &bound, std::mem::take(&mut rows.refusals))?;
         let kept = rows.settle(&bound.key)?;

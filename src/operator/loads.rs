@@ -8,14 +8,20 @@
 //! | the key that it had | | | becomes an insert; a partial row: marker, `rejected` | |
 //!
 //! Nobody can see a row of a key that cannot be loaded, so there is nothing to mark or to delete.
+//!
+//! With `on_mismatch: ignore` a value outside the key becomes null instead, and is counted: an older value of the column
+//! would be shown as if it were the newest.
 
 use std::collections::BTreeMap;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, BooleanArray};
+use arrow::compute::nullif;
 
 use crate::batch::Op;
 use crate::contract::{Limits, TableSchema, Type};
+use crate::error::{Error, ErrorKind, Result};
 
+use super::LeftOut;
 use super::rows::Rows;
 
 /// The name of the rule.
@@ -29,9 +35,10 @@ struct Wrong {
     key: bool,
 }
 
-/// Refuses what `limits` do not let in. `key` are the positions of the key in the columns of `output`.
-pub(super) fn refuse(limits: &Limits, output: &TableSchema, key: &[usize], rows: &mut Rows) {
-    let wrong = wrong_values(limits, output, key, rows);
+/// Refuses what `limits` do not let in: keys, and unless they are to be ignored values. `key` are the positions of the key
+/// in the columns of `output`.
+pub(super) fn refuse(limits: &Limits, output: &TableSchema, key: &[usize], ignore: bool, rows: &mut Rows) {
+    let wrong = wrong_values(limits, output, key, ignore, rows);
     let old = wrong_old_keys(limits, output, key, rows);
     for (row, wrong) in &wrong {
         let why = format!("{} cannot hold it: {}", limits.warehouse, wrong.why);
@@ -55,10 +62,48 @@ pub(super) fn refuse(limits: &Limits, output: &TableSchema, key: &[usize], rows:
     }
 }
 
-fn wrong_values(limits: &Limits, output: &TableSchema, key: &[usize], rows: &Rows) -> BTreeMap<usize, Wrong> {
+/// Makes null what `limits` do not let in, outside the key, and counts it by column.
+pub(super) fn leave_out(
+    limits: &Limits,
+    output: &TableSchema,
+    key: &[usize],
+    rows: &mut Rows,
+) -> Result<BTreeMap<String, LeftOut>> {
+    let mut left_out = BTreeMap::new();
+    for (index, column) in output.columns.iter().enumerate() {
+        if key.contains(&index) || !limits.bounds(column.data_type) {
+            continue;
+        }
+        let mut found = LeftOut::default();
+        let mut wrong = |row: usize| {
+            let why =
+                rows.holds(row, false).then(|| limits.refusal(column.data_type, &rows.columns[index], row)).flatten();
+            let is_wrong = why.is_some();
+            if let Some(why) = why {
+                found.add(LeftOut { values: 1, why });
+            }
+            Some(is_wrong)
+        };
+        let wrong: BooleanArray = (0..rows.len()).map(&mut wrong).collect();
+        if found.values > 0 {
+            let failed = |error| Error::new(ErrorKind::Internal, "leave values out").because(error);
+            rows.columns[index] = nullif(&rows.columns[index], &wrong).map_err(failed)?;
+            left_out.insert(column.name.clone(), found);
+        }
+    }
+    Ok(left_out)
+}
+
+fn wrong_values(
+    limits: &Limits,
+    output: &TableSchema,
+    key: &[usize],
+    ignore: bool,
+    rows: &Rows,
+) -> BTreeMap<usize, Wrong> {
     let mut wrong = BTreeMap::new();
     // The key first: it decides what becomes of the row.
-    let others = (0..output.columns.len()).filter(|index| !key.contains(index));
+    let others = (0..output.columns.len()).filter(|index| !ignore && !key.contains(index));
     for index in key.iter().copied().chain(others) {
         let (column, values, in_key) = (&output.columns[index], &rows.columns[index], key.contains(&index));
         if !limits.bounds(column.data_type) {

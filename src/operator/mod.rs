@@ -70,6 +70,27 @@ pub struct Output {
     pub rejects: Vec<Reject>,
     /// Rows filtered and refused, by name. `decoded` and `written` are the caller's.
     pub account: TableAccount,
+    /// Values that became null because the warehouse cannot hold them (`on_mismatch: ignore`), by column.
+    pub left_out: BTreeMap<String, LeftOut>,
+}
+
+/// Values of a column that became null.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// How many.
+    pub values: u64,
+    /// What is wrong with the first of them.
+    pub why: String,
+}
+
+impl LeftOut {
+    /// Adds what was left out after it.
+    pub fn add(&mut self, more: Self) {
+        self.values += more.values;
+        if self.why.is_empty() {
+            self.why = more.why;
+        }
+    }
 }
 
 /// Which source columns a name stands for, while a chain is read without knowing the columns. A name that is not in it

@@ -21,7 +21,7 @@ use crate::failpoint;
 use crate::lake::{Lake, Log};
 use crate::operator::Chain;
 use crate::pipeline::backoff::Backoff;
-use crate::pipeline::open_epoch::{OpenEpoch, WrittenByOp};
+use crate::pipeline::open_epoch::{OpenEpoch, Written};
 use crate::pipeline::reader::{Handover, Order, What, output_schema};
 use crate::pipeline::report::Report;
 use crate::telemetry;
@@ -62,7 +62,7 @@ pub struct IngestState {
     last_cut: Instant,
     committing: Option<Commit>,
     committing_since: Option<std::time::Instant>,
-    committing_written: WrittenByOp,
+    committing_written: Written,
     caught_up: BTreeSet<Arc<str>>,
     /// Partitions that must go: fired when what is open now is committed or dropped.
     revoking_open: Vec<oneshot::Sender<()>>,
@@ -84,7 +84,7 @@ impl IngestState {
             last_cut: Instant::now(),
             committing: None,
             committing_since: None,
-            committing_written: WrittenByOp::new(),
+            committing_written: Written::default(),
             caught_up: BTreeSet::new(),
             revoking_open: Vec::new(),
             revoking_committing: Vec::new(),

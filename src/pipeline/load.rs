@@ -29,6 +29,8 @@ use crate::warehouse::Warehouse;
 
 /// The longest sleep until a load is due: the machine's clock may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// How often the limit of a unit is halved at most; one epoch is always taken.
+const MOST_HALVINGS: u32 = 16;
 
 /// Loads one group.
 pub struct Loader {
@@ -50,6 +52,8 @@ pub struct Loader {
     pub backlog: Backlog,
     /// When it is.
     pub governor: Governor,
+    /// How often a unit is halved, because a limit of the warehouse ended a larger one.
+    pub halvings: u32,
 }
 
 /// What a step has come to.
@@ -80,7 +84,10 @@ impl Loader {
             // Asked before the log is read: what ingest commits last, it commits before it says stop.
             let stopping = stop.is_cancelled();
             match self.step(stopping).await {
-                Ok(Step::Applied) => backoff.reset(),
+                Ok(Step::Applied) => {
+                    backoff.reset();
+                    self.halvings = self.halvings.saturating_sub(1);
+                }
                 Ok(_) if stopping => return Ok(()),
                 Ok(Step::Idle) => self.wait(&stop, None).await,
                 Ok(Step::Waits(time)) => self.wait(&stop, Some(time)).await,
@@ -106,14 +113,20 @@ impl Loader {
         }
     }
 
-    async fn handle(&self, error: Error, backoff: &mut Backoff) -> Result<()> {
+    async fn handle(&mut self, error: Error, backoff: &mut Backoff) -> Result<()> {
         match error.disposition() {
             Disposition::Retry => {
                 let reason = match error.kind() {
                     ErrorKind::LedgerMoved => "ledger_moved",
                     ErrorKind::StoreUnavailable => "store_unavailable",
+                    ErrorKind::WarehouseLimit(_) => "warehouse_limit",
                     _ => "warehouse_unavailable",
                 };
+                if matches!(error.kind(), ErrorKind::WarehouseLimit(Some(_))) {
+                    self.halvings = (self.halvings + 1).min(MOST_HALVINGS);
+                    let bytes = self.unit_bytes();
+                    tracing::info!(group = self.group, bytes, "the next load takes less: its first epoch, or so much");
+                }
                 tracing::warn!(group = self.group, attempt = backoff.attempts(), "{error}; trying again");
                 metrics::counter!(telemetry::RETRIES_TOTAL, "part" => "load", "reason" => reason).increment(1);
                 self.report.problem(&format!("group {}", self.group), &error);
@@ -136,6 +149,11 @@ impl Loader {
             }
             Disposition::Halt => Err(error.doing(format!("load group {}", self.group))),
         }
+    }
+
+    /// How much one unit may take.
+    fn unit_bytes(&self) -> u64 {
+        self.topology.limits.unit_bytes.0 >> self.halvings
     }
 
     /// Applies one unit, if there is one and it is time.
@@ -183,7 +201,7 @@ impl Loader {
             held: &applied.held,
             stopped: &stopped,
             gone: &gone,
-            max_bytes: self.topology.limits.unit_bytes.0,
+            max_bytes: self.unit_bytes(),
         };
         self.backlog.look(&self.log, &standing, state).await?;
         let since_us = self.governor.since(&self.backlog.epochs);

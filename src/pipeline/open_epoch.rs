@@ -10,11 +10,18 @@ use crate::config::{OnMismatch, Topology};
 use crate::epoch::{Account, Control};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{Draft, EpochWriter, Lake};
+use crate::operator::LeftOut;
 use crate::pipeline::reader::Transformed;
 use crate::progress::{Advance, Partition};
 
-/// Rows by table and letter of the operation.
-pub type WrittenByOp = BTreeMap<(String, &'static str), u64>;
+/// What the metrics of a commit are made of.
+#[derive(Debug, Clone, Default)]
+pub struct Written {
+    /// Rows by table and letter of the operation.
+    pub by_op: BTreeMap<(String, &'static str), u64>,
+    /// Values that became null, by table and column.
+    pub left_out: BTreeMap<(String, String), LeftOut>,
+}
 
 /// The epoch that is being collected.
 pub struct OpenEpoch {
@@ -22,7 +29,7 @@ pub struct OpenEpoch {
     began: Option<Instant>,
     advances: BTreeMap<Partition, Advance>,
     account: Account,
-    written: WrittenByOp,
+    written: Written,
     control: Vec<Control>,
     payload_bytes: u64,
     holds_data: bool,
@@ -39,7 +46,7 @@ impl OpenEpoch {
             began: None,
             advances: BTreeMap::new(),
             account: Account::default(),
-            written: WrittenByOp::new(),
+            written: Written::default(),
             control: Vec::new(),
             payload_bytes: 0,
             holds_data: false,
@@ -102,6 +109,9 @@ impl OpenEpoch {
         for (table, account) in &done.accounts {
             self.account.tables.entry(table.clone()).or_default().add(account);
         }
+        for (column, left_out) in done.left_out {
+            self.written.left_out.entry(column).or_default().add(left_out);
+        }
         for reject in done.rejects {
             self.park_if_asked(&reject, topology, stopped);
             let record = done.raw.records.at(&reject.seq);
@@ -132,8 +142,8 @@ impl OpenEpoch {
         Ok(())
     }
 
-    /// Rows by table and operation, for the metrics of its commit.
-    pub fn written(&self) -> WrittenByOp {
+    /// What is counted when it is committed.
+    pub fn written(&self) -> Written {
         self.written.clone()
     }
 
@@ -143,7 +153,7 @@ impl OpenEpoch {
         for op in Op::ALL {
             let count = counts[usize::from(op as u8)];
             if count > 0 {
-                *self.written.entry((rows.contract.table.clone(), op.letter())).or_default() += count;
+                *self.written.by_op.entry((rows.contract.table.clone(), op.letter())).or_default() += count;
             }
         }
     }

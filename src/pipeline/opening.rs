@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Loaded, Topology};
 use crate::error::{Disposition, Result};
+use crate::lake::Log;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::build::{self, Parts};
 use crate::pipeline::report::{Report, WAREHOUSE};
@@ -20,20 +21,21 @@ use crate::warehouse::Warehouse;
 #[derive(Clone)]
 pub struct Opening {
     topology: Arc<Topology>,
+    log: Arc<Log>,
     report: Arc<Report>,
     open: Arc<OnceCell<Arc<dyn Warehouse>>>,
 }
 
 impl Opening {
     /// Nothing is opened yet.
-    pub fn new(topology: Arc<Topology>, report: Arc<Report>) -> Self {
-        Self { topology, report, open: Arc::default() }
+    pub fn new(topology: Arc<Topology>, log: Arc<Log>, report: Arc<Report>) -> Self {
+        Self { topology, log, report, open: Arc::default() }
     }
 
     /// One attempt, which all who ask at the same time share.
     pub async fn once(&self) -> Result<Arc<dyn Warehouse>> {
         let opened = self.open.get_or_try_init(|| async {
-            let warehouse = open_to_load(&self.topology).await?;
+            let warehouse = open_to_load(&self.topology, &self.log.state()).await?;
             for fresh in warehouse.freshness().await? {
                 self.report.fresh(&fresh.table, fresh.max_source_time_us);
             }

@@ -13,7 +13,7 @@ use crate::contract::{Contract, TableSchema};
 use crate::decode::Decoder;
 use crate::epoch::{EpochNumber, TableAccount};
 use crate::error::{Disposition, Error, ErrorKind, Result};
-use crate::operator::{Chain, Output};
+use crate::operator::{Chain, LeftOut, Output};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::report::Report;
 use crate::progress::{Advance, Partition, Progress, Standings};
@@ -65,6 +65,8 @@ pub struct Transformed {
     pub lag: Vec<Lag>,
     /// Whether the batch ends inside a transaction of the source.
     pub inside_transaction: bool,
+    /// Values that became null, by table and column.
+    pub left_out: BTreeMap<(String, String), LeftOut>,
 }
 
 /// What ingest tells a reader.
@@ -122,6 +124,7 @@ impl Transforms {
             rejects: batch.rejects,
             described: batch.described,
             accounts: BTreeMap::new(),
+            left_out: BTreeMap::new(),
             lag,
             inside_transaction: false,
         };
@@ -136,6 +139,9 @@ impl Transforms {
             output.account.written = counted(&rows);
             done.accounts.entry(contract.table.clone()).or_default().add(&output.account);
             done.rejects.append(&mut output.rejects);
+            for (column, left_out) in output.left_out {
+                done.left_out.entry((contract.table.clone(), column)).or_default().add(left_out);
+            }
             if !rows.is_empty() {
                 done.tables.push(rows);
             }

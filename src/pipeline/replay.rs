@@ -40,7 +40,7 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
     }
     let lake = Lake::open(&topology.lake)?;
     let log = Arc::new(Log::open(lake, &topology.name, Access::Write).await?);
-    let warehouse = super::staging::open_to_load(&topology).await?;
+    let warehouse = super::staging::open_to_load(&topology, &log.state()).await?;
     let status = Arc::new(Status::new(&topology.name, u64::MAX));
     let report = Arc::new(Report::new(status, &topology));
     let (_head, told) = watch::channel(log.state().n);
@@ -53,6 +53,7 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
             group: group.clone(),
             governor: Governor::new(&topology, &tables),
             backlog: Backlog::default(),
+            halvings: 0,
             tables,
             topology: Arc::clone(&topology),
             log: Arc::clone(&log),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::lake::{LogState, SweepReport};
 use crate::pipeline::build;
 use crate::pipeline::governor::Decision;
-use crate::pipeline::open_epoch::WrittenByOp;
+use crate::pipeline::open_epoch::Written;
 use crate::pipeline::reader::Transformed;
 use crate::pipeline::readings::Streams;
 use crate::pipeline::unit::UnitPlan;
@@ -145,13 +145,19 @@ impl Report {
     }
 
     /// Ingest committed an epoch.
-    pub fn committed(&self, manifest: &Manifest, written: &WrittenByOp, state: &LogState) {
+    pub fn committed(&self, manifest: &Manifest, written: &Written, state: &LogState) {
         for (table, account) in &manifest.account.tables {
             count_rows(table, "any", "rejected", account.rejected.values().sum());
             count_rows(table, "any", "filtered", account.filtered.values().sum());
         }
-        for ((table, op), count) in written {
+        for ((table, op), count) in &written.by_op {
             count_rows(table, op, "written", *count);
+        }
+        for ((table, column), left_out) in &written.left_out {
+            let (values, why) = (left_out.values, &left_out.why);
+            tracing::warn!(table, column, values, "left out, and null in the warehouse, which cannot hold them: {why}");
+            let labels = [("table", table.clone()), ("column", column.clone())];
+            metrics::counter!(telemetry::VALUES_LEFT_OUT_TOTAL, &labels).increment(values);
         }
         self.log(state);
     }
@@ -245,6 +251,22 @@ impl Report {
         let why = format!("entries are past their retention within a day, and then gone: {}", tables.join(", "));
         let help = "bring them in again (`dataflow quarantine retry`) or give them up (`dataflow quarantine drop`)";
         self.status.problem(WHAT, why, Some(help.to_owned()));
+    }
+
+    /// A task beside the stream is done now and then.
+    pub fn keeps_up(&self, task: &'static str) {
+        self.status.kept_up(task, None);
+    }
+
+    /// It was done in so long, or failed.
+    pub fn kept_up(&self, task: &'static str, took: Duration, failure: Option<&Error>) {
+        self.status.kept_up(task, Some(failure.is_none()));
+        let Some(error) = failure else {
+            metrics::histogram!(telemetry::UPKEEP_DURATION_SECONDS, "task" => task).record(took.as_secs_f64());
+            return self.solved(task);
+        };
+        metrics::counter!(telemetry::UPKEEP_FAILURES_TOTAL, "task" => task).increment(1);
+        self.problem(task, error);
     }
 
     /// A unit was applied; `applied.accounts` are the unit's.

@@ -103,7 +103,7 @@ pub(super) async fn drive(
         Process { tasks: JoinSet::new(), stop: stop.child_token(), loaders_stop: CancellationToken::new() };
     let shared = Shared { topology, lake, log, report: &report };
     if options.role != Role::Ingest {
-        let opening = Opening::new(Arc::clone(topology), Arc::clone(&report));
+        let opening = Opening::new(Arc::clone(topology), Arc::clone(log), Arc::clone(&report));
         match opening.once().await {
             // The sources are read meanwhile; who wants an end wants to know that it is not one.
             Err(error) if error.disposition() == Disposition::Retry && !options.until_caught_up => {
@@ -223,11 +223,18 @@ impl Process {
         if let Some(catalog) = crate::lake::Catalog::open(&topology.lake)?.map(Arc::new) {
             outsiders = Arc::clone(&catalog) as Arc<dyn Outsiders>;
             let every = catalog.every();
-            self.tasks.spawn(upkeep::catalog_regularly(Arc::clone(log), catalog, every, stop()));
+            self.tasks.spawn(upkeep::catalog_regularly(Arc::clone(log), catalog, every, Arc::clone(report), stop()));
         }
         if let Some(compact) = &topology.lake.compact {
             let (log, options) = (Arc::clone(log), CompactOptions::for_epochs(topology.epoch.every.0));
-            self.tasks.spawn(upkeep::compact_regularly(log, compact.every.0, options, outsiders, stop()));
+            self.tasks.spawn(upkeep::compact_regularly(
+                log,
+                compact.every.0,
+                options,
+                outsiders,
+                Arc::clone(report),
+                stop(),
+            ));
         }
         Ok(())
     }
@@ -256,6 +263,7 @@ impl Process {
                     memory,
                     backlog,
                     governor,
+                    halvings: 0,
                 };
                 loader.run(stop).await
             });

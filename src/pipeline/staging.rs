@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::config::Topology;
 use crate::error::Result;
-use crate::lake::Lake;
+use crate::lake::{Lake, LogState};
 use crate::pipeline::grouping::groups;
 use crate::warehouse::{self, Staging, Warehouse};
 
@@ -37,10 +37,13 @@ pub fn staging(lake: &Lake) -> Arc<dyn Staging> {
     Arc::new(LakeStaging(lake.clone()))
 }
 
-/// Opens the topology's warehouse to load it.
-pub async fn open_to_load(topology: &Topology) -> Result<Arc<dyn Warehouse>> {
+/// Opens the topology's warehouse to load it. `state`: what the log says of its tables.
+pub async fn open_to_load(topology: &Topology, state: &LogState) -> Result<Arc<dyn Warehouse>> {
     let warehouse = open_warehouse(topology).await?;
-    warehouse::assign(&topology.warehouse, &topology.name, &groups(topology)).await?;
+    let contracts =
+        topology.tables.iter().filter_map(|(name, table)| Some((state.contracts.get(name)?, table.deletes)));
+    let shown: Vec<_> = contracts.map(|(contract, mode)| (Arc::clone(contract), mode)).collect();
+    warehouse::assign(&topology.warehouse, &topology.name, &groups(topology), &shown).await?;
     Ok(warehouse)
 }
 

@@ -2,7 +2,7 @@
 //! back. None of it stops the process: what fails is said, and tried again at the next turn.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
@@ -25,19 +25,17 @@ const ASK_EVERY: Duration = Duration::from_secs(5);
 /// Sweeps the lake until `stop`.
 pub async fn sweep_regularly(log: Arc<Log>, report: Arc<Report>, stop: CancellationToken) -> Result<()> {
     let mut pause = FIRST_SWEEP;
+    let task = Task::new("sweep", &report);
     while pass(pause, &stop).await {
         pause = SWEEP_EVERY;
         let swept = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            swept = sweep(&log) => swept,
+            swept = task.done(sweep(&log)) => swept,
         };
-        match swept {
-            Ok(swept) => {
-                let deleted = swept.unnamed.len() + swept.expired_raw.len() + swept.expired_quarantine.len();
-                tracing::info!(seen = swept.seen, deleted, bytes = swept.bytes, "swept the lake");
-                report.swept(&swept);
-            }
-            Err(error) => tracing::warn!("sweep the lake: {error}; trying again at the next turn"),
+        if let Some(swept) = swept {
+            let deleted = swept.unnamed.len() + swept.expired_raw.len() + swept.expired_quarantine.len();
+            tracing::info!(seen = swept.seen, deleted, bytes = swept.bytes, "swept the lake");
+            report.swept(&swept);
         }
     }
     Ok(())
@@ -49,17 +47,16 @@ pub async fn compact_regularly(
     every: Duration,
     options: CompactOptions,
     outsiders: Arc<dyn Outsiders>,
+    report: Arc<Report>,
     stop: CancellationToken,
 ) -> Result<()> {
     let mut pause = FIRST_COMPACTION.min(every);
+    let task = Task::new("compaction", &report);
     while pass(pause, &stop).await {
         pause = every;
-        let done = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            done = compact_once(&log, &options, &*outsiders) => done,
-        };
-        if let Err(error) = done {
-            tracing::warn!("compact the lake: {error}; trying again at the next turn");
+            _done = task.done(compact_once(&log, &options, &*outsiders)) => {}
         }
     }
     Ok(())
@@ -81,19 +78,41 @@ pub async fn catalog_regularly(
     log: Arc<Log>,
     catalog: Arc<crate::lake::Catalog>,
     every: Duration,
+    report: Arc<Report>,
     stop: CancellationToken,
 ) -> Result<()> {
+    let task = Task::new("catalog", &report);
     while pass(every, &stop).await {
         let followed = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            followed = catalog.follow(&log) => followed,
+            followed = task.done(catalog.follow(&log)) => followed,
         };
-        match followed {
-            Ok(report) => tracing::debug!(?report, "the catalog is up to date"),
-            Err(error) => tracing::warn!("catalog of the lake: {error}; trying again at the next turn"),
+        if let Some(report) = followed {
+            tracing::debug!(?report, "the catalog is up to date");
         }
     }
     Ok(())
+}
+
+/// Something that is done now and then: how long it takes, and whether it fails, is said.
+struct Task<'a> {
+    name: &'static str,
+    report: &'a Report,
+}
+
+impl<'a> Task<'a> {
+    fn new(name: &'static str, report: &'a Report) -> Self {
+        report.keeps_up(name);
+        Self { name, report }
+    }
+
+    async fn done<T>(&self, what: impl Future<Output = Result<T>>) -> Option<T> {
+        let begun = Instant::now();
+        let done = what.await;
+        self.report.kept_up(self.name, begun.elapsed(), done.as_ref().err());
+        done.inspect_err(|error| tracing::warn!("{} of the lake: {error}; trying again at the next turn", self.name))
+            .ok()
+    }
 }
 
 /// Asks the warehouse how many partial rows wait there for a base, until `stop`: only after loads, where an idle warehouse

@@ -47,6 +47,8 @@ pub struct StatusSnapshot {
     pub groups: Vec<GroupStatus>,
     /// Tables.
     pub tables: Vec<TableStatus>,
+    /// What is done beside the stream, by this process.
+    pub upkeep: Vec<UpkeepStatus>,
     /// What became of everything.
     pub account: AccountStatus,
     /// Bytes read and held but not yet sealed.
@@ -117,6 +119,19 @@ pub struct GroupStatus {
     pub committed_at: Option<DateTime<Utc>>,
     /// Now minus that time, seconds; set on reading.
     pub commit_age_s: Option<f64>,
+}
+
+/// Something that is done now and then: `sweep`, `compaction`, `catalog`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct UpkeepStatus {
+    /// Its name.
+    pub task: String,
+    /// When it last succeeded.
+    pub succeeded_at: Option<DateTime<Utc>>,
+    /// Now minus that time, or minus the beginning of the process, seconds; set on reading.
+    pub age_s: f64,
+    /// How often it failed since the process began.
+    pub failures: u64,
 }
 
 /// How a table is doing.
@@ -256,6 +271,7 @@ impl Status {
             sources: Vec::new(),
             groups: Vec::new(),
             tables: Vec::new(),
+            upkeep: Vec::new(),
             account: AccountStatus::default(),
             inflight_bytes: 0,
             undecoded_open: 0,
@@ -284,6 +300,21 @@ impl Status {
         self.update(|s| s.problems.retain(|p| p.what != what));
     }
 
+    /// A task beside the stream has begun to be done now and then, succeeded or failed.
+    pub fn kept_up(&self, task: &str, succeeded: Option<bool>) {
+        self.update(|s| {
+            if !s.upkeep.iter().any(|known| known.task == task) {
+                s.upkeep.push(UpkeepStatus { task: task.to_owned(), ..UpkeepStatus::default() });
+            }
+            let Some(known) = s.upkeep.iter_mut().find(|known| known.task == task) else { return };
+            match succeeded {
+                Some(true) => known.succeeded_at = Some(Utc::now()),
+                Some(false) => known.failures += 1,
+                None => {}
+            }
+        });
+    }
+
     /// The snapshot with its ages as of now.
     pub fn snapshot(&self) -> StatusSnapshot {
         self.snapshot_at(Utc::now())
@@ -308,6 +339,9 @@ impl StatusSnapshot {
         for group in &mut self.groups {
             group.commit_age_s = group.committed_at.map(|at| age(at.timestamp_micros()));
             group.due_in_s = group.due_at.map(|at| (at - now).num_milliseconds().max(0) as f64 / 1e3);
+        }
+        for task in &mut self.upkeep {
+            task.age_s = age(task.succeeded_at.unwrap_or(self.started_at).timestamp_micros());
         }
         let unread = self.sources.iter().any(|source| source.behind.is_some_and(|behind| behind > 0));
         for table in &mut self.tables {

@@ -135,11 +135,18 @@ pub async fn probe(
 }
 
 /// Gives every table of a topology the group that loads it, before any of them is loaded: one that was loaded with another
-/// group takes along where it stands. Repeatable.
-pub async fn assign(config: &config::Warehouse, topology: &str, groups: &BTreeMap<String, Vec<String>>) -> Result<()> {
+/// group takes along where it stands. `shown`: what people see through views, where the warehouse has such. Repeatable.
+pub async fn assign(
+    config: &config::Warehouse,
+    topology: &str,
+    groups: &BTreeMap<String, Vec<String>>,
+    shown: &[(Arc<Contract>, DeleteMode)],
+) -> Result<()> {
+    #[cfg(not(feature = "redshift"))]
+    let _only_for_some = shown;
     match config {
         #[cfg(feature = "redshift")]
-        config::Warehouse::Redshift(config) => redshift::assign(config, topology, groups).await,
+        config::Warehouse::Redshift(config) => redshift::assign(config, topology, groups, shown).await,
         config::Warehouse::Sqlite(config) => sqlite::Sqlite::open(config, topology).await?.assign(groups).await,
         #[cfg(feature = "postgres")]
         config::Warehouse::Postgres(config) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use dataflow::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecords};
+use dataflow::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecords, TableChanges};
 use dataflow::config::{ContractFile, Debezium, Encoding, OnMismatch};
 use dataflow::contract::{Column, Contract, Type};
 use dataflow::decode::Decoder;
@@ -559,6 +559,7 @@ fn contract(columns: &[(&str, &str)], encodings: &[(&str, Encoding)]) -> Contrac
         columns: columns.iter().map(|(name, t)| Column::new(*name, t.parse::<Type>().unwrap())).collect(),
         key: vec!["id".into()],
         learn: true,
+        widen: true,
         encodings: encodings.iter().map(|(name, encoding)| ((*name).to_owned(), *encoding)).collect(),
     }
 }
@@ -601,7 +602,7 @@ fn a_contract_reads_what_has_no_schema() {
         ("took", Encoding::Microseconds),
         ("bytes", Encoding::Hex),
     ];
-    let mut d = written(contract(&columns, &encodings));
+    let mut d = written(ContractFile { widen: false, ..contract(&columns, &encodings) });
     let row = r#"{"id":1,"price":"MDk=","big":"-1.5","free":{"scale":1,"value":"Dw=="},"day":17109,"at":1595008822123,"zoned":"2020-07-17T18:00:22Z","clock":1,"took":-90000000000,"bytes":"00ff","doc":"{\"a\":1}","ok":1,"ratio":2,"code":"abc"}"#;
     assert_eq!(
         one(&mut d, row).unwrap(),
@@ -610,6 +611,47 @@ fn a_contract_reads_what_has_no_schema() {
     );
     assert!(one(&mut d, r#"{"id":1,"code":"äö"}"#).unwrap_err().starts_with("contract: column `code` (varchar(3))"));
     assert_eq!(one(&mut d, r#"{"id":1,"day":"2020-02-29"}"#).unwrap().split(' ').nth(5), Some("day=2020-02-29"));
+}
+
+/// GIVEN texts that are longer than their written columns, in bytes, THEN the columns become longer by powers of two, rows
+/// before and after them are there, and what no column of the warehouse takes is refused.
+#[test]
+fn a_text_that_is_too_long_makes_its_column_longer() {
+    let columns = [("id", "bigint"), ("code", "varchar(3)"), ("name", "varchar(100)"), ("note", "varchar(3)")];
+    let row = |after: &str| rec(r#"{"id":1}"#, &envelope("c", "null", after));
+    let records = [
+        row(r#"{"id":1,"code":"abc","name":"x","note":"x"}"#),
+        row(r#"{"id":2,"code":"äö","name":"x","note":"longer"}"#),
+        row(&format!(r#"{{"id":3,"code":"{}","name":"x","note":"x"}}"#, "c".repeat(65_535))),
+        row(&format!(r#"{{"id":4,"code":"{}","name":"x","note":"x"}}"#, "c".repeat(65_536))),
+    ];
+    let mut d = written(contract(&columns, &[]));
+    let batch = decode(&mut d, &records);
+    assert_eq!(batch.rejects.len(), 1);
+    assert!(batch.rejects[0].reason.contains("longer than the column"), "{}", batch.rejects[0].reason);
+    assert_eq!(batch.account.rows, 3);
+    let types = |changes: &TableChanges| -> Vec<String> {
+        changes.contract.input.columns[1..].iter().map(|column| column.data_type.to_string()).collect()
+    };
+    let grown: Vec<(usize, Vec<String>)> = batch.tables.iter().map(|changes| (changes.len(), types(changes))).collect();
+    let of = |code: &str, note: &str| {
+        vec![format!("varchar({code})"), "varchar(100)".to_owned(), format!("varchar({note})")]
+    };
+    // A row that was given up half-way leaves nothing.
+    let held: Vec<_> = grown.into_iter().filter(|(rows, _)| *rows > 0).collect();
+    assert_eq!(held, [(1, of("3", "3")), (1, of("4", "8")), (1, of("65535", "8"))]);
+    // Refused where the contract says so; left out where the topology does.
+    let file = ContractFile { widen: false, ..contract(&columns, &[]) };
+    let batch = decode(&mut written(file.clone()), &records);
+    assert_eq!((batch.account.rows, batch.account.rejected), (1, 3));
+    assert!(batch.rejects.iter().all(|reject| reject.rule == "contract"));
+    let ignoring = TableRoute { contract: Some(file), on_mismatch: OnMismatch::Ignore, ..route() };
+    let batch = decode(&mut decoder(vec![ignoring]), &records);
+    assert_eq!((batch.account.rows, batch.account.rejected), (4, 0));
+    // What fits is not touched by a contract that could grow.
+    let ignoring = TableRoute { contract: Some(contract(&columns, &[])), on_mismatch: OnMismatch::Ignore, ..route() };
+    let batch = decode(&mut decoder(vec![ignoring]), &records[..2]);
+    assert_eq!(rows(&batch), ["c id=1 code=abc name=x note=x", "c id=2 code=äö name=x note=longer"]);
 }
 
 #[test]

@@ -14,7 +14,8 @@ use dataflow::net::aws::{Environment, JsonClient, Wanted, account};
 use serde_json::{Value, json};
 use ulid::Ulid;
 
-use crate::support::process::{LIMIT, available, free_port, python};
+use crate::exactly_once::world::{EPOCHS, Stock, TABLES, busy_shop};
+use crate::support::process::{LIMIT, Launch, available, free_port, metric, python, upkeep};
 use crate::support::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
 
 /// A server of moto; ends with the value.
@@ -271,4 +272,54 @@ async fn a_compaction_moves_its_partition_before_its_originals_may_go() {
     expected.insert("2026-01-01/05".into(), folder);
     assert_eq!(world.catalog().follow(log).await.unwrap().moved, 1);
     assert_eq!(moto.places("orders").await, expected);
+}
+
+/// GIVEN a topology with a catalog, THEN a process that loads brings it up to date, and says how: what it made, what it asked
+/// for, when it last succeeded; and that it cannot, when Glue is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_loads_keeps_the_catalog() {
+    if !available("python") {
+        return;
+    }
+    let (moto, s3) = (Moto::start().await, S3Server::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let stock = Stock::make(181, busy_shop(400), 400);
+    stock.write_files(&folder.path().join("events"), 1);
+    let topology = format!(
+        "version: 1\nname: shop\nsources: {{ shop: {{ kind: file, path: events, follow: true }} }}\n{TABLES}\n\
+         lake: {{ url: \"s3://lake/shop\", region: eu-west-3, endpoint: \"{}\", access_key_id: {ACCESS_KEY}, \
+         secret_access_key: {SECRET_KEY}, raw: {{ keep: none }}, quarantine: {{ key: \"{}\", retention: 30d }}, \
+         catalog: {{ kind: glue, database: sales, endpoint: \"{}\", every: 1s }} }}\n\
+         warehouse: {{ kind: sqlite, path: shop.db }}\n{EPOCHS}",
+        s3.endpoint,
+        "5a".repeat(32),
+        moto.endpoint,
+    );
+    let launch = Launch::new(folder.path(), &topology);
+    let mut process = launch.run();
+    let begun = Instant::now();
+    let metrics = loop {
+        let metrics = process.page("/metrics").await.unwrap_or_default();
+        if metric(&metrics, "dataflow_catalog_changes_total{what=\"registered\"}") >= Some(5.0) {
+            break metrics;
+        }
+        assert!(begun.elapsed() < LIMIT, "{metrics}\n{}", process.log_tail());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(metric(&metrics, "dataflow_catalog_changes_total{what=\"tables\"}"), Some(5.0), "{metrics}");
+    let created = "dataflow_catalog_requests_total{operation=\"CreateTable\",answer=\"ok\"}";
+    assert_eq!(metric(&metrics, created), Some(5.0), "{metrics}");
+    assert!(metric(&metrics, "dataflow_upkeep_age_seconds{task=\"catalog\"}").is_some(), "{metrics}");
+    process.wait_for("a pass", LIMIT, |status| upkeep(status, "catalog")["succeeded_at"].is_string()).await;
+    assert_eq!(moto.partitions("orders").await.len(), 1);
+    process.stop().await;
+    drop(moto);
+    // One that starts asks, also when there is no news.
+    let mut process = launch.run();
+    let failed = |status: &Value| upkeep(status, "catalog")["failures"].as_u64() > Some(0);
+    let status = process.wait_for("a pass that fails", LIMIT, failed).await;
+    assert!(status["problems"].to_string().contains("catalog"), "{status}");
+    let metrics = process.page("/metrics").await.unwrap();
+    assert!(metric(&metrics, "dataflow_upkeep_failures_total{task=\"catalog\"}") >= Some(1.0), "{metrics}");
+    process.kill();
 }

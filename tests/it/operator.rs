@@ -991,6 +991,45 @@ fn what_the_warehouse_cannot_hold_is_refused() {
     assert_eq!((all.len(), output.rejects.len()), (rows.len(), 0));
 }
 
+/// GIVEN a table with `on_mismatch: ignore`, THEN a value that the warehouse cannot hold becomes null and is counted with the
+/// reason; a key that it cannot hold is refused all the same.
+#[test]
+fn what_the_warehouse_cannot_hold_is_null_where_the_topology_ignores_it() {
+    use dataflow::contract::Limits;
+    use dataflow::operator::LeftOut;
+    let table = serde_saphyr::from_str("{ from: shop.orders, on_mismatch: ignore }").unwrap();
+    let chain = Chain::build("orders", &table).unwrap().limited(Some(&Limits::REDSHIFT));
+    let input = schema(&[("id", "varchar(5)"), ("v", "double"), ("note", "varchar(4)")], &["id"]);
+    let rows = [
+        "c | a | 1.5 | ok",
+        "c | b | NaN | too long",
+        "u | a | inf | ok",
+        "ma | c | 2 | too long",
+        "c | too long | NaN | x",
+        "u | b | ~ | also too long",
+        "d | c | |",
+    ];
+    let (changed, output) = apply_limited(&chain, &changes(&input, &rows));
+    assert_eq!(
+        show_rows(&changed),
+        [
+            "10 c | a | 1.5 | ok",
+            "11 c | b | ∅ | ∅",
+            "12 u | a | ∅ | ok",
+            "13 m(a) | c | 2.0 | ∅",
+            "15 u | b | ~ | ∅",
+            "16 d | c | ∅ | ∅"
+        ]
+    );
+    assert_eq!(output.rejects.iter().map(|r| (r.seq.major, r.rule.as_str())).collect::<Vec<_>>(), [(14, "load")]);
+    let left_out = |values, why: &str| LeftOut { values, why: why.to_owned() };
+    let expected = [
+        ("note".to_owned(), left_out(3, "8 bytes are more than the 4 that the column takes")),
+        ("v".to_owned(), left_out(2, "NaN cannot be loaded")),
+    ];
+    assert_eq!(output.left_out, expected.into());
+}
+
 fn apply_limited(chain: &Chain, changes: &TableChanges) -> (TableChanges, Output) {
     let mut output = Output::default();
     let contract = contract(chain, &changes.contract.input);

@@ -139,6 +139,61 @@ async fn groups_do_not_conflict() {
     assert_eq!(fresh.iter().map(|f| (f.table.as_str(), f.rows)).collect::<Vec<_>>()[..2], [("t0", 6), ("t1", 6)]);
 }
 
+/// The loads of so many groups of one table each, after `n` of them.
+fn loads_of_groups(groups: usize, n: u64) -> Vec<(Arc<Contract>, LoadUnit)> {
+    let load = |group: usize| {
+        let contract = Arc::new(Contract { table: format!("t{group:02}"), ..Contract::clone(&contract()) });
+        let rows = [put(n + 1, 1, n as i64, "x"), put(n + 1, n as i64 + 2, 1, "y")];
+        let load = fold(&contract, DeleteMode::Hard, vec![batch(&contract, &rows)], false).unwrap();
+        let unit = LoadUnit { group: contract.table.clone(), ..unit(n, vec![load]) };
+        (contract, unit)
+    };
+    (0..groups).map(load).collect()
+}
+
+/// GIVEN many groups that are due at the same time, THEN four sessions are open, whatever breaks in the middle of a load,
+/// whoever asks for nothing more; and none of their places is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_share_four_sessions() {
+    const GROUPS: usize = 12;
+    let under = Under::redshift().await;
+    let (warehouse, sim) = (under.warehouse(), &under.cluster().sim);
+    for (contract, _) in loads_of_groups(GROUPS, 0) {
+        warehouse.ensure(&contract, DeleteMode::Hard).await.unwrap();
+    }
+    let apply_all = async |n: u64| {
+        let loads = loads_of_groups(GROUPS, n);
+        futures::future::join_all(loads.iter().map(|(_, unit)| apply_patiently(&under, unit))).await
+    };
+    apply_all(0).await;
+    assert_eq!(sim.counters().most_sessions, 4);
+    // More sessions break in the middle of a COPY than there are places.
+    sim.reset_counters();
+    sim.fail(Rule::new(Fault::ResetBefore).on(Kind::Copy).times(10));
+    let attempts = apply_all(1).await;
+    assert_eq!((attempts.iter().sum::<u32>(), sim.counters().injected), (GROUPS as u32 + 10, 10));
+    assert_eq!(sim.counters().most_sessions, 4);
+    // Loads that nobody waits for any more, as often as there are places.
+    sim.heal();
+    for _ in 0..2 {
+        sim.reset_counters();
+        sim.fail(Rule::new(Fault::Silence).on(Kind::Copy));
+        let stuck = async {
+            while sim.counters().injected < 4 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = stuck => {}
+            _done = apply_all(2) => panic!("no COPY is answered"),
+        }
+        sim.heal();
+    }
+    apply_all(2).await;
+    let fresh = warehouse.freshness().await.unwrap();
+    assert!(fresh.len() == GROUPS && fresh.iter().all(|f| f.epoch == 3 && f.rows == 6), "{fresh:?}");
+}
+
 /// What a load costs, in statements, with 1, 20 and 200 tables in groups of up to 20: six for each table that is due, seven
 /// around them, one commit; for a table without changes none.
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,8 @@ use redshift_sim::{Fault, Kind, Rule};
 
 use crate::redshift::{apply_patiently, shop};
 use crate::support::cluster::Cluster;
-use crate::support::process::{LIMIT, Launch};
+use crate::support::oracle::Oracle;
+use crate::support::process::{LIMIT, Launch, table};
 use crate::warehouse::{Under, batch, contract, put, unit};
 
 /// One row for the table of the tests, as the first unit.
@@ -186,4 +187,100 @@ async fn failures_are_counted_by_their_reasons() {
     }
     process.stop().await;
     assert!(!process.whole_log().contains("Secret-1"));
+}
+
+/// GIVEN a limit that ends every INSERT into one table, THEN its group loads less and less at a time, then that table is
+/// parked with what to do, and the others go on; once there is room and somebody resumes it, its rows arrive.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_limit_ends_each_time_parks_its_table() {
+    let cluster = Cluster::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let stock = crate::exactly_once::world::Stock::make(96, crate::exactly_once::world::busy_shop(400), 400);
+    stock.write_files(&folder.path().join("events"), 2);
+    cluster.sim.fail(Rule::new(Fault::QueueTimeout).on(Kind::Insert).containing("insert into \"shop\" . \"orders\""));
+    let launch = Launch::new(folder.path(), &shop(&cluster).replace("follow: false", "follow: true"));
+    let mut process = launch.run();
+    let parked = |status: &serde_json::Value| {
+        table(status, "orders")["state"] == "parked"
+            && ["order_lines", "customers", "products"]
+                .iter()
+                .all(|t| table(status, t)["changes_total"].as_u64() > Some(0))
+    };
+    let status = process.wait_for("orders is parked, the others are loaded", LIMIT, parked).await;
+    let why = table(&status, "orders").to_string();
+    assert!(why.contains("a limit ended it 6 times in a row") && why.contains("query_group"), "{why}");
+    assert_eq!(cluster.sim.counters().injected, 6);
+    process.stop().await;
+    cluster.sim.heal();
+    let resumed = launch.other(&["table", "resume"], &["orders"]);
+    assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+    launch.run_until_caught_up().await;
+    let oracle = Oracle::postgres(&cluster.postgres_url, "shop");
+    oracle.assert(&oracle.differences(&stock.expected).await);
+}
+
+/// GIVEN a backlog that is too much for a limit at once, THEN the next tries take less of it, and it comes through.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_a_limit_ends_is_halved() {
+    let cluster = Cluster::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let stock = crate::exactly_once::world::Stock::make(97, crate::exactly_once::world::busy_shop(1_200), 1_200);
+    let mut arrivals = crate::regroup::Arrivals::of(&stock, folder.path(), 4);
+    let text = shop(&cluster).replace(
+        "groups: { sales: [orders, order_lines] }",
+        "groups: { all: [orders, order_lines, customers, products, page_views] }",
+    );
+    let launch = Launch::new(folder.path(), &format!("{text}\nlimits: {{ unit_bytes: 160KiB }}\n"));
+    for _ in 0..4 {
+        arrivals.next();
+        crate::regroup::only_ingest(&launch).await;
+    }
+    cluster.sim.fail(Rule::new(Fault::QueueTimeout).on(Kind::Copy).times(4));
+    launch.run_until_caught_up().await;
+    let log = launch.whole_log();
+    let begun = log.lines().filter(|line| line.contains("\"loading: "));
+    let bytes: Vec<u64> =
+        begun.filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?["bytes"].as_u64()).collect();
+    assert!(bytes[1] <= 80 * 1024 && bytes[0] > bytes[1], "the second try is not half of the first: {bytes:?}");
+    assert_eq!(cluster.sim.counters().injected, 4);
+    let oracle = Oracle::postgres(&cluster.postgres_url, "shop");
+    oracle.assert(&oracle.differences(&stock.expected).await);
+}
+
+/// GIVEN a limit that ends even COMMIT, time after time, THEN nothing more is tried, and the error says what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_ends_what_is_of_no_table_stops_the_process() {
+    let under = Under::redshift().await;
+    under.warehouse().ensure(&contract(), DeleteMode::Hard).await.unwrap();
+    under.cluster().sim.fail(Rule::new(Fault::QueueTimeout).on(Kind::Commit));
+    let mut retried = 0;
+    let error = loop {
+        let error = under.warehouse().apply(&one_row()).await.unwrap_err();
+        if error.disposition() != Disposition::Retry {
+            break error;
+        }
+        retried += 1;
+        assert!(retried < 100, "for ever");
+    };
+    assert_eq!((retried, error.disposition()), (23, Disposition::Halt), "{error}");
+    assert!(error.help_text().is_some_and(|help| help.contains("warehouse.query_group")), "{error}");
+    under.cluster().sim.heal();
+    assert_eq!(under.warehouse().apply(&one_row()).await.unwrap().through, 1);
+}
+
+/// GIVEN a query group in the topology, THEN every session begins with it, and the plan says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_belong_to_the_query_group_of_the_topology() {
+    let cluster = Cluster::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let stock = crate::exactly_once::world::Stock::make(98, crate::exactly_once::world::busy_shop(100), 100);
+    stock.write_files(&folder.path().join("events"), 1);
+    let text = shop(&cluster).replace("schema: shop,", "schema: shop, query_group: \"etl's\",");
+    let launch = Launch::new(folder.path(), &text);
+    launch.run_until_caught_up().await;
+    let set = "SET query_group TO 'etl''s'";
+    let begun = cluster.sim.history().iter().filter(|sql| sql.eq_ignore_ascii_case(set)).count() as u64;
+    assert_eq!(begun, cluster.sim.counters().connections);
+    let plan = launch.other(&["plan"], &[]);
+    assert!(String::from_utf8_lossy(&plan.stdout).contains(set));
 }

@@ -1,5 +1,6 @@
 //! Groups, views and layouts of Redshift, against the emulator.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use redshift_sim::{Fault, Kind, Rule};
@@ -202,8 +203,8 @@ async fn tables_are_made_as_the_topology_lays_them_out() {
     }
     let cluster = Cluster::start().await;
     let folder = tempfile::tempdir().unwrap();
-    let stock = Stock::make(173, busy_shop(400), 400);
-    let mut arrivals = Arrivals::of(&stock, folder.path(), 2);
+    let stock = Stock::make(173, busy_shop(1_200), 1_200);
+    let mut arrivals = Arrivals::of(&stock, folder.path(), 4);
     let laid_out = |layout: &str| TABLES.replace("products, key: [id] }", &format!("products, key: [id], {layout} }}"));
     let launch = Launch::new(folder.path(), &topology(&cluster, &laid_out("distribution: { key: id }, sort: [id]")));
     arrivals.next();
@@ -219,14 +220,241 @@ async fn tables_are_made_as_the_topology_lays_them_out() {
     let other = Launch::named(folder.path(), "other", &topology(&cluster, &laid_out("distribution: all, sort: [id]")));
     other.run_until_caught_up().await;
     assert_eq!(ask(&cluster, lies).await, [[text("KEY(id)"), text("id"), text("1")]]);
-    let log = other.whole_log();
-    assert!(log.contains("is not changed; to do it: ALTER TABLE") && log.contains("ALTER DISTSTYLE ALL"), "{log}");
-    let oracle = Oracle::postgres(&cluster.postgres_url, "shop");
-    oracle.assert(&oracle.differences(&stock.expected).await);
+    let said = |launch: &Launch| -> Vec<String> {
+        let log = launch.whole_log();
+        let said = log.lines().filter_map(|line| line.split("is not changed; to do it: ").nth(1));
+        said.filter_map(|rest| Some(rest.split("\",\"table\"").next()?.replace("\\\"", "\""))).collect()
+    };
+    assert_eq!(said(&other), ["ALTER TABLE \"shop\".\"products\" ALTER DISTSTYLE ALL"]);
     let plan = other.other(&["plan"], &[]);
     let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
     assert!(
         plan.contains("DISTSTYLE ALL COMPOUND SORTKEY (\"id\")") && plan.contains("CREATE OR REPLACE VIEW"),
         "{plan}"
     );
+    // Only the second column of the sort key is another one: nothing else is said.
+    let second = Launch::named(
+        folder.path(),
+        "second",
+        &topology(&cluster, &laid_out("distribution: { key: id }, sort: [id, description]")),
+    );
+    arrivals.next();
+    second.run_until_caught_up().await;
+    let alter = "ALTER TABLE \"shop\".\"products\" ALTER COMPOUND SORTKEY (\"id\", \"description\")";
+    assert_eq!(said(&second), [alter]);
+    let plan = second.other(&["plan"], &[]);
+    assert!(String::from_utf8_lossy(&plan.stdout).contains(alter));
+    // A person does it, and there is nothing left to say.
+    ask(&cluster, alter).await;
+    let mended = Launch::named(folder.path(), "mended", &std::fs::read_to_string(second.topology()).unwrap());
+    arrivals.next();
+    mended.run_until_caught_up().await;
+    assert_eq!(said(&mended), [""; 0]);
+    let oracle = Oracle::postgres(&cluster.postgres_url, "shop");
+    oracle.assert(&oracle.differences(&stock.expected).await);
+}
+
+/// The views that stand in schema `bi`, and what they were made from.
+async fn shown(cluster: &Cluster) -> BTreeMap<String, String> {
+    let views = "SELECT c.relname, d.description FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         LEFT JOIN pg_description d ON d.objoid = c.oid WHERE n.nspname = 'bi' AND c.relkind = 'v'";
+    let rows = ask(cluster, views).await;
+    rows.into_iter().map(|row| (row[0].clone().unwrap(), row[1].clone().unwrap_or_default())).collect()
+}
+
+/// GIVEN a warehouse that has been loaded, WHEN a view is deleted, made by hand, or lost its schema, and a process starts
+/// that has nothing to load, THEN the views are there again; and a start makes none that is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn views_are_renewed_by_a_start_that_loads_nothing() {
+    if !available("postgres") {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let stock = Stock::make(174, busy_shop(400), 400);
+    stock.write_files(&folder.path().join("events"), 1);
+    let launch = Launch::new(folder.path(), &topology(&cluster, TABLES));
+    launch.run_until_caught_up().await;
+    let before = shown(&cluster).await;
+    let names: Vec<&str> = before.keys().map(String::as_str).filter(|name| !name.starts_with('_')).collect();
+    assert_eq!(names, ["customers", "freshness", "order_lines", "orders", "page_views", "products"]);
+    let made = || {
+        let history = cluster.sim.history();
+        history.into_iter().filter(|sql| sql.to_lowercase().contains(" view ")).collect::<Vec<_>>()
+    };
+    cluster.sim.reset_counters();
+    launch.run_until_caught_up().await;
+    assert_eq!(made(), [""; 0], "everything was there");
+    assert_eq!(cluster.sim.counters().of(Kind::Copy), 0);
+
+    let spoilt = [
+        "DROP VIEW bi.orders",
+        "DROP VIEW bi.freshness",
+        "CREATE OR REPLACE VIEW bi.products AS SELECT 1 AS one FROM shop.products WITH NO SCHEMA BINDING",
+    ];
+    for statement in spoilt {
+        ask(&cluster, statement).await;
+    }
+    cluster.sim.reset_counters();
+    launch.run_until_caught_up().await;
+    assert_eq!(shown(&cluster).await, before);
+    assert!(ask_columns(&cluster, "products").await.contains(&"description".to_owned()));
+    assert_eq!(ask(&cluster, "SELECT table_name FROM bi.freshness").await.len(), 5);
+    let made: Vec<String> = made().into_iter().filter(|sql| sql.to_lowercase().starts_with("create")).collect();
+    assert_eq!(made.len(), 3, "{made:#?}");
+
+    ask(&cluster, "DROP SCHEMA bi CASCADE").await;
+    launch.run_until_caught_up().await;
+    assert_eq!(shown(&cluster).await, before);
+    assert_eq!(ask(&cluster, "SELECT table_name FROM bi.freshness").await.len(), 5);
+    // Another schema for the views: they are there without a load.
+    let elsewhere = topology(&cluster, TABLES).replace("schema: shop,", "schema: shop, views: people,");
+    Launch::named(folder.path(), "elsewhere", &elsewhere).run_until_caught_up().await;
+    assert!(ask(&cluster, "SELECT count(*) FROM people.orders").await[0][0].is_some());
+}
+
+/// A topology of one table, with its events.
+fn single(cluster: &Cluster, folder: &Path, name: &str, schema: &str, table: &str) -> Launch {
+    let folder = folder.join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    write(&folder, 1, [7usize].into_iter());
+    let text = topology(cluster, &format!("tables:\n  {table}: {{ from: shop.public.t07, key: [id] }}\n"))
+        .replace("name: shop\n", &format!("name: {name}\n"))
+        .replace("schema: shop,", &format!("schema: {schema},"))
+        .replace("/lake\"", &format!("/{name}\""));
+    Launch::new(&folder, &text)
+}
+
+/// GIVEN two topologies that show their tables in one schema, THEN `bi.freshness` has those of both, whoever starts last, and
+/// also when one is gone; a view of one name is refused to the second, with what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn topologies_share_the_schema_of_the_views() {
+    if !available("postgres") {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let first = single(&cluster, folder.path(), "first", "one", "items");
+    let second = single(&cluster, folder.path(), "second", "two", "parcels");
+    let fresh = async || {
+        let rows = ask(&cluster, "SELECT topology, table_name FROM bi.freshness ORDER BY 1").await;
+        rows.into_iter().map(|row| row.into_iter().flatten().collect::<Vec<_>>().join(".")).collect::<Vec<_>>()
+    };
+    first.run_until_caught_up().await;
+    assert_eq!(fresh().await, ["first.items"]);
+    second.run_until_caught_up().await;
+    assert_eq!(fresh().await, ["first.items", "second.parcels"]);
+    first.run_until_caught_up().await;
+    assert_eq!(fresh().await, ["first.items", "second.parcels"]);
+    // The same name in another schema of tables: its view is the first one's.
+    let third = single(&cluster, folder.path(), "third", "three", "items");
+    third.clone().arg("--until-caught-up").run().exit(LIMIT).await;
+    let refused = third.clone().arg("--until-caught-up").run().exit(LIMIT).await;
+    assert_eq!(refused.code(), Some(2), "{}", third.whole_log());
+    let log = third.whole_log();
+    assert!(log.contains("bi.items shows a table of topology first") && log.contains("warehouse.views"), "{log}");
+    assert_eq!(ask(&cluster, "SELECT count(*) FROM bi.items").await, [[Some("1".to_owned())]]);
+    // What a topology that is gone leaves behind does not spoil the others'.
+    ask(&cluster, "DROP SCHEMA one CASCADE").await;
+    ask(&cluster, "DROP VIEW bi.freshness").await;
+    second.run_until_caught_up().await;
+    assert!(fresh().await.contains(&"second.parcels".to_owned()));
+    assert!(second.whole_log().contains("if that topology is gone: DROP VIEW"), "{}", second.whole_log());
+}
+
+/// GIVEN two topologies that load one table of one schema, THEN the second is refused before it has made or changed
+/// anything, by a start and by `check --connect`, and the first goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_loaded_by_one_topology() {
+    if !available("postgres") {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let first = single(&cluster, folder.path(), "first", "one", "items");
+    let second = single(&cluster, folder.path(), "second", "one", "items");
+    first.run_until_caught_up().await;
+    cluster.sim.reset_counters();
+    let refused = second.clone().arg("--until-caught-up").run().exit(LIMIT).await;
+    assert_eq!(refused.code(), Some(2), "{}", second.whole_log());
+    let what = "table one.items is loaded by topology first";
+    assert!(second.whole_log().contains(what), "{}", second.whole_log());
+    for kind in [Kind::Create, Kind::Insert, Kind::Delete, Kind::Copy, Kind::Alter] {
+        assert_eq!(cluster.sim.counters().of(kind), 0, "{kind:?}");
+    }
+    let checked = second.other(&["check"], &["--connect"]);
+    assert!(String::from_utf8_lossy(&checked.stdout).contains(what), "{}", String::from_utf8_lossy(&checked.stdout));
+    first.run_until_caught_up().await;
+    // As the message says: what the first has loaded is forgotten.
+    let forget = second.whole_log().split("its own lake: ").nth(1).unwrap().split("\n").next().unwrap().to_owned();
+    let forget = forget.split("\",\"").next().unwrap().replace("\\\"", "\"");
+    ask(&cluster, &forget).await;
+    let moved = single(&cluster, folder.path(), "second", "one", "items");
+    let views = std::fs::read_to_string(moved.topology()).unwrap().replace("schema: one,", "schema: one, views: bi2,");
+    Launch::named(&folder.path().join("second"), "moved", &views).run_until_caught_up().await;
+}
+
+/// A row of each of these tables, as one file.
+fn write_notes(folder: &Path, round: usize, note: &str) {
+    let line = |(number, table): (usize, &str)| {
+        let lsn = round * 1000 + number;
+        let source = json!({
+            "version": "3.0.0", "connector": "postgresql", "name": "shop", "ts_ms": 1_780_000_000_000u64 + lsn as u64,
+            "snapshot": "false", "db": "shop", "schema": "public", "table": table, "txId": lsn, "lsn": lsn
+        });
+        let after = json!({ "id": round, "note": note });
+        json!({ "op": "c", "before": null, "after": after, "source": source, "ts_ms": 1_780_000_000_000u64 })
+            .to_string()
+    };
+    let text: Vec<String> = ["fixed", "notes", "stuck"].into_iter().enumerate().map(line).collect();
+    std::fs::create_dir_all(folder.join("events")).unwrap();
+    std::fs::write(folder.join("events").join(format!("{round:03}.jsonl")), text.join("\n") + "\n").unwrap();
+}
+
+/// GIVEN texts that are longer than their written columns, THEN the column is lengthened before the load; where the contract
+/// says `widen: false` the row waits in quarantine; a table whose column Redshift does not lengthen is parked alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_is_too_long_lengthens_its_column() {
+    if !available("postgres") {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    for (table, more) in [("fixed", "widen: false\n"), ("notes", ""), ("stuck", "")] {
+        let columns =
+            "columns:\n  - { name: id, type: bigint, nullable: false }\n  - { name: note, type: varchar(5) }\n";
+        let text = format!("version: 1\n{columns}key: [id]\n{more}");
+        std::fs::write(folder.path().join(format!("{table}.yaml")), text).unwrap();
+    }
+    // Redshift lengthens no column that has a default.
+    ask(&cluster, "CREATE SCHEMA shop").await;
+    let stuck = "CREATE TABLE shop.stuck (id bigint NOT NULL, note varchar(5) DEFAULT 'x', _seq varchar(48), _synced_at timestamp)";
+    ask(&cluster, stuck).await;
+    let table_of = |name: &str| format!("  {name}: {{ from: shop.public.{name}, contract: {name}.yaml }}\n");
+    let tables: String = ["fixed", "notes", "stuck"].map(table_of).concat();
+    let launch = Launch::new(folder.path(), &topology(&cluster, &format!("tables:\n{tables}")));
+    write_notes(folder.path(), 1, "short");
+    launch.run_until_caught_up().await;
+    write_notes(folder.path(), 2, "twenty bytes of text");
+    cluster.sim.reset_counters();
+    launch.run_until_caught_up().await;
+    let history = cluster.sim.history();
+    let at = |words: &str| history.iter().position(|sql| sql.to_lowercase().contains(words));
+    let (altered, loaded) = (at("alter column \"note\" type varchar ( 32 )"), at("insert into \"shop\" . \"notes\""));
+    assert!(altered.is_some() && altered < loaded, "{altered:?} {loaded:?} {history:#?}");
+    let notes = ask(&cluster, "SELECT note FROM bi.notes ORDER BY id").await;
+    assert_eq!(notes, [[Some("short".to_owned())], [Some("twenty bytes of text".to_owned())]]);
+    let status = launch.status();
+    assert_eq!(
+        (&table(&status, "fixed")["rejects_open"], &table(&status, "fixed")["state"]),
+        (&json!(1), &json!("running"))
+    );
+    assert_eq!(table(&status, "stuck")["state"], "parked");
+    assert!(table(&status, "stuck")["why"].as_str().unwrap().contains("ENCODE zstd"), "{status}");
+    write_notes(folder.path(), 3, "fits");
+    launch.run_until_caught_up().await;
+    assert_eq!(ask(&cluster, "SELECT count(*) FROM bi.notes").await, [[Some("3".to_owned())]]);
+    assert_eq!(ask(&cluster, "SELECT count(*) FROM bi.fixed").await, [[Some("2".to_owned())]]);
+    // A restart knows the longer column.
+    assert_eq!(launch.other(&["check"], &[]).status.code(), Some(0));
 }

@@ -14,6 +14,7 @@ use crate::exactly_once::world::{EPOCHS, LakeStore, Stock, TABLES, busy_shop};
 use crate::support::oracle::{LogReader, Oracle};
 use crate::support::process::Launch;
 
+mod archived;
 #[cfg(feature = "kafka")]
 mod from_kafka;
 mod made;

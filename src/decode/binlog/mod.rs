@@ -165,7 +165,7 @@ impl BinlogDecoder {
         let mut change = Change { new, old };
         let written = self.change(partition, known, &record, &mut change, context);
         self.spare = [emptied(change.new), emptied(change.old)];
-        Ok(match written {
+        Ok(match written? {
             Ok(()) => Outcome::Row,
             Err(refusal) => Outcome::Refused(Some(known.table), Some(op), refusal),
         })
@@ -194,32 +194,43 @@ impl BinlogDecoder {
         record: &Record<'a>,
         change: &mut Change<'a>,
         context: Context,
-    ) -> std::result::Result<(), Refusal> {
+    ) -> Result<std::result::Result<(), Refusal>> {
         if let Some(trouble) = &known.trouble {
-            return Err(Refusal::contract(trouble.clone()));
+            return Ok(Err(Refusal::contract(trouble.clone())));
         }
         let table = &mut self.routed.tables[known.table];
-        change.fill(record, known)?;
+        if let Err(refusal) = change.fill(record, known) {
+            return Ok(Err(refusal));
+        }
         let keyless = table.key().is_empty();
         if keyless && !matches!(context.op, Op::Read | Op::Create) {
-            return Err(Refusal::decode(NO_KEY));
+            return Ok(Err(Refusal::decode(NO_KEY)));
         }
         let context = Context { ignore: table.ignores(), ..context };
-        let Some(rows) = table.open(partition) else {
-            return Err(Refusal::decode("nothing is known of its table's columns"));
-        };
-        let written = change.complete(context.op, &known.columns).and_then(|()| {
-            let moved = context.op == Op::Update && change.moves(&known.columns, rows.key());
-            let context = if moved { Context { op: Op::Move, ..context } } else { context };
-            row::write(&known.columns, rows, change, context, &mut self.scratch)
-        });
-        if written.is_err() {
+        let mut completed = change.complete(context.op, &known.columns);
+        loop {
+            let Some(rows) = table.open(partition) else {
+                return Ok(Err(Refusal::decode("nothing is known of its table's columns")));
+            };
+            let written = std::mem::replace(&mut completed, Ok(())).and_then(|()| {
+                let moved = context.op == Op::Update && change.moves(&known.columns, rows.key());
+                let context = if moved { Context { op: Op::Move, ..context } } else { context };
+                row::write(&known.columns, rows, change, context, &mut self.scratch)
+            });
+            if written.is_ok() {
+                return Ok(written);
+            }
+            let long = rows.take_long();
             rows.abandon();
+            if let Some((column, bytes)) = long {
+                table.lengthen(column, bytes)?;
+                continue;
+            }
             if !keyless {
                 row::write_refused(&known.columns, rows, change, context, &mut self.scratch);
             }
+            return Ok(written);
         }
-        written
     }
 }
 

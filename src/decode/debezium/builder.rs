@@ -20,6 +20,8 @@ use crate::contract::Type;
 pub(in crate::decode) enum Problem {
     /// The kind of value does not fit the type of the column: the stream has left the contract.
     Kind(Why),
+    /// The text has so many bytes, more than its column; the column may become longer.
+    Long(u32),
     /// The kind fits, this value does not.
     Value(Why),
 }
@@ -49,11 +51,24 @@ enum Builder {
     Time(Time64MicrosecondBuilder),
     Timestamp(TimestampMicrosecondBuilder),
     TimestampTz(TimestampMicrosecondBuilder),
-    Text(StringBuilder, Option<u32>),
+    Text(StringBuilder, Limit),
     Json(StringBuilder),
     Uuid(StringBuilder),
     Binary(BinaryBuilder),
 }
+
+/// How long a text may be, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    bytes: Option<u32>,
+    /// The column may become longer.
+    widens: bool,
+}
+
+/// The longest that a column with a limit becomes.
+pub(in crate::decode) const WIDEST: u32 = 65_535;
+/// What is said of a text that is longer than its column.
+pub(in crate::decode) const TOO_LONG: Why = "it is longer than the column; declare a wider varchar in the contract";
 
 /// A value in the form that a column keeps it in.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -120,12 +135,20 @@ impl ColumnBuilder {
             Type::Duration => Builder::Duration(Int64Builder::with_capacity(rows)),
             Type::Timestamp => Builder::Timestamp(timestamp()),
             Type::TimestampTz => Builder::TimestampTz(timestamp().with_data_type(arrow())),
-            Type::Text { max_bytes } => Builder::Text(text(), max_bytes),
+            Type::Text { max_bytes: bytes } => Builder::Text(text(), Limit { bytes, widens: false }),
             Type::Json => Builder::Json(text()),
             Type::Uuid => Builder::Uuid(text()),
             Type::Binary => Builder::Binary(BinaryBuilder::with_capacity(rows, bytes)),
         };
         Self { builder, len: 0, null_end: 0, scratch: String::new() }
+    }
+
+    /// The same, of a column that may become longer.
+    pub fn widening(mut self, widens: bool) -> Self {
+        if let Builder::Text(_, limit) = &mut self.builder {
+            limit.widens = widens;
+        }
+        self
     }
 
     /// How much it holds.
@@ -451,18 +474,23 @@ fn duration(wire: Wire, token: Token<'_>) -> Result<i64, Problem> {
 }
 
 #[inline]
-fn text<'s>(token: Token<'s>, scratch: &'s mut String, limit: Option<u32>) -> Result<&'s str, Problem> {
+fn text<'s>(token: Token<'s>, scratch: &'s mut String, limit: Limit) -> Result<&'s str, Problem> {
     let text = string(token, scratch)?;
     within(text, limit)?;
     Ok(text)
 }
 
 #[inline]
-fn within(text: &str, limit: Option<u32>) -> Done {
-    if limit.is_some_and(|limit| text.len() > limit as usize) {
-        return Err(Problem::Kind("it is longer than the column; declare a wider varchar in the contract"));
+fn within(text: &str, limit: Limit) -> Done {
+    if limit.bytes.is_some_and(|bytes| text.len() > bytes as usize) { Err(too_long(text, limit)) } else { Ok(()) }
+}
+
+#[cold]
+fn too_long(text: &str, limit: Limit) -> Problem {
+    match u32::try_from(text.len()) {
+        Ok(bytes) if limit.widens && bytes <= WIDEST => Problem::Long(bytes),
+        _ => Problem::Kind(TOO_LONG),
     }
-    Ok(())
 }
 
 fn json<'s>(token: Token<'s>, scratch: &'s mut String) -> Result<&'s str, Problem> {

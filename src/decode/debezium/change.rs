@@ -142,7 +142,14 @@ impl DebeziumJson {
                  source table a primary key",
             )));
         }
-        match self.read_row(context, table, event) {
+        let mut read = self.read_row(context, table, event);
+        while read.is_err() && self.lengthened(table)? {
+            if let Err(refusal) = self.agree(table, event)? {
+                return Ok(Err(refusal));
+            }
+            read = self.read_row(context, table, event);
+        }
+        match read {
             Ok(()) => Ok(Ok(Outcome::Row)),
             Err(RowError::Learn) if self.has_layout(table, event) => {
                 Ok(Err(Refusal::decode("the row has a field that its schema block does not describe")))
@@ -306,6 +313,14 @@ impl DebeziumJson {
             Ok(()) => Ok(Ok(Outcome::Row)),
             Err(error) => Ok(Err(refusal(error))),
         }
+    }
+
+    /// Makes the column longer that was too short for the row that was read last, if there is one.
+    fn lengthened(&mut self, table: usize) -> Result<bool> {
+        let state = &mut self.tables[table];
+        let Some((column, bytes)) = state.rows.as_mut().and_then(Rows::take_long) else { return Ok(false) };
+        state.lengthen(column, bytes)?;
+        Ok(true)
     }
 
     fn has_layout(&self, table: usize, event: &Event<'_>) -> bool {

@@ -27,6 +27,8 @@ struct Slot {
 pub(in crate::decode) struct Rows {
     /// Columns of the current row whose value does not fit and is left out.
     ignored: Vec<usize>,
+    /// See [`Rows::take_long`].
+    long: Option<(usize, u32)>,
     pub contract: Arc<Contract>,
     partition: Partition,
     slots: Vec<Slot>,
@@ -55,11 +57,13 @@ impl Rows {
         partition: Partition,
         required: Vec<usize>,
         watched: Vec<bool>,
+        widens: bool,
         room: &[Room],
     ) -> Self {
         let slot = |(at, column): (usize, &crate::contract::Column)| {
             let room = room.get(at).copied().unwrap_or_default();
-            Slot { builder: ColumnBuilder::with_room(column.data_type, room), unchanged: Vec::new() }
+            let builder = ColumnBuilder::with_room(column.data_type, room).widening(widens);
+            Slot { builder, unchanged: Vec::new() }
         };
         let rows = room.first().map_or(0, |room| room.rows);
         Self {
@@ -75,6 +79,7 @@ impl Rows {
             seqs: Vec::with_capacity(rows),
             times: Vec::with_capacity(rows),
             ignored: Vec::new(),
+            long: None,
             filled: 0,
             dead: Vec::new(),
             old_keys: None,
@@ -121,17 +126,30 @@ impl Rows {
         if self.has(column) {
             return Err(Problem::Value("it appears twice in the row"));
         }
-        self.slots[column].builder.append(wire, token)?;
-        self.filled += 1;
-        Ok(())
+        let appended = self.slots[column].builder.append(wire, token);
+        self.appended(column, appended)
+    }
+
+    #[inline]
+    fn appended(&mut self, column: usize, appended: Result<(), Problem>) -> Result<(), Problem> {
+        match appended {
+            Ok(()) => self.filled += 1,
+            Err(Problem::Long(bytes)) => self.long = Some((column, bytes)),
+            Err(_) => {}
+        }
+        appended
+    }
+
+    /// The column of the current row that must become longer to take its value, and the bytes of that.
+    pub fn take_long(&mut self) -> Option<(usize, u32)> {
+        self.long.take()
     }
 
     /// Appends a value that came in binary.
     #[inline]
     pub fn append_native(&mut self, column: usize, native: Native<'_>) -> Result<(), Problem> {
-        self.slots[column].builder.append_native(native)?;
-        self.filled += 1;
-        Ok(())
+        let appended = self.slots[column].builder.append_native(native);
+        self.appended(column, appended)
     }
 
     /// Appends a whole number when nothing about it needs to be judged; says whether it did.

@@ -4,6 +4,7 @@
 //!
 //! | seen | what happens |
 //! |---|---|
+//! | a text longer than its declared `varchar` | the column becomes longer, up to 65,535 bytes (unless the contract says `widen: false`: as another type) |
 //! | a new column | appended (unless a hand-written contract says `learn: false`) |
 //! | a wider type | widened as [`join_schemas`] says |
 //! | a declared type that the wire fits without being of that type (text into `uuid`, `MicroTime` into `duration`) | stays as declared |
@@ -20,7 +21,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::builder::Room;
+use super::builder::{Room, WIDEST};
 use super::row::{Layout, Target};
 use super::rows::Rows;
 use super::scan::{Token, fields};
@@ -92,6 +93,30 @@ impl Table {
         self.route.contract.as_ref().is_none_or(|file| file.learn)
     }
 
+    /// Whether a text that is too long makes its column longer.
+    fn widens(&self) -> bool {
+        self.route.contract.as_ref().is_none_or(|file| file.widen)
+    }
+
+    /// Makes a text column longer, so that it takes a value of so many bytes. By powers of two: each step is a change of the
+    /// warehouse's table.
+    #[cold]
+    pub fn lengthen(&mut self, column: usize, bytes: u32) -> Result<()> {
+        let Some(mut seen) = self.contract.as_ref().map(|contract| contract.input.clone()) else { return Ok(()) };
+        let Some(column) = seen.columns.get_mut(column) else { return Ok(()) };
+        let max_bytes = bytes.checked_next_power_of_two().unwrap_or(WIDEST).min(WIDEST);
+        let longer = Type::Text { max_bytes: Some(max_bytes) };
+        tracing::info!(
+            table = self.route.table,
+            column = column.name,
+            "a text of {bytes} bytes makes the column {longer} instead of {}; `widen: false` in the contract refuses it",
+            column.data_type
+        );
+        column.data_type = longer;
+        // Two texts always have a type that holds both.
+        self.grow(&seen).map(|_agreed| ())
+    }
+
     pub fn key(&self) -> &[String] {
         self.contract.as_ref().map(|c| c.input.key.as_slice()).unwrap_or_default()
     }
@@ -159,7 +184,8 @@ impl Table {
             let columns = contract.input.columns.iter().enumerate();
             let required = columns.filter(|(_, c)| !self.may_lack(c)).map(|(index, _)| index).collect();
             let watched = contract.input.columns.iter().map(|c| !self.may_be_gone(&c.name)).collect();
-            self.rows = Some(Rows::new(contract.clone(), partition.clone(), required, watched, &self.room));
+            self.rows =
+                Some(Rows::new(contract.clone(), partition.clone(), required, watched, self.widens(), &self.room));
         }
         self.rows.as_mut()
     }

@@ -190,8 +190,11 @@ impl PgOutput {
         match row::write(&known.columns, rows, &Change { op, ignore, ..change }, &mut self.scratch) {
             Ok(()) => Ok(Outcome::Row),
             Err(error) => {
+                let long = rows.take_long();
                 rows.abandon();
-                refused(refusal(error))
+                let Some((column, bytes)) = long else { return refused(refusal(error)) };
+                table.lengthen(column, bytes)?;
+                self.change(partition, relation, change)
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::epoch::EpochNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::s3::account;
 use crate::net::aws::{JsonClient, Refusal};
+use crate::telemetry;
 
 /// Partitions of one request: Glue takes no more.
 const BATCH: usize = 100;
@@ -56,7 +57,11 @@ impl Glue {
         if operation != "GetDatabase" && operation != "CreateDatabase" {
             body["DatabaseName"] = self.database.clone().into();
         }
-        self.client.call(operation, &body).await
+        let answer = self.client.call(operation, &body).await;
+        let code = answer.as_ref().err().map_or("ok", |refusal| refusal.code.as_str()).to_owned();
+        let labels = [("operation", operation.to_owned()), ("answer", code)];
+        metrics::counter!(telemetry::CATALOG_REQUESTS_TOTAL, &labels).increment(1);
+        answer
     }
 
     fn failed(&self, refusal: Refusal) -> Error {

@@ -33,6 +33,7 @@ use crate::config;
 use crate::contract::Contract;
 use crate::epoch::{Compaction, Control, EpochNumber};
 use crate::error::Result;
+use crate::telemetry;
 use form::Partition;
 use glue::{Found, Glue};
 
@@ -54,6 +55,20 @@ pub struct CatalogReport {
     pub moved: u64,
     /// Partitions that got the columns that their table has now.
     pub refitted: u64,
+}
+
+impl CatalogReport {
+    fn count(&self) {
+        let made = [
+            ("tables", self.tables.len() as u64),
+            ("registered", self.registered),
+            ("moved", self.moved),
+            ("refitted", self.refitted),
+        ];
+        for (what, count) in made {
+            metrics::counter!(telemetry::CATALOG_CHANGES_TOTAL, "what" => what).increment(count);
+        }
+    }
 }
 
 /// The catalog, and what this process knows to be in it.
@@ -96,6 +111,8 @@ impl Catalog {
         let mut known = self.known.lock().await;
         let mut report = CatalogReport::default();
         let followed = self.bring(log, &mut known, &mut report).await;
+        // Also of a pass that was cut off: that much is done.
+        report.count();
         if followed.is_err() {
             // Somebody may have deleted a table: the next pass asks for everything.
             *known = Known::default();

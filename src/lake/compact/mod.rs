@@ -52,6 +52,7 @@ use crate::contract::TableSchema;
 use crate::epoch::{Compaction, Control, DataFile, EpochNumber};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Advance, Partition, Position, Span};
+use crate::telemetry;
 pub use retire::{NoOutsiders, Outsiders, Retired, retire, retire_as_of};
 
 /// The folder of compacted files.
@@ -113,10 +114,39 @@ pub async fn compact(log: &Log, now: DateTime<Utc>, options: &CompactOptions) ->
     loop {
         let state = log.refresh().await?;
         let plan = plan::plan(log, &state, now - options.closed_after).await?;
+        // By hour: what is done first is the oldest.
+        let ended = plan.jobs.first().and_then(|job| plan::end_of(&job.hour));
+        behind(ended.map_or(0.0, |ended| (now - ended).as_seconds_f64()));
         let more = plan.cut && plan.through > state.compacted_through;
         Pass { log, state: &state, options, passes: Passes::at(&state), report: &mut report }.run(plan).await?;
-        if !more || report.fenced {
+        if report.fenced {
             return Ok(report);
+        }
+        if !more {
+            behind(0.0);
+            return Ok(report);
+        }
+    }
+}
+
+fn behind(seconds: f64) {
+    metrics::gauge!(telemetry::COMPACTION_BEHIND_SECONDS).set(seconds);
+}
+
+impl CompactReport {
+    fn add(&mut self, more: &Self) {
+        self.hours += more.hours;
+        self.rows += more.rows;
+        self.files_before += more.files_before;
+        self.files_after += more.files_after;
+        self.bytes_before += more.bytes_before;
+        self.bytes_after += more.bytes_after;
+        metrics::counter!(telemetry::COMPACTION_HOURS_TOTAL).increment(more.hours);
+        metrics::counter!(telemetry::COMPACTION_ROWS_TOTAL).increment(more.rows);
+        let sets = [("before", more.files_before, more.bytes_before), ("after", more.files_after, more.bytes_after)];
+        for (set, files, bytes) in sets {
+            metrics::counter!(telemetry::COMPACTION_FILES_TOTAL, "set" => set).increment(files);
+            metrics::counter!(telemetry::COMPACTION_BYTES_TOTAL, "set" => set).increment(bytes);
         }
     }
 }
@@ -160,12 +190,15 @@ impl Pass<'_> {
             Ok(manifest) => {
                 let n = manifest.n;
                 tracing::info!(n, hour, hours, rows, files_before = entry.files, files, bytes, "compacted");
-                let report = &mut self.report;
-                (report.hours, report.rows) = (report.hours + hours, report.rows + rows);
-                report.files_before += entry.files;
-                report.files_after += files;
-                report.bytes_before += entry.bytes;
-                report.bytes_after += bytes;
+                self.report.add(&CompactReport {
+                    hours,
+                    files_before: entry.files,
+                    files_after: files,
+                    bytes_before: entry.bytes,
+                    bytes_after: bytes,
+                    rows,
+                    fenced: false,
+                });
                 Ok(true)
             }
             Err(error) if error.kind() == &ErrorKind::Fenced => {

@@ -108,7 +108,8 @@ impl Found {
     }
 }
 
-fn end_of(hour: &str) -> Option<DateTime<Utc>> {
+/// When an hour is over, by its folder's name.
+pub(super) fn end_of(hour: &str) -> Option<DateTime<Utc>> {
     let start = NaiveDateTime::parse_from_str(&format!("{hour}:00"), "dt=%Y-%m-%d/hour=%H:%M").ok()?;
     Some(start.and_utc() + TimeDelta::hours(1))
 }

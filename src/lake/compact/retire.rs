@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::lake::sweep::{MINIMUM_AGE, store_now};
 use crate::lake::{Draft, Log, LogState};
+use crate::telemetry;
 
 /// Entries of compactions that are done with before the log is told: what a crash makes be done again.
 const ENTRIES_AT_ONCE: usize = 24;
@@ -145,6 +146,7 @@ async fn delete(log: &Log, files: impl IntoIterator<Item = DataFile>, retired: &
         .buffer_unordered(AT_ONCE);
     while let Some(bytes) = deleted.try_next().await? {
         retired.files += 1;
+        metrics::counter!(telemetry::COMPACTION_DELETED_TOTAL).increment(1);
         retired.bytes += bytes;
     }
     Ok(())

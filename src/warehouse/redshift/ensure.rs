@@ -95,7 +95,7 @@ impl Redshift {
             }
             self.compare_layout(&mut lease.session, table).await?;
         }
-        self.make_view(&mut lease.session, contract, mode).await;
+        self.make_view(&mut lease.session, contract, mode).await?;
         self.sessions.give_back(lease);
         Ok(())
     }

@@ -1,5 +1,16 @@
 //! What a failure of Redshift means. SQLSTATE alone does not say it: much that passes comes as `XX000`, with its meaning
 //! in the text.
+//!
+//! | reason | what | tried again |
+//! |---|---|---|
+//! | `serializable`, `conflict`, `relation` | another transaction was in the way | for ever |
+//! | `connection`, `server`, `resources` | the cluster is away, restarts, or has no room | for ever |
+//! | `store`, `credentials` | S3 is slow; a login has expired | for ever |
+//! | `queue`, `silence` | a limit on time or on waiting ended the statement: the queue's, the user's, ours | a few times: see `patience.rs` |
+//! | `internal` | Redshift does not say what | a few times: see `apply.rs` |
+//!
+//! The first three say nothing of what was asked, and pass without anybody changing the topology. A limit may be one that
+//! the same statement exceeds each time, and then only a person can end it.
 
 use crate::error::{Error, ErrorKind};
 use crate::telemetry;
@@ -22,6 +33,9 @@ const PASSING: [(&str, &str); 15] = [
     ("expiredtoken", "credentials"),
     ("token has expired", "credentials"),
 ];
+
+/// Reasons that the same statement may meet each time.
+const LIMITS: &str = "queue";
 
 /// SQLSTATEs and classes of them that pass.
 const PASSING_CODES: [(&str, &str); 11] = [
@@ -91,7 +105,7 @@ fn message(table: Option<&str>, what: &str) -> String {
 /// A statement that nobody answered.
 pub(super) fn silent(limit: std::time::Duration, table: Option<&str>) -> Error {
     counted("silence");
-    Error::new(ErrorKind::WarehouseUnavailable, message(table, &format!("no answer in {limit:?}")))
+    Error::new(ErrorKind::WarehouseLimit(table.map(str::to_owned)), message(table, &format!("no answer in {limit:?}")))
         .help("a statement may take longer when `warehouse.statement_timeout` says so")
 }
 
@@ -113,7 +127,9 @@ pub(super) fn failure(error: &tokio_postgres::Error, table: Option<&str>) -> Err
     let cause = format!("{text} ({code})");
     if let Some(reason) = passes(code, &text) {
         counted(reason);
-        return Error::new(ErrorKind::WarehouseUnavailable, message("not possible right now")).because(cause);
+        let limit = ErrorKind::WarehouseLimit(table.map(str::to_owned));
+        let kind = if reason == LIMITS { limit } else { ErrorKind::WarehouseUnavailable };
+        return Error::new(kind, message("not possible right now")).because(cause);
     }
     let refused = |what: &str, help: &str| Error::new(ErrorKind::WarehouseRefused, message(what)).help(help);
     let found = match code {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::session::Session;
 use super::sql::{GroupNames, STATE_COLUMNS, STATE_PREFIX};
 use super::state::{Known, State, stand_row, table_row};
+use super::views::Shown;
 use super::{Redshift, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::warehouse::Ledger;
@@ -16,13 +17,18 @@ type Groups = BTreeMap<String, Vec<String>>;
 
 impl Redshift {
     /// Makes what groups have in common, and gives every table of `groups` the home that it is to have.
-    pub async fn assign(&self, groups: &Groups) -> Result<()> {
-        let doing = |e: Error| e.doing("give every table its group");
-        self.try_assign(groups).await.map_err(doing)
+    pub async fn assign(&self, groups: &Groups, shown: &[Shown]) -> Result<()> {
+        self.try_assign(groups).await.map_err(|e| e.doing("give every table its group"))?;
+        self.show(shown).await.map_err(|e| e.doing("show people the tables"))
     }
 
     async fn try_assign(&self, groups: &Groups) -> Result<()> {
         let there = self.tables_like(STATE_PREFIX).await?;
+        let mut lease = self.sessions.lease().await?;
+        if let Some(other) = self.loaded_by_others(&mut lease.session, &there, groups).await?.into_iter().next() {
+            return Err(other.refused(self));
+        }
+        self.sessions.give_back(lease);
         for group in groups.keys() {
             let names = self.group(group);
             if !there.contains(&names.state) {
@@ -36,8 +42,35 @@ impl Redshift {
         if !todo.is_empty() {
             self.regroup(groups, &todo.groups()).await?;
         }
-        self.make_freshness().await;
         Ok(())
+    }
+
+    /// The tables of `groups` that another topology loads into the same schema, as its control tables `states` say.
+    pub(super) async fn loaded_by_others(
+        &self,
+        session: &mut Session,
+        states: &[String],
+        groups: &Groups,
+    ) -> Result<Vec<LoadedTwice>> {
+        let tables: Vec<String> = groups.values().flatten().map(|table| text(&table.to_ascii_lowercase())).collect();
+        if states.is_empty() || tables.is_empty() {
+            return Ok(Vec::new());
+        }
+        let select = |state: &String| {
+            format!(
+                "SELECT table_name, topology, {} AS state FROM {} WHERE topology <> {} AND lower(table_name) IN ({})",
+                text(state),
+                self.names.of(state),
+                text(&self.topology),
+                tables.join(", ")
+            )
+        };
+        let all = states.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
+        let row = |row: Vec<Option<String>>| match <[Option<String>; 3]>::try_from(row) {
+            Ok([Some(table), Some(topology), Some(state)]) => Some(LoadedTwice { table, topology, state }),
+            _ => None,
+        };
+        Ok(session.run(&all, None).await?.rows.into_iter().filter_map(row).collect())
     }
 
     /// What is known of every group of the topology.
@@ -128,6 +161,38 @@ impl Redshift {
         }
         out.extend(rows.into_iter().map(|(group, rows)| self.names.put_state(&self.group(group), &rows)));
         Ok(out)
+    }
+}
+
+/// A table that another topology loads too: what the two make of it is nobody's.
+pub(super) struct LoadedTwice {
+    table: String,
+    topology: String,
+    state: String,
+}
+
+impl LoadedTwice {
+    /// What is wrong, and what a person can do.
+    pub fn words(&self, warehouse: &Redshift) -> (String, String) {
+        let Self { table, topology, state } = self;
+        let (schema, ours) = (warehouse.names.schema(), &warehouse.topology);
+        let what = format!(
+            "table {schema}.{table} is loaded by topology {topology}: two topologies would overwrite each other's rows in it"
+        );
+        let help = format!(
+            "give {ours} another `warehouse.schema`, or the table another name. If {topology} is this topology under its old \
+             name, keep that name; if it loads the table no more, forget what it has loaded, and {ours} loads it from its own \
+             lake: DELETE FROM {} WHERE topology = {} AND table_name = {}",
+            warehouse.names.of(state),
+            text(topology),
+            text(table)
+        );
+        (what, help)
+    }
+
+    fn refused(&self, warehouse: &Redshift) -> Error {
+        let (what, help) = self.words(warehouse);
+        Error::new(ErrorKind::Config, what).help(help)
     }
 }
 

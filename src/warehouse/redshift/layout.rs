@@ -27,15 +27,22 @@ pub(super) fn lies(layout: &TableLayout) -> String {
 
 /// What gives a table that is there this layout, one statement each: Redshift rewrites the table, which may take long.
 pub(super) fn alters(names: &Names, table: &str, layout: &TableLayout) -> Vec<String> {
-    let alter = |what: String| format!("ALTER TABLE {} ALTER {what}", names.of(table));
-    let distribution = match &layout.distribution {
-        Distribution::Auto => None,
-        Distribution::Even => Some(alter("DISTSTYLE EVEN".to_owned())),
-        Distribution::All => Some(alter("DISTSTYLE ALL".to_owned())),
-        Distribution::Key(column) => Some(alter(format!("DISTSTYLE KEY DISTKEY {}", quote(column)))),
+    distributed(names, table, layout).into_iter().chain(sorted(names, table, layout)).collect()
+}
+
+fn distributed(names: &Names, table: &str, layout: &TableLayout) -> Option<String> {
+    let style = match &layout.distribution {
+        Distribution::Auto => return None,
+        Distribution::Even => "DISTSTYLE EVEN".to_owned(),
+        Distribution::All => "DISTSTYLE ALL".to_owned(),
+        Distribution::Key(column) => format!("DISTSTYLE KEY DISTKEY {}", quote(column)),
     };
-    let sort = (!layout.sort.is_empty()).then(|| alter(format!("COMPOUND SORTKEY ({})", columns(layout))));
-    distribution.into_iter().chain(sort).collect()
+    Some(format!("ALTER TABLE {} ALTER {style}", names.of(table)))
+}
+
+fn sorted(names: &Names, table: &str, layout: &TableLayout) -> Option<String> {
+    let alter = || format!("ALTER TABLE {} ALTER COMPOUND SORTKEY ({})", names.of(table), columns(layout));
+    (!layout.sort.is_empty()).then(alter)
 }
 
 fn columns(layout: &TableLayout) -> String {
@@ -70,21 +77,13 @@ impl Redshift {
     /// Says so when a table that is there lies otherwise. It is not changed: that rewrites it, and keeps people out.
     pub(super) async fn compare_layout(&self, session: &mut Session, table: &str) -> Result<()> {
         let layout = self.layout(table);
-        let alters = alters(&self.names, table, &layout);
-        if alters.is_empty() {
+        if alters(&self.names, table, &layout).is_empty() {
             return Ok(());
         }
-        // Tables without rows do not stand there.
-        let statement = format!(
-            "SELECT diststyle, sortkey1, sortkey_num FROM svv_table_info WHERE \"schema\" = {} AND \"table\" = {}",
-            literal(&self.names.schema().to_ascii_lowercase()),
-            literal(&table.to_ascii_lowercase())
-        );
-        let answer = session.run(&statement, Some(table)).await?;
-        if let Some([style, first, count]) = answer.rows.first().map(Vec::as_slice)
-            && !lies_so(&layout, style.as_deref(), first.as_deref(), count.as_deref())
-        {
-            let alters = alters.join("; ");
+        let lies = self.lies(session, table).await?;
+        let missing = missing(&self.names, table, &layout, &lies);
+        if !missing.is_empty() {
+            let alters = missing.join("; ");
             tracing::warn!(
                 table,
                 "the table lies otherwise than the topology says, and is not changed; to do it: {alters}"
@@ -92,21 +91,59 @@ impl Redshift {
         }
         Ok(())
     }
+
+    async fn lies(&self, session: &mut Session, table: &str) -> Result<Lies> {
+        let (schema, name) = (literal(&self.names.schema().to_ascii_lowercase()), literal(&table.to_ascii_lowercase()));
+        let keys = format!(
+            "SELECT column_name, distkey, sortkey FROM svv_redshift_columns \
+             WHERE schema_name = {schema} AND table_name = {name} AND (distkey OR sortkey <> 0)"
+        );
+        let mut lies = Lies::default();
+        for row in session.run(&keys, Some(table)).await?.rows {
+            let [Some(column), distkey, sortkey] = row.as_slice() else { continue };
+            if distkey.as_deref() == Some("t") {
+                lies.distkey = Some(column.clone());
+            }
+            let place = sortkey.as_deref().and_then(|place| place.trim().parse::<i64>().ok()).unwrap_or(0);
+            lies.sort.extend((place != 0).then(|| (place, column.clone())));
+        }
+        lies.sort.sort_by_key(|(place, _)| place.abs());
+        // Tables without rows do not stand there.
+        let style = format!("SELECT diststyle FROM svv_table_info WHERE \"schema\" = {schema} AND \"table\" = {name}");
+        lies.style = session.run(&style, Some(table)).await?.single().map(|style| style.trim().to_owned());
+        Ok(lies)
+    }
 }
 
-fn lies_so(layout: &TableLayout, style: Option<&str>, first: Option<&str>, count: Option<&str>) -> bool {
-    let style = style.unwrap_or_default().trim();
-    let distribution = match &layout.distribution {
+/// How a table lies.
+#[derive(Debug, Clone, Default)]
+struct Lies {
+    /// `None`: it has no rows, so nobody says.
+    style: Option<String>,
+    distkey: Option<String>,
+    /// The columns of the sort key by their places, which are negative for some of an interleaved one.
+    sort: Vec<(i64, String)>,
+}
+
+/// What a table that lies like that lacks to lie as the layout says.
+fn missing(names: &Names, table: &str, layout: &TableLayout, lies: &Lies) -> Vec<String> {
+    let style = |wanted: &str| lies.style.as_ref().is_none_or(|style| style == wanted) && lies.distkey.is_none();
+    let lies_so = match &layout.distribution {
         Distribution::Auto => true,
-        Distribution::Even => style == "EVEN",
-        Distribution::All => style == "ALL",
-        Distribution::Key(column) => style.eq_ignore_ascii_case(&format!("KEY({column})")),
+        Distribution::Even => style("EVEN"),
+        Distribution::All => style("ALL"),
+        // A key that Redshift has chosen itself may be another one tomorrow.
+        Distribution::Key(column) => {
+            lies.distkey.as_ref().is_some_and(|key| key.eq_ignore_ascii_case(column))
+                && !lies.style.as_ref().is_some_and(|style| style.starts_with("AUTO"))
+        }
     };
-    let sorted = |column: &String| {
-        let count = count.and_then(|count| count.trim().parse::<usize>().ok());
-        first.is_some_and(|first| first.trim().eq_ignore_ascii_case(column)) && count == Some(layout.sort.len())
-    };
-    distribution && layout.sort.first().is_none_or(sorted)
+    let same = |((place, there), wanted): (&(i64, String), &String)| *place > 0 && there.eq_ignore_ascii_case(wanted);
+    let sorted_so =
+        layout.sort.is_empty() || lies.sort.len() == layout.sort.len() && lies.sort.iter().zip(&layout.sort).all(same);
+    let distribution = if lies_so { None } else { distributed(names, table, layout) };
+    let sort = if sorted_so { None } else { sorted(names, table, layout) };
+    distribution.into_iter().chain(sort).collect()
 }
 
 #[cfg(test)]
@@ -137,14 +174,31 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_otherwise_is_seen() {
-        let so = |layout: &TableLayout, style, first, count| lies_so(layout, Some(style), Some(first), Some(count));
-        let key = layout(Distribution::Key("id".into()), &["at", "id"]);
-        assert!(so(&key, "KEY(id)", "at", "2"));
-        assert!(
-            !so(&key, "KEY(other)", "at", "2") && !so(&key, "KEY(id)", "at", "1") && !so(&key, "KEY(id)", "id", "2")
-        );
-        assert!(so(&layout(Distribution::Even, &[]), "EVEN", "AUTO(SORTKEY)", "0"));
-        assert!(!so(&layout(Distribution::Even, &[]), "AUTO(EVEN)", "AUTO(SORTKEY)", "0"));
+    fn only_what_lies_otherwise_is_said() {
+        let names = Names::new("shop");
+        let lies = |style: Option<&str>, distkey: Option<&str>, sort: &[(i64, &str)]| Lies {
+            style: style.map(str::to_owned),
+            distkey: distkey.map(str::to_owned),
+            sort: sort.iter().map(|(place, column)| (*place, (*column).to_owned())).collect(),
+        };
+        let key = layout(Distribution::Key("ID".into()), &["at", "id"]);
+        let both = alters(&names, "t", &key);
+        let missing = |layout: &TableLayout, lies: Lies| missing(&names, "t", layout, &lies);
+        let sorted = [(1, "at"), (2, "id")];
+        assert_eq!(missing(&key, lies(Some("KEY(id)"), Some("id"), &sorted)), [""; 0]);
+        assert_eq!(missing(&key, lies(None, Some("id"), &sorted)), [""; 0]);
+        assert_eq!(missing(&key, lies(Some("KEY(at)"), Some("at"), &sorted)), both[..1]);
+        assert_eq!(missing(&key, lies(Some("AUTO(KEY(id))"), Some("id"), &sorted)), both[..1]);
+        for other in
+            [&[(1, "at"), (2, "other")][..], &[(1, "id"), (2, "at")], &[(1, "at")], &[(1, "at"), (-2, "id")], &[]]
+        {
+            assert_eq!(missing(&key, lies(Some("KEY(id)"), Some("id"), other)), both[1..], "{other:?}");
+        }
+        assert_eq!(missing(&key, lies(Some("EVEN"), None, &[])), both);
+        let even = layout(Distribution::Even, &[]);
+        assert_eq!(missing(&even, lies(Some("EVEN"), None, &sorted)), [""; 0]);
+        assert_eq!(missing(&even, lies(None, None, &[])), [""; 0], "an empty table does not say");
+        assert_eq!(missing(&even, lies(Some("AUTO(EVEN)"), None, &[])).len(), 1);
+        assert_eq!(missing(&even, lies(None, Some("id"), &[])).len(), 1);
     }
 }

@@ -5,6 +5,7 @@
 //! | `session.rs`, `sessions.rs` | TLS, log-in, plain statements; the few sessions that groups share |
 //! | `credentials.rs` | user and password, from the URL or lent by AWS |
 //! | `failure.rs` | what a failure means, by SQLSTATE and text |
+//! | `patience.rs` | how often a statement may be ended by a limit |
 //! | `sql.rs` | SQL text |
 //! | `types.rs` | contract types, the stage's and the catalog's |
 //! | `stage.rs`, `documents.rs` | folded rows as the Parquet file of a stage; documents that are too long for a text |
@@ -32,6 +33,7 @@ mod homes;
 mod inspect;
 mod layout;
 mod parts;
+mod patience;
 mod policy;
 mod probe;
 mod range;
@@ -49,11 +51,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use self::patience::Patience;
 pub use self::policy::needs;
 pub use self::probe::probe;
 use self::sessions::Sessions;
 use self::sql::{Documents, GroupNames, STATE_COLUMNS, STATE_PREFIX, StageForm, StageKind};
 use self::state::{Row, State};
+pub use self::views::Shown;
 use super::merge::Needs;
 use super::names::literal;
 use super::staging::Staging;
@@ -83,6 +87,7 @@ pub struct Redshift {
     ready: Mutex<BTreeSet<String>>,
     /// How often in a row a group's load failed for no reason that Redshift gives.
     doubts: Mutex<BTreeMap<String, u32>>,
+    patience: Patience,
 }
 
 impl Redshift {
@@ -107,6 +112,7 @@ impl Redshift {
             known: Mutex::default(),
             ready: Mutex::default(),
             doubts: Mutex::default(),
+            patience: Patience::default(),
         })
     }
 
@@ -169,7 +175,10 @@ fn text(value: &str) -> String {
 impl Warehouse for Redshift {
     async fn applied(&self, group: &str) -> Result<Option<Applied>> {
         let doing = || format!("read the ledger of group {group}");
-        let found = self.read_state(group).await.map_err(|e| e.doing(doing()))?;
+        let found = self
+            .patience
+            .judge(&format!("ledger of {group}"), self.read_state(group).await)
+            .map_err(|e| e.doing(doing()))?;
         let Some(state) = found else { return Ok(None) };
         let accounts = state.tables.iter().map(|(table, known)| (table.clone(), known.account)).collect();
         let applied = state.ledger.clone().map(|ledger| Applied {
@@ -183,7 +192,8 @@ impl Warehouse for Redshift {
     }
 
     async fn ensure(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {
-        self.ensure_table(contract, mode).await.map_err(|e| {
+        let ensured = self.ensure_table(contract, mode).await;
+        self.patience.judge(&format!("table {}", contract.table), ensured).map_err(|e| {
             e.doing(format!("make table {} what its contract version {} says", contract.table, contract.version))
         })
     }
@@ -193,7 +203,8 @@ impl Warehouse for Redshift {
         if applied.is_err() {
             self.known().remove(&unit.group);
         }
-        applied
+        self.patience
+            .judge(&format!("load of {}", unit.group), applied)
             .map_err(|e| e.doing(format!("apply epochs {}..={} of group {}", unit.after + 1, unit.through, unit.group)))
     }
 
@@ -233,9 +244,14 @@ impl Warehouse for Redshift {
     }
 }
 
-/// Gives every table the group that loads it, before any of them is loaded.
-pub async fn assign(config: &RedshiftWarehouse, topology: &str, groups: &BTreeMap<String, Vec<String>>) -> Result<()> {
-    Redshift::new(config, topology, None)?.assign(groups).await
+/// Gives every table the group that loads it, before any of them is loaded, and shows people those that are there.
+pub async fn assign(
+    config: &RedshiftWarehouse,
+    topology: &str,
+    groups: &BTreeMap<String, Vec<String>>,
+    shown: &[Shown],
+) -> Result<()> {
+    Redshift::new(config, topology, None)?.assign(groups, shown).await
 }
 
 /// The SQL of an empty warehouse, for `dataflow plan`.

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::credentials::permission;
+use super::session::settings;
 use crate::config::{Lake, RedshiftWarehouse};
 use crate::warehouse::names::{literal, quote};
 
@@ -13,6 +14,7 @@ pub fn needs(config: &RedshiftWarehouse, lake: &Lake) -> Vec<(String, String)> {
     let mut needs = vec![(format!("policy of COPY's role ({})", config.iam_role), pretty(&copy_policy(lake)))];
     needs.extend(login_policy(config).map(|policy| ("policy of the loader's own role".to_owned(), pretty(&policy))));
     needs.push(("grants of the loader's user".to_owned(), grants(config)));
+    needs.push(("every session begins with".to_owned(), settings(config.query_group.as_deref()).join(";\n")));
     needs
 }
 
@@ -90,6 +92,7 @@ mod tests {
             auth: None,
             statement_timeout: crate::config::Span::seconds(9),
             file_bytes: crate::config::Bytes(32 << 20),
+            query_group: None,
         };
         assert_eq!(login_policy(&config), None);
         let auth = RedshiftAuth { cluster: Some("acme".into()), ..RedshiftAuth::default() };

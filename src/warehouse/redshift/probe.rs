@@ -75,7 +75,14 @@ impl Redshift {
         self.identifiers(session, found).await?;
         self.rights(session, found).await?;
         self.owners(session, tables, found).await?;
-        let loaded = self.value(session, &self.names.tables_like(STATE_PREFIX)).await?.is_some();
+        let states = session.run(&self.names.tables_like(STATE_PREFIX), None).await?.rows;
+        let states: Vec<String> = states.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+        let ours = [(String::new(), tables.iter().map(|table| (*table).to_owned()).collect())].into();
+        for twice in self.loaded_by_others(session, &states, &ours).await? {
+            let (what, help) = twice.words(self);
+            found.mistake(what, help);
+        }
+        let loaded = !states.is_empty();
         found.good(if loaded { "has been loaded before" } else { "nothing has been loaded yet" });
         Ok(())
     }

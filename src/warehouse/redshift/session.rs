@@ -22,6 +22,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::failure::{failure, silent};
+use super::text;
 use crate::config::RedshiftWarehouse;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -43,6 +44,8 @@ pub(super) struct Place {
     pub password: Option<Vec<u8>>,
     /// How long the server may be silent.
     limit: Duration,
+    /// By which the cluster chooses a queue.
+    query_group: Option<String>,
     /// `None`: no TLS.
     tls: Option<Arc<ClientConfig>>,
 }
@@ -107,6 +110,7 @@ impl Place {
             user: parsed.get_user().map(str::to_owned),
             password: parsed.get_password().map(<[u8]>::to_vec),
             limit: config.statement_timeout.0,
+            query_group: config.query_group.clone(),
             tls: if secure { Some(Arc::new(tls(config.root_certificate.as_deref())?)) } else { None },
         })
     }
@@ -135,6 +139,14 @@ fn tls(more: Option<&str>) -> Result<ClientConfig> {
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::new(ErrorKind::Internal, "set up TLS").because(error))?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// What every session begins with.
+pub(super) fn settings(query_group: Option<&str>) -> Vec<String> {
+    // Times are compared and written as UTC, however the user is set up.
+    let mut settings = vec!["SET timezone TO 'UTC'".to_owned()];
+    settings.extend(query_group.map(|group| format!("SET query_group TO {}", text(group))));
+    settings
 }
 
 type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
@@ -203,8 +215,9 @@ impl Session {
             }
         };
         let mut session = Self { client, connection, ended: false, limit: place.limit };
-        // Times are compared and written as UTC, however the user is set up.
-        session.run("SET timezone TO 'UTC'", None).await?;
+        for setting in settings(place.query_group.as_deref()) {
+            session.run(&setting, None).await?;
+        }
         Ok(session)
     }
 
@@ -326,6 +339,7 @@ mod tests {
             auth: None,
             statement_timeout: crate::config::Span::seconds(9),
             file_bytes: crate::config::Bytes(32 << 20),
+            query_group: None,
         };
         Place::new(&config)
     }

@@ -56,13 +56,15 @@ pub(crate) struct GroupNames {
     pub incomplete: String,
 }
 
+/// As much of a name as may stand in the name of a table.
+pub(crate) fn readable(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    name.chars().map(plain).take(READABLE_BYTES).collect()
+}
+
 impl GroupNames {
     pub(crate) fn new(topology: &str, group: &str) -> Self {
-        let readable: String = format!("{topology}_{group}")
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
-            .take(READABLE_BYTES)
-            .collect();
+        let readable = readable(&format!("{topology}_{group}"));
         // Two groups may look alike once their names are cut to what an identifier takes.
         let own = xxh3_64(format!("{topology}\0{group}").as_bytes()) as u32;
         let name = |prefix: &str| format!("{prefix}{readable}_{own:08x}");

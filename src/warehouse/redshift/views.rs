@@ -3,18 +3,65 @@
 //!
 //! They are bound late, so no change of a table meets a view that stands on it. A load does not need them: what cannot be
 //! made is said, with what a person can do.
+//!
+//! Several topologies may share the schema. Every view says in a comment whose it is and what it was made from. So a start
+//! makes only what is not there, or was made from something else (by an older version, with other columns), and never takes
+//! over what another topology shows. Freshness is a view of each topology, and one view over them all.
 
-use super::Redshift;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::session::Session;
-use super::sql::{Names, STATE_PREFIX};
+use super::sql::{Names, STATE_PREFIX, readable};
 use super::types::LIMITS;
+use super::{Redshift, text};
 use crate::contract::{Contract, Type};
 use crate::epoch::DeleteMode;
-use crate::error::Result;
+use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::warehouse::names::{literal, live, quote};
 
 /// The view over the freshness of all tables.
 const FRESHNESS: &str = "freshness";
+/// In front of the names of the topologies' own.
+const FRESHNESS_PREFIX: &str = "_dataflow_freshness_";
+/// How often the topologies that share the schema are counted again while others start.
+const LOOKS: usize = 5;
+
+/// A table that people are to see: its contract, and what a delete does.
+pub type Shown = (Arc<Contract>, DeleteMode);
+
+/// What a view's comment says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Note {
+    /// `None`: all topologies that share the schema.
+    topology: Option<String>,
+    made_from: u64,
+}
+
+impl Note {
+    const BEGIN: &str = "made by DataFlow for ";
+    const ALL: &str = "all topologies";
+
+    fn of(topology: Option<&str>, statement: &str) -> Self {
+        Self { topology: topology.map(str::to_owned), made_from: xxh3_64(statement.as_bytes()) }
+    }
+
+    fn text(&self) -> String {
+        let whose = self.topology.as_ref().map_or(Self::ALL.to_owned(), |name| format!("topology {name}"));
+        format!("{}{whose} [{:016x}]", Self::BEGIN, self.made_from)
+    }
+
+    fn read(comment: &str) -> Option<Self> {
+        let (whose, made_from) = comment.strip_prefix(Self::BEGIN)?.strip_suffix(']')?.rsplit_once(" [")?;
+        let topology = if whose == Self::ALL { None } else { Some(whose.strip_prefix("topology ")?.to_owned()) };
+        Some(Self { topology, made_from: u64::from_str_radix(made_from, 16).ok()? })
+    }
+}
+
+/// The views that are there, by name, with what their comments say.
+type Notes = BTreeMap<String, Option<Note>>;
 
 /// The view of a table: plain columns, so that a tool can put its own queries around it.
 pub(super) fn of_table(views: &str, names: &Names, contract: &Contract, mode: DeleteMode) -> String {
@@ -42,61 +89,225 @@ fn document(column: &str) -> String {
     )
 }
 
-/// The view over the control tables `states`.
-pub(super) fn of_freshness(views: &str, names: &Names, states: &[String]) -> String {
+/// The view of a topology over its control tables `states`.
+fn of_freshness(views: &str, topology: &str, names: &Names, states: &[String]) -> String {
     let part = |state: &String| {
         format!(
-            "SELECT table_name, max_source_time_us, applied_at_us, applied, epoch FROM {} WHERE table_name <> '' AND epoch > 0",
-            names.of(state)
+            "SELECT table_name, max_source_time_us, applied_at_us, applied, epoch, topology FROM {} \
+             WHERE table_name <> '' AND epoch > 0 AND topology = {}",
+            names.of(state),
+            text(topology)
         )
     };
     let time = |column: &str| format!("TIMESTAMP 'epoch' + {column} / 1000000 * INTERVAL '1 second'");
     let (committed, loaded) = (time("max_source_time_us"), time("applied_at_us"));
     format!(
-        "CREATE OR REPLACE VIEW {}.{FRESHNESS} AS SELECT table_name, {committed} AS committed_at, {loaded} AS loaded_at, \
-         DATEDIFF(second, {committed}, getdate()) AS lag_seconds, applied AS changes, epoch FROM ({}) AS tables \
+        "CREATE OR REPLACE VIEW {}.{} AS SELECT table_name, {committed} AS committed_at, {loaded} AS loaded_at, \
+         DATEDIFF(second, {committed}, getdate()) AS lag_seconds, applied AS changes, epoch, topology FROM ({}) AS tables \
          WITH NO SCHEMA BINDING",
         quote(views),
+        quote(&freshness_of(topology)),
         states.iter().map(part).collect::<Vec<_>>().join(" UNION ALL ")
     )
 }
 
+/// The name of a topology's own.
+fn freshness_of(topology: &str) -> String {
+    format!("{FRESHNESS_PREFIX}{}_{:08x}", readable(topology), xxh3_64(topology.as_bytes()) as u32)
+}
+
+/// The view over those of all topologies.
+fn of_all(views: &str, parts: &BTreeSet<String>) -> String {
+    let part = |part: &String| {
+        format!(
+            "SELECT table_name, committed_at, loaded_at, lag_seconds, changes, epoch, topology FROM {}.{}",
+            quote(views),
+            quote(part)
+        )
+    };
+    format!(
+        "CREATE OR REPLACE VIEW {}.{FRESHNESS} AS {} WITH NO SCHEMA BINDING",
+        quote(views),
+        parts.iter().map(part).collect::<Vec<_>>().join(" UNION ALL ")
+    )
+}
+
+/// What is said of a view that another topology shows.
+fn taken(views: &str, view: &str, other: &str, ours: &str) -> Error {
+    Error::new(
+        ErrorKind::Config,
+        format!("the view {views}.{view} shows a table of topology {other}; {ours} would take it away from its readers"),
+    )
+    .help(format!(
+        "give {ours} a schema of its own for its views (`warehouse.views`), or the table another name; if {other} is gone, \
+         DROP VIEW {}.{}",
+        quote(views),
+        quote(view)
+    ))
+}
+
 impl Redshift {
-    /// Makes the schema of the views, and the view over freshness.
-    pub(super) async fn make_freshness(&self) {
-        if let Err(error) = self.try_make_freshness().await {
-            let views = &self.views;
-            tracing::warn!(
-                "make the view {views}.{FRESHNESS}: {error}; loads go on without it: let the loader's user create in {views}"
-            );
+    /// Makes the views of tables that are there, and those over freshness, as far as they are not there yet.
+    pub(super) async fn show(&self, tables: &[Shown]) -> Result<()> {
+        match self.try_show(tables).await {
+            Err(error) if error.kind() != &ErrorKind::Config && error.disposition() != Disposition::Retry => {
+                let views = &self.views;
+                tracing::warn!(
+                    "make the views in {views}: {error}; loads go on without: let the loader's user create in {views}, and own \
+                     what is there"
+                );
+                Ok(())
+            }
+            shown => shown,
         }
     }
 
-    async fn try_make_freshness(&self) -> Result<()> {
-        let states = self.tables_like(STATE_PREFIX).await?;
-        if states.is_empty() {
-            return Ok(());
-        }
+    async fn try_show(&self, tables: &[Shown]) -> Result<()> {
+        let there: BTreeSet<String> = self.tables_like("").await?.into_iter().collect();
         let mut lease = self.sessions.lease().await?;
-        let there = format!("SELECT 1 FROM pg_namespace WHERE nspname = {}", literal(&self.views.to_ascii_lowercase()));
-        if lease.session.run(&there, None).await?.rows.is_empty() {
-            lease.session.run(&format!("CREATE SCHEMA IF NOT EXISTS {}", quote(&self.views)), None).await?;
+        let session = &mut lease.session;
+        let schema =
+            format!("SELECT 1 FROM pg_namespace WHERE nspname = {}", literal(&self.views.to_ascii_lowercase()));
+        if session.run(&schema, None).await?.rows.is_empty() {
+            session.run(&format!("CREATE SCHEMA IF NOT EXISTS {}", quote(&self.views)), None).await?;
         }
-        lease.session.run(&of_freshness(&self.views, &self.names, &states), None).await?;
+        let notes = self.notes(session, "").await?;
+        for (contract, _) in tables {
+            self.free(&notes, &contract.table)?;
+        }
+        let tables = tables.iter().filter(|(contract, _)| there.contains(&contract.table.to_ascii_lowercase()));
+        for (contract, mode) in tables {
+            self.renew(session, &notes, contract, *mode).await?;
+        }
+        let states: Vec<String> = there.into_iter().filter(|name| name.starts_with(STATE_PREFIX)).collect();
+        if !states.is_empty() {
+            self.show_freshness(session, &states, notes).await?;
+        }
         self.sessions.give_back(lease);
         Ok(())
     }
 
-    /// Makes the view of a table, or makes it anew where its columns have changed.
-    pub(super) async fn make_view(&self, session: &mut Session, contract: &Contract, mode: DeleteMode) {
-        let (views, table) = (&self.views, contract.table.as_str());
-        let statement = of_table(views, &self.names, contract, mode);
-        if let Err(error) = session.run(&statement, Some(table)).await {
-            tracing::warn!(
-                table,
-                "make the view {views}.{table}: {error}; loads go on without it; to do it: {statement}"
-            );
+    async fn show_freshness(&self, session: &mut Session, states: &[String], mut notes: Notes) -> Result<()> {
+        let ours = of_freshness(&self.views, &self.topology, &self.names, states);
+        self.make(session, &notes, &freshness_of(&self.topology), &ours, Some(&self.topology)).await?;
+        // Another topology that starts meanwhile makes the view without ours, or we without its.
+        for _ in 0..LOOKS {
+            let before = self.parts(&notes);
+            notes = self.notes(session, "").await?;
+            let parts = self.parts(&notes);
+            let made = of_all(&self.views, &self.answering(session, &notes, parts.clone()).await?);
+            self.make(session, &notes, FRESHNESS, &made, None).await?;
+            if parts == before {
+                return Ok(());
+            }
         }
+        Ok(())
+    }
+
+    fn parts(&self, notes: &Notes) -> BTreeSet<String> {
+        notes.keys().filter(|name| name.starts_with(FRESHNESS_PREFIX)).cloned().collect()
+    }
+
+    /// Those of other topologies that can be read: what they stand on may be gone.
+    async fn answering(
+        &self,
+        session: &mut Session,
+        notes: &Notes,
+        parts: BTreeSet<String>,
+    ) -> Result<BTreeSet<String>> {
+        let all = Note::of(None, &of_all(&self.views, &parts));
+        if notes.get(FRESHNESS) == Some(&Some(all)) {
+            return Ok(parts);
+        }
+        let mut answering = BTreeSet::new();
+        for part in parts {
+            let of = format!("{}.{}", quote(&self.views), quote(&part));
+            match session.run(&format!("SELECT 1 FROM {of} LIMIT 1"), None).await {
+                Err(error) if error.disposition() == Disposition::Retry => return Err(error),
+                Err(error) => tracing::warn!(
+                    "{}.{FRESHNESS} is made without {part}: {error}; if that topology is gone: DROP VIEW {of}",
+                    self.views
+                ),
+                Ok(_) => {
+                    answering.insert(part);
+                }
+            }
+        }
+        Ok(answering)
+    }
+
+    /// The views that are there whose names begin like that.
+    async fn notes(&self, session: &mut Session, view: &str) -> Result<Notes> {
+        let one = if view.is_empty() { String::new() } else { format!(" AND c.relname = {}", literal(view)) };
+        let statement = format!(
+            "SELECT c.relname, d.description FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             LEFT JOIN pg_description d ON d.objoid = c.oid AND d.objsubid = 0 WHERE c.relkind = 'v' AND n.nspname = {}{one}",
+            literal(&self.views.to_ascii_lowercase())
+        );
+        let rows = session.run(&statement, None).await?.rows;
+        let note = |row: Vec<Option<String>>| {
+            let mut cells = row.into_iter();
+            Some((cells.next()??, cells.next()?.as_deref().and_then(Note::read)))
+        };
+        Ok(rows.into_iter().filter_map(note).collect())
+    }
+
+    /// Fails where the view is another topology's.
+    fn free(&self, notes: &Notes, view: &str) -> Result<()> {
+        match notes.get(&view.to_ascii_lowercase()) {
+            Some(Some(Note { topology: Some(other), .. })) if *other != self.topology => {
+                Err(taken(&self.views, view, other, &self.topology))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the view of a table, or makes it anew where its columns have changed.
+    pub(super) async fn make_view(&self, session: &mut Session, contract: &Contract, mode: DeleteMode) -> Result<()> {
+        let notes = match self.notes(session, &contract.table.to_ascii_lowercase()).await {
+            Err(error) if error.disposition() == Disposition::Retry => return Err(error),
+            notes => notes.unwrap_or_default(),
+        };
+        if let Err(error) = self.free(&notes, &contract.table) {
+            tracing::error!(table = contract.table, "{error}; loads go on");
+            return Ok(());
+        }
+        self.renew(session, &notes, contract, mode).await
+    }
+
+    async fn renew(&self, session: &mut Session, notes: &Notes, contract: &Contract, mode: DeleteMode) -> Result<()> {
+        let statement = of_table(&self.views, &self.names, contract, mode);
+        self.make(session, notes, &contract.table, &statement, Some(&self.topology)).await
+    }
+
+    /// Makes a view unless it was made from the same; what is refused is said.
+    async fn make(
+        &self,
+        session: &mut Session,
+        notes: &Notes,
+        view: &str,
+        statement: &str,
+        topology: Option<&str>,
+    ) -> Result<()> {
+        let note = Note::of(topology, statement);
+        if notes.get(&view.to_ascii_lowercase()).and_then(Option::as_ref) == Some(&note) {
+            return Ok(());
+        }
+        let comment = format!("COMMENT ON VIEW {}.{} IS {}", quote(&self.views), quote(view), text(&note.text()));
+        for statement in [statement, &comment] {
+            match session.run(statement, Some(view)).await {
+                Ok(_) => {}
+                Err(error) if error.disposition() == Disposition::Retry => return Err(error),
+                Err(error) => {
+                    let views = &self.views;
+                    tracing::warn!(
+                        "make the view {views}.{view}: {error}; loads go on without it; to do it: {statement}"
+                    );
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -117,5 +328,14 @@ mod tests {
         assert_eq!(view(DeleteMode::Hard), format!("{begin} WITH NO SCHEMA BINDING"));
         assert_eq!(view(DeleteMode::Soft), format!("{begin} WHERE _deleted IS NOT TRUE WITH NO SCHEMA BINDING"));
         assert_eq!(view(DeleteMode::History), format!("{begin} WHERE _current IS TRUE WITH NO SCHEMA BINDING"));
+    }
+
+    #[test]
+    fn a_comment_says_whose_a_view_is() {
+        for topology in [Some("shop [1]"), None] {
+            let note = Note::of(topology, "SELECT 1");
+            assert_eq!(Note::read(&note.text()), Some(note));
+        }
+        assert_eq!(Note::read("made by hand"), None);
     }
 }

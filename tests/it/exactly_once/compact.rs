@@ -17,7 +17,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::world::{EPOCHS, Stock, TABLES, World, busy_shop};
 use crate::support::oracle::Oracle;
-use crate::support::process::{LIMIT, Launch};
+use crate::support::process::{LIMIT, Launch, metric, upkeep};
 
 const GENERATED: u64 = 1_500;
 /// So small that the test's few rows make many ranges and files.
@@ -235,16 +235,48 @@ async fn a_ledger_that_lags_goes_on_from_compacted_files() {
 async fn a_process_that_loads_compacts() {
     let (world, stock) = sold().await;
     let lake = world.folder.path().join("lake");
-    let hours = move_to_the_past(&lake);
-    assert!(hours > 0);
+    let moved = move_to_the_past(&lake);
+    assert!(moved > 0);
+    // At first a file is not to be found, so the pass fails.
+    let orders = lake.join("processed/orders/dt=2026-01-01/hour=00");
+    let file = std::fs::read_dir(&orders).unwrap().next().unwrap().unwrap().path();
+    let hidden = world.folder.path().join("hidden.parquet");
+    std::fs::rename(&file, &hidden).unwrap();
     let every = world.launch.clone().arg("--set").arg("lake.compact.every=1s");
     let mut process = every.arg("--set").arg("sources.shop.follow=true").run();
-    process.wait_for_log("compacted", LIMIT).await;
+    let failed = |status: &serde_json::Value| upkeep(status, "compaction")["failures"].as_u64() > Some(0);
+    let status = process.wait_for("a compaction that fails", LIMIT, failed).await;
+    assert!(status["problems"].to_string().contains("compaction"), "{status}");
+    let metrics = process.page("/metrics").await.unwrap();
+    assert!(metric(&metrics, "dataflow_upkeep_failures_total{task=\"compaction\"}") >= Some(1.0), "{metrics}");
+    assert!(metric(&metrics, "dataflow_compaction_behind_seconds") > Some(86_400.0), "{metrics}");
+    assert!(metric(&metrics, "dataflow_upkeep_age_seconds{task=\"compaction\"}").is_some(), "{metrics}");
+    std::fs::rename(&hidden, &file).unwrap();
+    let done = |status: &serde_json::Value| upkeep(status, "compaction")["succeeded_at"].is_string();
+    let status = process.wait_for("the compaction", LIMIT, done).await;
+    assert!(!status["problems"].to_string().contains("compaction"), "{status}");
+    let metrics = process.page("/metrics").await.unwrap();
     process.stop().await;
     let log = open(world.folder.path()).await;
-    let rows: u64 = compactions(&log).await.values().flat_map(|c| &c.files).map(|file| file.rows).sum();
+    let compacted = compactions(&log).await;
+    let files = || compacted.values().flat_map(|c| &c.files);
+    let rows: u64 = files().map(|file| file.rows).sum();
     let held: u64 = told(&log).await.values().map(|rows| rows.len() as u64).sum();
     assert_eq!(rows, held, "every row once");
+    let counted = |name: &str| metric(&metrics, name).map(|value| value as u64);
+    let expected = [
+        ("dataflow_compaction_hours_total", compacted.len() as u64),
+        ("dataflow_compaction_rows_total", rows),
+        ("dataflow_compaction_files_total{set=\"before\"}", moved as u64),
+        ("dataflow_compaction_files_total{set=\"after\"}", files().count() as u64),
+        ("dataflow_compaction_bytes_total{set=\"after\"}", files().map(|file| file.bytes).sum()),
+        ("dataflow_compaction_behind_seconds", 0),
+    ];
+    for (name, value) in expected {
+        assert_eq!(counted(name), Some(value), "{name}\n{metrics}");
+    }
+    assert!(counted("dataflow_compaction_bytes_total{set=\"before\"}") > Some(0));
+    assert!(counted("dataflow_upkeep_duration_seconds_count{task=\"compaction\"}") >= Some(1), "{metrics}");
     retire_as_of(&log, &NoOutsiders, in_two_days()).await.unwrap();
     let whole = replayed(&world, 1, "whole.db").await;
     whole.assert(&whole.differences(&stock.expected).await);

@@ -48,6 +48,7 @@ impl Cluster {
             auth: None,
             statement_timeout: config::Span::seconds(300),
             file_bytes: config::Bytes(32 << 20),
+            query_group: None,
         }
     }
 

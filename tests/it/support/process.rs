@@ -109,6 +109,17 @@ pub fn table<'a>(status: &'a Value, name: &str) -> &'a Value {
     tables.iter().find(|table| table["table"] == name).unwrap_or(&Value::Null)
 }
 
+/// The entry of a task beside the stream in `/status.json`; null while it is not there.
+pub fn upkeep<'a>(status: &'a Value, task: &str) -> &'a Value {
+    let tasks = status["upkeep"].as_array().map(Vec::as_slice).unwrap_or_default();
+    tasks.iter().find(|known| known["task"] == task).unwrap_or(&Value::Null)
+}
+
+/// The value of a metric, with its labels as they are exposed.
+pub fn metric(metrics: &str, name: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
 /// How to start the binary: a topology in a folder, arguments, environment.
 #[derive(Debug, Clone)]
 pub struct Launch {

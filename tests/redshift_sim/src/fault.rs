@@ -145,6 +145,8 @@ pub struct Counters {
     pub rollbacks: u64,
     /// Connections that were let in.
     pub connections: u64,
+    /// Sessions that were open at the same time, at most.
+    pub most_sessions: u64,
     /// Logins that were refused.
     pub refused_logins: u64,
     /// Logins that were lent.
@@ -183,6 +185,8 @@ pub(crate) struct Watch {
     pub rules: Vec<Rule>,
     pub counters: Counters,
     pub history: Vec<String>,
+    /// Sessions that are open.
+    pub sessions: u64,
     /// The error of whoever asks for a login.
     pub lending_refused: Option<&'static str>,
     /// The longest that a login is lent, if that is not what the options say any more.
@@ -190,6 +194,17 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// A client was let in.
+    pub fn opened(&mut self) {
+        self.sessions += 1;
+        self.counters.most_sessions = self.counters.most_sessions.max(self.sessions);
+    }
+
+    /// It has gone.
+    pub fn closed(&mut self) {
+        self.sessions = self.sessions.saturating_sub(1);
+    }
+
     /// Counts a statement and says what goes wrong with it.
     pub fn statement(&mut self, kind: Kind, sql: &str) -> Option<Fault> {
         *self.counters.statements.entry(kind).or_default() += 1;

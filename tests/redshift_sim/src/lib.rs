@@ -203,8 +203,13 @@ impl Sim {
     /// Counts from zero, and forgets the history.
     pub fn reset_counters(&self) {
         let mut watch = self.shared.watch();
-        watch.counters = Counters::default();
+        watch.counters = Counters { most_sessions: watch.sessions, ..Counters::default() };
         watch.history.clear();
+    }
+
+    /// Sessions that are open.
+    pub fn sessions(&self) -> u64 {
+        self.shared.watch().sessions
     }
 
     /// Every statement that came, in order, in one form of writing.

@@ -65,7 +65,10 @@ impl Session {
             case_sensitive: false,
             prepared: Prepared::default(),
         };
+        session.shared.watch().opened();
         let served = session.serve(&client.parameters).await;
+        // The client still has its connection: whoever comes after it finds it gone.
+        session.shared.watch().closed();
         session.leave();
         session.shared.backends().retain(|other| *other != pid);
         served

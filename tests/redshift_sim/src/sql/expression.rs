@@ -1,6 +1,6 @@
 //! What may stand inside a query: words that are written otherwise for PostgreSQL, and what Redshift refuses.
 
-use crate::lex::{Kind, Token, identifier, render};
+use crate::lex::{Kind, Token, identifier, render, statements};
 use crate::refusal::Refusal;
 
 use super::{Settings, function, not_supported};
@@ -84,9 +84,18 @@ fn is_top(tokens: &[Token], at: usize) -> bool {
         && tokens.get(at + 1).is_some_and(|t| t.kind == Kind::Number)
 }
 
+/// The query of a late-binding view, with those of the views that it reads in turn.
+fn late_query(view: usize, settings: &Settings) -> String {
+    let mut others = settings.clone();
+    let (_, _, sql) = others.late_views.remove(view);
+    let Some(mut tokens) = statements(&sql, true).ok().and_then(|mut found| found.pop()) else { return sql };
+    late_views(&mut tokens, &others);
+    render(&tokens)
+}
+
 /// A late-binding view is its query, in brackets, under its name.
 fn late_views(tokens: &mut Vec<Token>, settings: &Settings) {
-    for (schema, name, sql) in &settings.late_views {
+    for (number, (schema, name, _)) in settings.late_views.iter().enumerate() {
         let mut at = 1;
         while at + 2 < tokens.len() {
             let named = tokens[at].name() == Some(schema)
@@ -96,6 +105,7 @@ fn late_views(tokens: &mut Vec<Token>, settings: &Settings) {
             if named && begins_relation(&tokens[at - 1]) {
                 let alias =
                     if has_alias(tokens.get(at + 3)) { String::new() } else { format!(" AS {}", identifier(name)) };
+                let sql = late_query(number, settings);
                 tokens.splice(at..at + 3, [Token::written(format!("({sql}){alias}"))]);
             }
             at += 1;

@@ -12,6 +12,7 @@ mod table;
 
 use crate::fault::Kind;
 use crate::lex::{Token, identifier, literal, render};
+use crate::names::short;
 use crate::refusal::Refusal;
 
 use copy::Copy;
@@ -196,8 +197,12 @@ fn definition(tokens: &[Token], settings: &Settings) -> Result<Plan, Refusal> {
         ["drop", "view", rest @ ..] if late_view(tokens, settings).is_some() => {
             let (schema, name) = late_view(tokens, settings).unwrap_or_default();
             let _ = rest;
-            let sql =
-                format!("DELETE FROM sim.late_views WHERE schema = {} AND name = {}", literal(&schema), literal(&name));
+            let sql = format!(
+                "CALL sim.drop_late_view({}, {}, {})",
+                literal(&schema),
+                literal(&name),
+                literal(&short(&name))
+            );
             Ok(Plan::new(Kind::Drop, sql, Effect::Query).tagged("DROP VIEW"))
         }
         ["drop", "table" | "view" | "schema", ..] => Ok(Plan::new(Kind::Drop, render(tokens), Effect::Query)),
@@ -232,21 +237,20 @@ fn view(tokens: &[Token], settings: &Settings) -> Result<Plan, Refusal> {
     }
     let body = &tokens[after + 1..end];
     expression::refuse(body, settings)?;
-    let query = expression::translate(body, settings);
+    // What is bound late is put in where it is read.
+    let unbound = Settings { late_views: Vec::new(), ..settings.clone() };
+    let query = expression::translate(body, if late { &unbound } else { settings });
+    let replaces = tokens[1].is("or");
     if !late {
-        let replace = if tokens[1].is("or") { "OR REPLACE " } else { "" };
+        let replace = if replaces { "OR REPLACE " } else { "" };
         return Ok(Plan::new(Kind::Create, format!("CREATE {replace}VIEW {name} AS {query}"), Effect::Query));
     }
     expression::refuse_unqualified(body)?;
     let [schema, view] = parts.as_slice() else {
         return Err(Refusal::not_emulated("a late-binding view without its schema"));
     };
-    let sql = format!(
-        "INSERT INTO sim.late_views VALUES ({}, {}, {}) ON CONFLICT (schema, name) DO UPDATE SET sql = excluded.sql",
-        literal(schema),
-        literal(view),
-        literal(&query)
-    );
+    let sql =
+        format!("CALL sim.make_late_view({}, {}, {}, {replaces})", literal(schema), literal(view), literal(&query));
     Ok(Plan::new(Kind::Create, sql, Effect::Query).tagged("CREATE VIEW"))
 }
 
