@@ -123,17 +123,25 @@ async fn archive(lake: &Lake, now: DateTime<Utc>) -> Result<Vec<String>> {
     let Some(after) = lake.settings.raw_archive_after.and_then(|after| TimeDelta::from_std(after).ok()) else {
         return Ok(Vec::new());
     };
-    let mut archived = Vec::new();
-    for file in lake.store.list("raw").await? {
-        if now - file.last_modified > after.max(MINIMUM_AGE) {
-            let path = file.location.to_string();
-            failpoint::hit("archive.copy.before");
-            lake.store.copy(&path, &format!("{ARCHIVE}/{path}")).await?;
-            failpoint::hit("archive.copy.after");
-            lake.store.delete(&path).await?;
-            failpoint::hit("archive.delete.after");
-            archived.push(path);
+    let (mut archived, mut aged) = (Vec::new(), lake.store.list("raw").await?);
+    aged.retain(|file| now - file.last_modified > after.max(MINIMUM_AGE));
+    if aged.is_empty() {
+        return Ok(archived);
+    }
+    // What a move that was cut off has copied. In a folder a file and its copy are one, and cannot be copied again.
+    let there = lake.store.list(&format!("{ARCHIVE}/raw")).await?.into_iter();
+    let there: BTreeMap<String, u64> = there.map(|file| (file.location.to_string(), file.size)).collect();
+    for file in aged {
+        let path = file.location.to_string();
+        let target = format!("{ARCHIVE}/{path}");
+        failpoint::hit("archive.copy.before");
+        if there.get(&target) != Some(&file.size) {
+            lake.store.copy(&path, &target).await?;
         }
+        failpoint::hit("archive.copy.after");
+        lake.store.delete(&path).await?;
+        failpoint::hit("archive.delete.after");
+        archived.push(path);
     }
     Ok(archived)
 }

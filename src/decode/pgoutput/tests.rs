@@ -271,3 +271,35 @@ fn a_binary_form_that_is_none_is_refused() {
         assert_eq!((batch.tables.len(), batch.rejects.len()), (0, 1), "{kind}");
     }
 }
+
+/// A written contract whose text `x` has three bytes.
+fn short(widen: bool) -> PgOutput {
+    let columns = [("id", "int"), ("x", "varchar(3)")];
+    let columns = columns.map(|(name, text)| crate::contract::Column::new(name, text.parse().unwrap())).to_vec();
+    let key = vec!["id".to_owned()];
+    let encodings = Default::default();
+    let contract = Some(crate::config::ContractFile { version: 1, columns, key, learn: true, widen, encodings });
+    let on_mismatch = OnMismatch::Quarantine;
+    let route =
+        TableRoute { table: "t".into(), stream: "public.t".into(), key: None, contract, on_mismatch, gone: Vec::new() };
+    PgOutput::new("shop", vec![route]).unwrap()
+}
+
+#[test]
+fn a_text_that_is_too_long_makes_its_column_longer() {
+    let messages = [
+        message(b'I', &[(b'N', &[Some("1"), Some("abc")])]),
+        message(b'U', &[(b'K', &[Some("1"), None]), (b'N', &[Some("2"), Some("longer")])]),
+        message(b'I', &[(b'N', &[Some("3"), Some("c")])]),
+    ];
+    let batch = decode(&mut short(true), Some(shape('d', id_and_text())), &messages);
+    assert!(batch.rejects.is_empty(), "{:?}", batch.rejects);
+    let ops: Vec<Op> = batch.tables.iter().flat_map(|table| table.ops.clone()).collect();
+    assert_eq!(ops, [Op::Create, Op::Move, Op::Create]);
+    let last = batch.tables.last().unwrap();
+    assert_eq!(last.contract.input.columns[1].data_type.to_string(), "varchar(8)");
+    assert_eq!(last.rows.column(1).as_string::<i32>().value(0), "longer");
+    assert_eq!(last.old_keys.as_ref().unwrap().column(0).as_primitive::<Int32Type>().value(0), 1);
+    let batch = decode(&mut short(false), Some(shape('d', id_and_text())), &messages);
+    assert_eq!((batch.rejects.len(), batch.rejects[0].rule.as_str()), (1, "contract"));
+}
