@@ -278,7 +278,7 @@ async fn names_of_127_bytes_are_names() {
         Arc::new(Contract { table: name.to_owned(), ..Contract::clone(&table(&columns, true)) })
     };
     for (n, word) in [(0, "short"), (1, "not so short")] {
-        dataflow::warehouse::assign(&config, &topology, &groups).await.unwrap();
+        dataflow::warehouse::assign(&config, &topology, &groups, &[]).await.unwrap();
         let warehouse = open(topology.clone()).await;
         let contract = contract(word.len() as u32, &name);
         warehouse.ensure(&contract, DeleteMode::Hard).await.unwrap();
