@@ -26,6 +26,8 @@ use crate::warehouse::names::{literal, live, quote};
 const FRESHNESS: &str = "freshness";
 /// In front of the names of the topologies' own.
 const FRESHNESS_PREFIX: &str = "_dataflow_freshness_";
+/// How much of a topology's name stands in the name of its own.
+const READABLE: usize = 32;
 /// How often the topologies that share the schema are counted again while others start.
 const LOOKS: usize = 5;
 
@@ -113,7 +115,8 @@ fn of_freshness(views: &str, topology: &str, names: &Names, states: &[String]) -
 
 /// The name of a topology's own.
 fn freshness_of(topology: &str) -> String {
-    format!("{FRESHNESS_PREFIX}{}_{:08x}", readable(topology), xxh3_64(topology.as_bytes()) as u32)
+    let readable: String = readable(topology).chars().take(READABLE).collect();
+    format!("{FRESHNESS_PREFIX}{readable}_{:08x}", xxh3_64(topology.as_bytes()) as u32)
 }
 
 /// The view over those of all topologies.

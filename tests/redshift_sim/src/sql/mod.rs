@@ -249,8 +249,8 @@ fn view(tokens: &[Token], settings: &Settings) -> Result<Plan, Refusal> {
     let [schema, view] = parts.as_slice() else {
         return Err(Refusal::not_emulated("a late-binding view without its schema"));
     };
-    let sql =
-        format!("CALL sim.make_late_view({}, {}, {}, {replaces})", literal(schema), literal(view), literal(&query));
+    let (inside, query) = (literal(&short(view)), literal(&query));
+    let sql = format!("CALL sim.make_late_view({}, {}, {inside}, {query}, {replaces})", literal(schema), literal(view));
     Ok(Plan::new(Kind::Create, sql, Effect::Query).tagged("CREATE VIEW"))
 }
 
