@@ -12,10 +12,10 @@ use crate::support::s3::{ACCESS_KEY, SECRET_KEY};
 /// What becomes of logins while rows are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// Lent for two seconds: it ends before the next session is opened with it, and its end is known.
+    /// Lent for two minutes, and its end is known: no later session is opened with it.
     Short,
-    /// The short one has ended; lent for an hour.
-    Ended,
+    /// The short one is about to end; another one is lent for an hour.
+    Ends,
     /// It holds.
     Holds,
     /// It was taken back, and the cluster refuses it.
@@ -25,10 +25,10 @@ enum Fate {
 }
 
 impl Fate {
-    const ALL: [Self; 5] = [Self::Short, Self::Ended, Self::Holds, Self::TakenBack, Self::NoOther];
+    const ALL: [Self; 5] = [Self::Short, Self::Ends, Self::Holds, Self::TakenBack, Self::NoOther];
 
     fn begin(self, sim: &Sim) {
-        sim.lend_at_most(Duration::from_secs(if self == Self::Short { 2 } else { 3600 }));
+        sim.lend_at_most(Duration::from_secs(if self == Self::Short { 120 } else { 3600 }));
         if matches!(self, Self::TakenBack | Self::NoOther) {
             sim.expire_credentials();
         }
@@ -38,7 +38,7 @@ impl Fate {
     /// Whether a login was lent, how many the cluster refused, and whether one was asked for in vain.
     fn leads_to(self) -> (bool, u64, bool) {
         match self {
-            Self::Short | Self::Ended => (true, 0, false),
+            Self::Short | Self::Ends => (true, 0, false),
             Self::Holds => (false, 0, false),
             Self::TakenBack => (true, 1, false),
             Self::NoOther => (true, 1, true),
@@ -59,10 +59,10 @@ fn launch(world: &World) -> Launch {
     Launch::new(world.path(), &topology)
 }
 
-/// GIVEN logins that AWS lends, WHEN they end, are taken back, and none is lent for a while, while sessions break, THEN others
+/// GIVEN logins that AWS lends, WHEN they are about to end, are taken back, and none is lent for a while, while sessions break, THEN others
 /// are asked for, before they end where their end is known, once where they are refused, and everything is there once.
 pub async fn logins_end_while_it_runs(by: By) {
-    let short = |options: Options| Options { lends: Duration::from_secs(2), ..options };
+    let short = |options: Options| Options { lends: Duration::from_secs(120), ..options };
     let Some(mut world) = World::on(by, SETUP, short).await else { return };
     let launch = launch(&world);
     let mut process = launch.run();
