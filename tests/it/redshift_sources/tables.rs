@@ -114,7 +114,11 @@ pub async fn a_second_loader(by: By) {
     let begun = std::time::Instant::now();
     loop {
         let status = reader.status();
-        if TABLES.map(|name| table(&status, name)).iter().all(|table| table["epoch_warehouse"] == table["epoch_log"]) {
+        let is_loaded = |name: &str| {
+            let epoch = |of: &str| table(&status, name)[of].as_u64();
+            epoch("epoch_log").is_some() && epoch("epoch_warehouse") >= epoch("epoch_log")
+        };
+        if TABLES.iter().all(|name| is_loaded(name)) {
             break;
         }
         for (process, launch) in running.iter_mut().zip(&loaders) {
