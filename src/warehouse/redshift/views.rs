@@ -169,11 +169,7 @@ impl Redshift {
         let there: BTreeSet<String> = self.tables_like("").await?.into_iter().collect();
         let mut lease = self.sessions.lease().await?;
         let session = &mut lease.session;
-        let schema =
-            format!("SELECT 1 FROM pg_namespace WHERE nspname = {}", literal(&self.views.to_ascii_lowercase()));
-        if session.run(&schema, None).await?.rows.is_empty() {
-            session.run(&format!("CREATE SCHEMA IF NOT EXISTS {}", quote(&self.views)), None).await?;
-        }
+        self.make_schema(session).await?;
         let notes = self.notes(session, "").await?;
         for (contract, _) in tables {
             self.free(&notes, &contract.table)?;
@@ -187,6 +183,15 @@ impl Redshift {
             self.show_freshness(session, &states, notes).await?;
         }
         self.sessions.give_back(lease);
+        Ok(())
+    }
+
+    async fn make_schema(&self, session: &mut Session) -> Result<()> {
+        let schema =
+            format!("SELECT 1 FROM pg_namespace WHERE nspname = {}", literal(&self.views.to_ascii_lowercase()));
+        if session.run(&schema, None).await?.rows.is_empty() {
+            session.run(&format!("CREATE SCHEMA IF NOT EXISTS {}", quote(&self.views)), None).await?;
+        }
         Ok(())
     }
 
@@ -268,6 +273,11 @@ impl Redshift {
     /// Makes the view of a table, or makes it anew where its columns have changed.
     pub(super) async fn make_view(&self, session: &mut Session, contract: &Contract, mode: DeleteMode) -> Result<()> {
         let notes = match self.notes(session, &contract.table.to_ascii_lowercase()).await {
+            // Nothing may have been shown here yet.
+            Ok(notes) if notes.is_empty() => self.make_schema(session).await.map(|()| notes),
+            notes => notes,
+        };
+        let notes = match notes {
             Err(error) if error.disposition() == Disposition::Retry => return Err(error),
             notes => notes.unwrap_or_default(),
         };
