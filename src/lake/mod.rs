@@ -141,9 +141,9 @@ impl Lake {
         self.store.create_own("lake.stage", &format!("{STAGE}/{name}"), body).await
     }
 
-    /// Removes a file that a warehouse has loaded, or will not load.
-    pub async fn discard_staged(&self, name: &str) -> Result<()> {
-        self.store.delete(&format!("{STAGE}/{name}")).await
+    /// Removes files that a warehouse has loaded, or will not load.
+    pub async fn discard_staged(&self, names: &[String]) -> Result<()> {
+        self.store.delete_all(names.iter().map(|name| format!("{STAGE}/{name}")).collect()).await
     }
 
     /// Whether raw payloads are kept.

@@ -211,6 +211,20 @@ impl Store {
         }
     }
 
+    /// Deletes objects, a thousand in a request where the store can; one that is not there is deleted already.
+    pub async fn delete_all(&self, paths: Vec<String>) -> Result<()> {
+        let (first, paths) =
+            (paths.first().cloned().unwrap_or_default(), paths.into_iter().map(|path| Ok(place(&path))));
+        let mut deleted = self.objects.delete_stream(futures::stream::iter(paths).boxed());
+        while let Some(done) = deleted.next().await {
+            match done {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(self.failure("delete objects, beginning with", &first, error)),
+            }
+        }
+        Ok(())
+    }
+
     fn failure(&self, doing: &str, path: &str, error: object_store::Error) -> Error {
         use object_store::Error as E;
         let (kind, help) = match &error {

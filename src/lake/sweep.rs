@@ -96,6 +96,10 @@ async fn sweep_back(log: &Log, now: DateTime<Utc>, reach: Option<TimeDelta>) -> 
         report.bytes += file.size;
         report.unnamed.push(path);
     }
+    // No manifest ever names what was staged for a warehouse, and no load takes a day.
+    let staged = expire(lake, now, STAGE, MINIMUM_AGE.to_std().ok(), &mut report.bytes).await?;
+    report.seen += staged.len() as u64;
+    report.unnamed.extend(staged);
     // Last: what no manifest names is no longer there.
     report.archived_raw = archive(lake, now).await?;
     Ok(report)
@@ -223,7 +227,7 @@ async fn candidates(
     now: DateTime<Utc>,
     oldest: Option<DateTime<Utc>>,
 ) -> Result<BTreeMap<String, ObjectMeta>> {
-    let mut folders = vec![STAGING.to_owned(), PROBES.to_owned(), STAGE.to_owned()];
+    let mut folders = vec![STAGING.to_owned(), PROBES.to_owned()];
     for zone in ["quarantine", "raw"] {
         folders.extend(days(store, zone, oldest).await?);
     }

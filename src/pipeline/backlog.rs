@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::Utc;
 use futures::StreamExt;
 
 use crate::epoch::{EpochNumber, Manifest};
@@ -94,7 +95,8 @@ impl Backlog {
         let tables: BTreeMap<_, _> = tables.map(|(table, epoch)| (table.clone(), epoch.clone())).collect();
         self.seen = manifest.n;
         if !tables.is_empty() {
-            let pending = Pending { n: manifest.n, sealed_at_us: manifest.sealed_at.timestamp_micros(), tables };
+            let (sealed_at_us, seen_at_us) = (manifest.sealed_at.timestamp_micros(), Utc::now().timestamp_micros());
+            let pending = Pending { n: manifest.n, sealed_at_us, seen_at_us, tables };
             self.bytes += pending.bytes();
             self.epochs.push(pending);
         }

@@ -5,7 +5,8 @@
 //!
 //! A change's age is counted from its commit at the source, but not from before its epoch could have been opened, nor from
 //! after it was sealed: a change that was read late (a source behind, a snapshot, another clock) is late whatever is
-//! done here, and must not make every epoch a load of its own.
+//! done here, and must not make every epoch a load of its own. Nor from after the epoch was first seen here: whoever sealed
+//! it may have a clock that is ahead of ours.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -160,7 +161,7 @@ impl Governor {
             let opened_us = epoch.sealed_at_us - micros(self.every);
             for (table, changes) in &epoch.tables {
                 let committed_us = changes.min_source_time_us.unwrap_or(epoch.sealed_at_us);
-                let from = committed_us.clamp(opened_us, epoch.sealed_at_us);
+                let from = committed_us.clamp(opened_us, epoch.sealed_at_us).min(epoch.seen_at_us);
                 since.entry(table).and_modify(|oldest| *oldest = from.min(*oldest)).or_insert(from);
             }
         }
@@ -196,7 +197,7 @@ mod tests {
     fn sealed(n: EpochNumber, at: i64, tables: &[(&str, i64)]) -> Pending {
         let epoch = |oldest: i64| TableEpoch { min_source_time_us: Some(oldest * SECOND), ..TableEpoch::default() };
         let tables = tables.iter().map(|(table, oldest)| ((*table).to_owned(), epoch(*oldest))).collect();
-        Pending { n, sealed_at_us: at * SECOND, tables }
+        Pending { n, sealed_at_us: at * SECOND, seen_at_us: at * SECOND, tables }
     }
 
     struct Case {
@@ -264,6 +265,18 @@ mod tests {
         assert_eq!(late.at(&governor, 10_000), wait(9_990 + 55, "a", 60));
         let early = Case::of(vec![sealed(1, 10_000, &[("a", 13_600)])]);
         assert_eq!(early.at(&governor, 10_000), wait(10_000 + 55, "a", 60));
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_makes_nothing_wait_longer() {
+        let governor = governor(&[("a", 60)]);
+        let seen = Pending { seen_at_us: 100 * SECOND, ..sealed(1, 400, &[("a", 399)]) };
+        let case = Case::of(vec![seen]);
+        assert_eq!(case.at(&governor, 100), wait(100 + 60 - 5, "a", 60));
+        assert_eq!(case.at(&governor, 155), due("a", 60));
+        // What is seen late, after a start, is as old as it is.
+        let late = Pending { seen_at_us: 900 * SECOND, ..sealed(1, 400, &[("a", 399)]) };
+        assert_eq!(Case::of(vec![late]).at(&governor, 900), due("a", 60));
     }
 
     #[test]

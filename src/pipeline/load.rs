@@ -25,7 +25,7 @@ use crate::pipeline::quarantine::commit_control;
 use crate::pipeline::report::{LoadStanding, Report, TableLacks};
 use crate::pipeline::unit::{self, Standing, UnitPlan};
 use crate::telemetry;
-use crate::warehouse::Warehouse;
+use crate::warehouse::{Lost, Warehouse};
 
 /// The longest sleep until a load is due: the machine's clock may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -136,6 +136,8 @@ impl Loader {
             Disposition::Park(table) => {
                 tracing::error!(group = self.group, table, "{error}; the table is parked, the others go on");
                 self.report.parked(&table, &error);
+                // Whoever resumes it has changed something.
+                self.ensured.remove(&table);
                 let control = Control::Pause { table: table.clone(), why: error.to_string(), parked: true };
                 match commit_control(&self.log, vec![control]).await {
                     // The next step fails in the same way and tries again to say so.
@@ -229,7 +231,7 @@ impl Loader {
         let load = self.fold(state, &applied, plan).await?;
         metrics::histogram!(telemetry::STEP_DURATION_SECONDS, "step" => "fold").record(started.elapsed().as_secs_f64());
         for table in &load.tables {
-            self.ensure(&table.contract).await?;
+            self.ensure(&table.contract, lost(state, &applied, &table.contract.table)).await?;
         }
         let started = Instant::now();
         let mut sums = applied.accounts;
@@ -278,13 +280,13 @@ impl Loader {
         Ok(applied)
     }
 
-    async fn ensure(&mut self, contract: &Arc<Contract>) -> Result<()> {
+    async fn ensure(&mut self, contract: &Arc<Contract>, lost: Lost) -> Result<()> {
         let known = self.ensured.get(&contract.table);
         if known.is_some_and(|known| known.output == contract.output) {
             return Ok(());
         }
         let mode = self.topology.tables.get(&contract.table).map(|t| t.deletes).unwrap_or_default();
-        self.warehouse.ensure(contract, mode).await?;
+        self.warehouse.ensure_or(contract, mode, lost).await?;
         self.ensured.insert(contract.table.clone(), Arc::clone(contract));
         Ok(())
     }
@@ -321,6 +323,12 @@ impl Loader {
             tables,
         })
     }
+}
+
+/// What is done if the table is gone: it may be made again where somebody has ordered a resync after what it held.
+fn lost(state: &LogState, applied: &Applied, table: &str) -> Lost {
+    let stands = applied.held.get(table).copied().unwrap_or(applied.through);
+    if state.resyncs.get(table).is_some_and(|order| *order > stands) { Lost::MakeAnew } else { Lost::Park }
 }
 
 /// Only a retry from quarantine can bring a row that is older than what was loaded. While the ledger is behind the log,

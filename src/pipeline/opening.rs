@@ -15,7 +15,7 @@ use crate::pipeline::report::{Report, WAREHOUSE};
 use crate::pipeline::staging::open_to_load;
 use crate::progress::Standings;
 use crate::telemetry::Status;
-use crate::warehouse::Warehouse;
+use crate::warehouse::{Staging, Warehouse};
 
 /// The warehouse that all loaders of a process share, once it is open.
 #[derive(Clone)]
@@ -23,19 +23,20 @@ pub struct Opening {
     topology: Arc<Topology>,
     log: Arc<Log>,
     report: Arc<Report>,
+    staging: Arc<dyn Staging>,
     open: Arc<OnceCell<Arc<dyn Warehouse>>>,
 }
 
 impl Opening {
-    /// Nothing is opened yet.
-    pub fn new(topology: Arc<Topology>, log: Arc<Log>, report: Arc<Report>) -> Self {
-        Self { topology, log, report, open: Arc::default() }
+    /// Nothing is opened yet. `staging`: where it stages what it loads.
+    pub fn new(topology: Arc<Topology>, log: Arc<Log>, report: Arc<Report>, staging: Arc<dyn Staging>) -> Self {
+        Self { topology, log, report, staging, open: Arc::default() }
     }
 
     /// One attempt, which all who ask at the same time share.
     pub async fn once(&self) -> Result<Arc<dyn Warehouse>> {
         let opened = self.open.get_or_try_init(|| async {
-            let warehouse = open_to_load(&self.topology, &self.log.state()).await?;
+            let warehouse = open_to_load(&self.topology, &self.staging, &self.log.state()).await?;
             for fresh in warehouse.freshness().await? {
                 self.report.fresh(&fresh.table, fresh.max_source_time_us);
             }

@@ -1,5 +1,7 @@
 //! Whether everything that a topology names can be reached and has what it takes. Nothing that it makes stays.
 
+use std::sync::Arc;
+
 use futures::future::join_all;
 
 use super::build;
@@ -42,7 +44,9 @@ async fn warehouse_of(loaded: &Loaded) -> Vec<Finding> {
     match Lake::open(&topology.lake) {
         Ok(lake) => {
             let tables: Vec<&str> = topology.tables.keys().map(String::as_str).collect();
-            warehouse::probe(&topology.warehouse, &topology.name, staging(&lake), &tables, &mut found).await;
+            let staging = staging(&lake);
+            warehouse::probe(&topology.warehouse, &topology.name, Arc::clone(&staging), &tables, &mut found).await;
+            staging.settle().await;
         }
         Err(error) => found.failure(&error),
     }

@@ -15,6 +15,7 @@ use crate::pipeline::build;
 use crate::pipeline::governor::Governor;
 use crate::pipeline::load::{self, Loader};
 use crate::pipeline::report::Report;
+use crate::pipeline::staging::{open_to_load, staging};
 use crate::telemetry::Status;
 use crate::warehouse::Warehouse;
 
@@ -39,8 +40,9 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
             .help(near.map_or(format!("groups are: {names}"), |near| format!("did you mean {near}?"))));
     }
     let lake = Lake::open(&topology.lake)?;
+    let staging = staging(&lake);
     let log = Arc::new(Log::open(lake, &topology.name, Access::Write).await?);
-    let warehouse = super::staging::open_to_load(&topology, &log.state()).await?;
+    let warehouse = open_to_load(&topology, &staging, &log.state()).await?;
     let status = Arc::new(Status::new(&topology.name, u64::MAX));
     let report = Arc::new(Report::new(status, &topology));
     let (_head, told) = watch::channel(log.state().n);
@@ -70,6 +72,7 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
             applied.accounts.values().for_each(|account| replayed.account.add(account));
         }
     }
+    staging.settle().await;
     Ok(replayed)
 }
 

@@ -23,6 +23,7 @@ use crate::pipeline::load::{self, Loader};
 use crate::pipeline::opening::{self, Opening};
 use crate::pipeline::reader::{Reader, Transforms};
 use crate::pipeline::report::{Report, WAREHOUSE};
+use crate::pipeline::staging::staging;
 use crate::pipeline::{reprocess, upkeep};
 use crate::progress::Standings;
 use crate::telemetry::Status;
@@ -102,8 +103,10 @@ pub(super) async fn drive(
     let mut process =
         Process { tasks: JoinSet::new(), stop: stop.child_token(), loaders_stop: CancellationToken::new() };
     let shared = Shared { topology, lake, log, report: &report };
+    let staging = staging(lake);
     if options.role != Role::Ingest {
-        let opening = Opening::new(Arc::clone(topology), Arc::clone(log), Arc::clone(&report));
+        let (log, report) = (Arc::clone(log), Arc::clone(&report));
+        let opening = Opening::new(Arc::clone(topology), log, report, Arc::clone(&staging));
         match opening.once().await {
             // The sources are read meanwhile; who wants an end wants to know that it is not one.
             Err(error) if error.disposition() == Disposition::Retry && !options.until_caught_up => {
@@ -135,7 +138,7 @@ pub(super) async fn drive(
             Ok(())
         });
     }
-    let ended = process.supervise(&stop, topology.limits.grace.0).await;
+    let ended = process.supervise(&stop, topology.limits.grace.0, staging.settle()).await;
     if let Err(error) = &ended {
         report.halted(error);
     }
@@ -347,8 +350,13 @@ impl Process {
     }
 
     /// Waits for all tasks. The first failure stops the others in an orderly way. After that, or once `asked` to stop, the
-    /// grace period bounds the rest; at the end of the sources nothing does.
-    async fn supervise(mut self, asked: &CancellationToken, grace: std::time::Duration) -> Result<()> {
+    /// grace period bounds the rest, and what is `left` to tidy up after them; at the end of the sources nothing does.
+    async fn supervise(
+        mut self,
+        asked: &CancellationToken,
+        grace: std::time::Duration,
+        left: impl Future<Output = ()>,
+    ) -> Result<()> {
         let mut failure = None;
         let hurry = asked.child_token();
         let deadline = async {
@@ -359,7 +367,10 @@ impl Process {
         loop {
             tokio::select! {
                 joined = self.tasks.join_next() => match joined {
-                    None => break,
+                    None => {
+                        tokio::select! { () = left => {} () = &mut deadline => {} }
+                        break;
+                    }
                     Some(ended) => {
                         if let Err(error) = outcome(ended) {
                             self.stop.cancel();

@@ -22,6 +22,8 @@ pub struct Pending {
     pub n: EpochNumber,
     /// When it was sealed, microseconds since 1970.
     pub sealed_at_us: i64,
+    /// When it was first seen here, by the clock here.
+    pub seen_at_us: i64,
     /// What it has of the group's tables, as far as the warehouse lacks it.
     pub tables: BTreeMap<String, TableEpoch>,
 }
@@ -168,7 +170,7 @@ mod tests {
         let file = DataFile { path: format!("{n}"), contract: 1, rows: 1, bytes: 10, memory_bytes: 100, crc32: 0 };
         let epoch = TableEpoch { files: vec![file], ..TableEpoch::default() };
         let tables = tables.iter().map(|t| ((*t).to_owned(), epoch.clone())).collect();
-        Pending { n, sealed_at_us: 0, tables }
+        Pending { n, sealed_at_us: 0, seen_at_us: 0, tables }
     }
 
     struct Group {

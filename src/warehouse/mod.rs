@@ -65,7 +65,7 @@ pub trait Warehouse: Send + Sync {
 
     /// Makes the live table what the contract's `output` says: creates it, adds columns, widens types. Repeatable; never
     /// drops or narrows anything; columns that people added themselves stay. Runs outside the load's transaction.
-    async fn ensure(&self, contract: &Contract, mode: DeleteMode) -> Result<()>;
+    async fn ensure_or(&self, contract: &Contract, mode: DeleteMode, lost: Lost) -> Result<()>;
 
     /// Applies a unit in one transaction, ledger included, as a compare-and-set: [`ErrorKind::LedgerMoved`]
     /// (crate::error::ErrorKind::LedgerMoved) when the ledger does not stand at `unit.after`. When the answer to the
@@ -78,6 +78,38 @@ pub trait Warehouse: Send + Sync {
 
     /// The partial rows of `group` that found no base in epochs after `after`, in the order in which they came.
     async fn incompletes(&self, group: &str, after: EpochNumber) -> Result<Vec<Incomplete>>;
+}
+
+/// What is done about a table that has been loaded and is not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// It is parked: an empty one in its place would be wrong without a word.
+    Park,
+    /// It is made again: all of its rows have been ordered anew.
+    MakeAnew,
+}
+
+impl dyn Warehouse + '_ {
+    /// [`Warehouse::ensure_or`] for a table of which nobody has ordered the rows anew.
+    ///
+    /// # Errors
+    /// Those of `ensure_or`; one that parks the table where it was loaded and is gone.
+    pub async fn ensure(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {
+        self.ensure_or(contract, mode, Lost::Park).await
+    }
+}
+
+/// What a person can do about a table that was loaded and is gone.
+const LOST_HELP: &str = "put the table back as it was (a backup, a snapshot of the warehouse), or have its rows read again: \
+     `dataflow table resync` where the source is a database, else `dataflow replay` into another schema; then `dataflow \
+     table resume`";
+
+/// A table that was loaded and is gone.
+fn lost(table: &str, epoch: EpochNumber) -> Error {
+    let what = format!(
+        "table {table} has been loaded up to epoch {epoch}, and is not there any more: somebody dropped or renamed it"
+    );
+    Error::new(ErrorKind::Table(table.to_owned()), what).help(LOST_HELP)
 }
 
 /// Opens the warehouse of a topology; makes its ledger tables and the `freshness` view when they are missing. `staging`:

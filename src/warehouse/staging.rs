@@ -14,6 +14,10 @@ pub trait Staging: Send + Sync {
     /// Puts an object, whose name nobody else uses.
     async fn put(&self, name: &str, body: Bytes) -> Result<()>;
 
-    /// Removes objects. What stays behind is swept when it is old.
+    /// Lets go of objects, without waiting until they are removed: a load is done when it is committed, whatever the store
+    /// says. What stays behind is swept when it is old.
     async fn discard(&self, names: &[String]);
+
+    /// Waits until nothing is being removed any more.
+    async fn settle(&self) {}
 }

@@ -58,6 +58,8 @@ mod redshift_groups;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_login;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
+mod redshift_running;
+#[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_sources;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_values;

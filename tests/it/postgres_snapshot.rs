@@ -77,6 +77,47 @@ async fn a_table_that_somebody_spoiled_is_read_again_on_order() {
     assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_somebody_dropped_is_parked_until_it_is_read_again() {
+    if !available("postgres") {
+        return;
+    }
+    let setup = "CREATE TABLE items (id int PRIMARY KEY, name text); INSERT INTO items VALUES (1, 'one'), (2, 'two')";
+    let mut world = World::new(setup).await;
+    let launch = world.launch(ITEMS, "");
+    launch.run_until_caught_up().await;
+    let parked = |status: &serde_json::Value| table(status, "items")["state"] == "parked";
+    let resync = |launch: &crate::support::process::Launch| {
+        for action in ["resync", "resume"] {
+            assert!(launch.other(&["table", action], &["items"]).status.success(), "{action}");
+        }
+    };
+    // While nobody runs: nothing is made in its place.
+    spoil(&world, "DROP TABLE items").await;
+    world.run("INSERT INTO items VALUES (3, 'three')").await;
+    let mut process = launch.run();
+    let status = process.wait_for("items is parked", LIMIT, parked).await;
+    let why = table(&status, "items").to_string();
+    assert!(why.contains("not there any more"), "{why}");
+    process.stop().await;
+    assert_eq!(world.held("SELECT name FROM sqlite_schema WHERE name = 'items'").await, [""; 0]);
+    resync(&launch);
+    launch.run_until_caught_up().await;
+    assert_eq!(world.held(HELD).await, ["1|one", "2|two", "3|three"]);
+    // While it is loaded.
+    let mut process = launch.run();
+    process.wait_for("a status", LIMIT, |status| status["ready"] == true).await;
+    world.run("INSERT INTO items VALUES (4, 'four')").await;
+    until_held(&world, &mut process, HELD, &["1|one", "2|two", "3|three", "4|four"]).await;
+    spoil(&world, "DROP TABLE items").await;
+    world.run("DELETE FROM items WHERE id = 1").await;
+    process.wait_for("items is parked", LIMIT, parked).await;
+    resync(&launch);
+    until_held(&world, &mut process, "SELECT name FROM sqlite_schema WHERE name = 'items'", &["items"]).await;
+    until_held(&world, &mut process, HELD, &["2|two", "3|three", "4|four"]).await;
+    process.stop().await;
+}
+
 /// Small parts, so that a table has many.
 fn parts(rows: u32, parallel: u32) -> String {
     format!(", snapshot: {{ chunk_rows: {rows}, parallel: {parallel} }}")

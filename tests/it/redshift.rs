@@ -112,6 +112,7 @@ async fn every_second_commit_is_refused() {
     let attempts = load_all(&under, Rule::new(Fault::Serializable).on(Kind::Commit).every(2)).await;
     assert_eq!(attempts, 9, "five units, of which all but the first fail once");
     assert_eq!(shown(&under).await, expected());
+    under.staging().settle().await;
     assert!(under.cluster().staged().is_empty(), "what was staged stays behind");
 }
 

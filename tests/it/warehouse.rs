@@ -11,7 +11,7 @@ use dataflow::epoch::{DeleteMode, LoadAccount, LoadUnit, TableLoad};
 use dataflow::error::ErrorKind;
 use dataflow::pipeline::fold::fold;
 use dataflow::progress::Partition;
-use dataflow::warehouse::Warehouse;
+use dataflow::warehouse::{Lost, Warehouse};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use sqlx::Row;
@@ -354,6 +354,10 @@ impl Under {
 
     pub(crate) fn warehouse(&self) -> &dyn Warehouse {
         &*self.warehouse
+    }
+
+    pub(crate) fn staging(&self) -> &dyn dataflow::warehouse::Staging {
+        &*self.staging
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
@@ -744,6 +748,11 @@ mod on_sqlite {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_table_that_is_gone_is_not_made_again_in_silence() {
+        super::a_table_that_is_gone_is_not_made_again_in_silence(Under::sqlite().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn keys_move_and_swap() {
         super::keys_move_and_swap(Under::sqlite().await).await;
     }
@@ -814,6 +823,11 @@ mod on_redshift {
     use super::Under;
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_table_that_is_gone_is_not_made_again_in_silence() {
+        super::a_table_that_is_gone_is_not_made_again_in_silence(Under::redshift().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn keys_move_and_swap() {
         super::keys_move_and_swap(Under::redshift().await).await;
     }
@@ -861,6 +875,11 @@ mod on_postgres {
     #[tokio::test(flavor = "multi_thread")]
     async fn nul_in_text() {
         super::nul_in_text(Under::postgres().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_table_that_is_gone_is_not_made_again_in_silence() {
+        super::a_table_that_is_gone_is_not_made_again_in_silence(Under::postgres().await).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -1125,6 +1144,35 @@ async fn every_type_is_kept_exactly(under: Under) {
             or"der: x | ∅ |  | ∅
             "##);
     }
+}
+
+async fn a_table_that_is_gone_is_not_made_again_in_silence(under: Under) {
+    let (contract, mode) = (contract(), DeleteMode::Hard);
+    under.warehouse().ensure(&contract, mode).await.unwrap();
+    // Nothing was in it: it is made again.
+    under.execute("DROP TABLE things").await;
+    under.warehouse().ensure(&contract, mode).await.unwrap();
+    under.load(0, mode, false, &[put(1, 1, 10, "one")]).await;
+    under.execute("DROP TABLE things").await;
+    let load = fold(&contract, mode, vec![batch(&contract, &[put(2, 2, 20, "two")])], false).unwrap();
+    let second = dataflow::warehouse::open(&under.config, "t", Arc::clone(&under.staging)).await.unwrap();
+    let errors = [
+        under.warehouse().apply(&unit(1, vec![load])).await.map(drop),
+        under.warehouse().ensure(&contract, mode).await,
+        under.warehouse().ensure(&contract, mode).await,
+        second.ensure(&contract, mode).await,
+    ];
+    for error in errors.map(Result::unwrap_err) {
+        assert_eq!(*error.kind(), ErrorKind::Table("things".into()), "{error}");
+        assert!(error.help_text().is_some_and(|help| help.contains("table resync")), "{error}");
+    }
+    // Another topology has nothing to do with it.
+    let other = dataflow::warehouse::open(&under.config, "other", Arc::clone(&under.staging)).await.unwrap();
+    other.ensure(&contract, mode).await.unwrap();
+    under.execute("DROP TABLE things").await;
+    second.ensure_or(&contract, mode, Lost::MakeAnew).await.unwrap();
+    second.ensure(&contract, mode).await.unwrap();
+    assert_eq!(under.things(false).await, BTreeMap::new());
 }
 
 async fn nul_in_text(under: Under) {

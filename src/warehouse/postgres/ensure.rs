@@ -7,6 +7,7 @@ use super::{Postgres, failure, run, sql};
 use crate::contract::Contract;
 use crate::epoch::DeleteMode;
 use crate::error::{Error, ErrorKind, Result};
+use crate::warehouse::Lost;
 use crate::warehouse::names::{FRESHNESS, FRESHNESS_ELSE, TABLES, literal, quote};
 
 /// The longest name; PostgreSQL would cut a longer one silently.
@@ -77,12 +78,15 @@ impl Postgres {
             .map_err(|e| failure(e, None))
     }
 
-    pub(super) async fn ensure_table(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {
+    pub(super) async fn ensure_table(&self, contract: &Contract, mode: DeleteMode, lost: Lost) -> Result<()> {
         check_names(contract)?;
         let (table, schema) = (contract.table.as_str(), &contract.output);
         let mut tx = self.begin_ddl().await?;
         match self.kind(&mut tx, table).await?.as_deref() {
             None => {
+                if lost == Lost::Park {
+                    self.refuse_lost(&mut tx, table).await?;
+                }
                 run(&mut tx, self.names.create(table, schema, mode), Some(table)).await?;
             }
             Some("r" | "p") => self.reconcile(&mut tx, contract, mode).await?,
@@ -95,6 +99,21 @@ impl Postgres {
             }
         }
         tx.commit().await.map_err(|e| failure(e, Some(table)))
+    }
+
+    /// Fails for a table that is not there and has been loaded.
+    async fn refuse_lost(&self, conn: &mut PgConnection, table: &str) -> Result<()> {
+        let statement = format!(
+            "SELECT epoch FROM {} WHERE topology = $1 AND table_name = $2 AND epoch > 0",
+            self.names.of(TABLES)
+        );
+        let epoch: Option<i64> = sqlx::query_scalar(AssertSqlSafe(statement))
+            .bind(&self.topology)
+            .bind(table)
+            .fetch_optional(conn)
+            .await
+            .map_err(|e| failure(e, Some(table)))?;
+        epoch.map_or(Ok(()), |epoch| Err(crate::warehouse::lost(table, epoch as u64)))
     }
 
     async fn reconcile(&self, conn: &mut PgConnection, contract: &Contract, mode: DeleteMode) -> Result<()> {

@@ -30,7 +30,7 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::merge::Needs;
 use super::names::{FRESHNESS, INCOMPLETE, LEDGER, TABLES};
-use super::{Freshness, FreshnessRow, IncompleteRow, Ledger, Warehouse, incomplete_of};
+use super::{Freshness, FreshnessRow, IncompleteRow, LOST_HELP, Ledger, Lost, Warehouse, incomplete_of};
 use crate::config::PostgresWarehouse;
 use crate::contract::Contract;
 use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadUnit};
@@ -112,6 +112,9 @@ fn failure(error: sqlx::Error, table: Option<&str>) -> Error {
                     "grant the user USAGE and CREATE on the schema and make it the owner of the tables",
                 ),
                 _ => match table {
+                    Some(name) if code == "42P01" => {
+                        Error::new(ErrorKind::Table(name.to_owned()), message("a table is gone")).help(LOST_HELP)
+                    }
                     Some(name) => Error::new(ErrorKind::Table(name.to_owned()), message("a statement failed")),
                     None => Error::new(ErrorKind::Internal, message("a statement failed")),
                 },
@@ -153,8 +156,8 @@ impl Warehouse for Postgres {
         Ok(Some(Applied { log: ledger.log, through: ledger.through, held: ledger.held, accounts }))
     }
 
-    async fn ensure(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {
-        self.ensure_table(contract, mode).await.map_err(|e| {
+    async fn ensure_or(&self, contract: &Contract, mode: DeleteMode, lost: Lost) -> Result<()> {
+        self.ensure_table(contract, mode, lost).await.map_err(|e| {
             e.doing(format!("make table {} what its contract version {} says", contract.table, contract.version))
         })
     }

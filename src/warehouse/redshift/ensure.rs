@@ -1,17 +1,19 @@
 //! Control tables, and tables as their contracts say. Every statement commits by itself: DDL inside a load's transaction
 //! would keep readers out until it ends, and some of it is refused there.
 
-use super::Redshift;
 use super::layout;
 use super::probe::refuse_folded_case;
 use super::session::Session;
 use super::sql::{
-    self, Documents, GroupNames, MAX_COLUMNS, MAX_NAME_BYTES, StageForm, StageKind, document_names, stage_columns,
+    self, Documents, GroupNames, MAX_COLUMNS, MAX_NAME_BYTES, STATE_PREFIX, StageForm, StageKind, document_names,
+    stage_columns,
 };
 use super::types::{Fit, LiveColumn, fit, sql_type};
+use super::{Redshift, text};
 use crate::contract::{Contract, TableSchema, Type};
 use crate::epoch::DeleteMode;
 use crate::error::{Disposition, Error, ErrorKind, Result};
+use crate::warehouse::Lost;
 use crate::warehouse::names::{literal, quote};
 
 /// What must be done to a live table.
@@ -73,12 +75,15 @@ impl Redshift {
         Ok(())
     }
 
-    pub(super) async fn ensure_table(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {
+    pub(super) async fn ensure_table(&self, contract: &Contract, mode: DeleteMode, lost: Lost) -> Result<()> {
         check_names(contract)?;
         layout::check(contract, &self.layout(&contract.table))?;
         let (table, schema) = (contract.table.as_str(), &contract.output);
         let mut lease = self.sessions.lease().await?;
         let mut live = self.live_columns(&mut lease.session, table).await?;
+        if live.is_empty() && lost == Lost::Park {
+            self.refuse_lost(&mut lease.session, table).await?;
+        }
         let create = self.names.create(table, schema, mode) + &layout::clause(&self.layout(table));
         if live.is_empty()
             && let Err(error) = lease.session.run(&create, Some(table)).await
@@ -98,6 +103,22 @@ impl Redshift {
         self.make_view(&mut lease.session, contract, mode).await?;
         self.sessions.give_back(lease);
         Ok(())
+    }
+
+    /// Fails for a table that is not there and has been loaded.
+    async fn refuse_lost(&self, session: &mut Session, table: &str) -> Result<()> {
+        let states = session.run(&self.names.tables_like(STATE_PREFIX), Some(table)).await?.rows;
+        let select = |state: &String| {
+            let (of, topology) = (self.names.of(state), text(&self.topology));
+            format!("SELECT epoch FROM {of} WHERE table_name = {} AND topology = {topology} AND epoch > 0", text(table))
+        };
+        let parts: Vec<String> = states.iter().filter_map(|row| row.first()?.as_ref()).map(select).collect();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let found = session.run(&parts.join(" UNION ALL "), Some(table)).await?;
+        let epoch = found.single().and_then(|epoch| epoch.trim().parse().ok());
+        epoch.map_or(Ok(()), |epoch| Err(crate::warehouse::lost(table, epoch)))
     }
 
     async fn live_columns(&self, session: &mut Session, table: &str) -> Result<Vec<LiveColumn>> {

@@ -14,6 +14,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::telemetry;
+use crate::warehouse::LOST_HELP;
 
 /// Texts of failures that pass, with the reason that they are counted by.
 const PASSING: [(&str, &str); 15] = [
@@ -148,6 +149,10 @@ pub(super) fn failure(error: &tokio_postgres::Error, table: Option<&str>) -> Err
             "the role of COPY may not read the staged file",
             "`dataflow plan` prints the policy that warehouse.iam_role needs; it must be attached to the cluster",
         ),
+        "42P01" if table.is_some() => {
+            Error::new(ErrorKind::Table(table.unwrap_or_default().to_owned()), message("a table is gone"))
+                .help(LOST_HELP)
+        }
         _ => match table {
             Some(name) => Error::new(ErrorKind::Table(name.to_owned()), message("a statement failed")),
             None => Error::new(ErrorKind::Internal, message("a statement failed")),

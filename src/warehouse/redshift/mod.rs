@@ -61,7 +61,7 @@ pub use self::views::Shown;
 use super::merge::Needs;
 use super::names::literal;
 use super::staging::Staging;
-use super::{Freshness, IncompleteRow, Warehouse, incomplete_of};
+use super::{Freshness, IncompleteRow, Lost, Warehouse, incomplete_of};
 use crate::config::{RedshiftWarehouse, TableLayout};
 use crate::contract::Contract;
 use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadUnit};
@@ -191,8 +191,8 @@ impl Warehouse for Redshift {
         Ok(applied)
     }
 
-    async fn ensure(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {
-        let ensured = self.ensure_table(contract, mode).await;
+    async fn ensure_or(&self, contract: &Contract, mode: DeleteMode, lost: Lost) -> Result<()> {
+        let ensured = self.ensure_table(contract, mode, lost).await;
         self.patience.judge(&format!("table {}", contract.table), ensured).map_err(|e| {
             e.doing(format!("make table {} what its contract version {} says", contract.table, contract.version))
         })

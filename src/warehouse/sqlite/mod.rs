@@ -25,7 +25,7 @@ use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
 
 use super::merge::Needs;
 use super::names::{FRESHNESS_ELSE, INCOMPLETE, TABLES, quote};
-use super::{Freshness, FreshnessRow, IncompleteRow, Warehouse, incomplete_of};
+use super::{Freshness, FreshnessRow, IncompleteRow, LOST_HELP, Lost, Warehouse, incomplete_of};
 use crate::config::SqliteWarehouse;
 use crate::contract::Contract;
 use crate::epoch::{Applied, DeleteMode, EpochNumber, Incomplete, LoadUnit};
@@ -86,10 +86,19 @@ impl Sqlite {
         tx.commit().await.map_err(|e| failure(e, None))
     }
 
-    async fn ensure_in(&self, conn: &mut SqliteConnection, contract: &Contract, mode: DeleteMode) -> Result<()> {
+    async fn ensure_in(
+        &self,
+        conn: &mut SqliteConnection,
+        contract: &Contract,
+        mode: DeleteMode,
+        lost: Lost,
+    ) -> Result<()> {
         let (table, schema) = (contract.table.as_str(), &contract.output);
         let live = live_columns(conn, table).await?;
         if live.is_empty() {
+            if lost == Lost::Park {
+                self.refuse_lost(conn, table).await?;
+            }
             run(conn, sql::create(table, schema, mode), Some(table)).await?;
             return Ok(());
         }
@@ -112,6 +121,18 @@ impl Sqlite {
             }
         }
         self.ensure_unique(conn, contract, mode, &live).await
+    }
+
+    /// Fails for a table that is not there and has been loaded.
+    async fn refuse_lost(&self, conn: &mut SqliteConnection, table: &str) -> Result<()> {
+        let statement = format!("SELECT epoch FROM {TABLES} WHERE topology = ? AND table_name = ? AND epoch > 0");
+        let epoch: Option<i64> = sqlx::query_scalar(AssertSqlSafe(statement))
+            .bind(&self.topology)
+            .bind(table)
+            .fetch_optional(conn)
+            .await
+            .map_err(|e| failure(e, Some(table)))?;
+        epoch.map_or(Ok(()), |epoch| Err(super::lost(table, epoch as u64)))
     }
 
     async fn ensure_unique(
@@ -195,6 +216,9 @@ fn failure(error: sqlx::Error, table: Option<&str>) -> Error {
         Some(3 | 8 | 11 | 14 | 23 | 26) => Error::new(ErrorKind::WarehouseRefused, message("refused"))
             .help("check that the path of the warehouse names a SQLite file in a folder that this user may write"),
         _ => match table {
+            Some(name) if error.to_string().contains("no such table") => {
+                Error::new(ErrorKind::Table(name.to_owned()), message("a table is gone")).help(LOST_HELP)
+            }
             Some(name) => Error::new(ErrorKind::Table(name.to_owned()), message("a statement failed")),
             None => Error::new(ErrorKind::Internal, message("a statement failed")),
         },
@@ -217,11 +241,11 @@ impl Warehouse for Sqlite {
         Ok(Some(Applied { log: ledger.log, through: ledger.through, held: ledger.held, accounts }))
     }
 
-    async fn ensure(&self, contract: &Contract, mode: DeleteMode) -> Result<()> {
+    async fn ensure_or(&self, contract: &Contract, mode: DeleteMode, lost: Lost) -> Result<()> {
         let doing = || format!("make table {} what its contract version {} says", contract.table, contract.version);
         let begin = self.pool.begin_with("BEGIN IMMEDIATE").await;
         let mut tx = begin.map_err(|e| failure(e, None).doing(doing()))?;
-        self.ensure_in(&mut tx, contract, mode).await.map_err(|e| e.doing(doing()))?;
+        self.ensure_in(&mut tx, contract, mode, lost).await.map_err(|e| e.doing(doing()))?;
         tx.commit().await.map_err(|e| failure(e, Some(&contract.table)).doing(doing()))
     }
 

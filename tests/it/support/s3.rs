@@ -35,6 +35,8 @@ pub enum Fault {
     Denied,
     /// Nothing is done; the answer is 503 with the code `SlowDown`.
     SlowDown,
+    /// Nothing is done until [`S3Server::heal`].
+    Held,
 }
 
 /// A request as it came.
@@ -65,6 +67,7 @@ struct Proxy {
     asked: Arc<Mutex<Vec<Asked>>>,
     /// The file server looks and then writes; S3 does both at once.
     creates: Arc<tokio::sync::Mutex<()>>,
+    healed: Arc<tokio::sync::watch::Sender<()>>,
     folder: Arc<std::path::PathBuf>,
 }
 
@@ -92,6 +95,7 @@ impl S3Server {
             rules: Arc::default(),
             asked: Arc::default(),
             creates: Arc::default(),
+            healed: Arc::new(tokio::sync::watch::Sender::new(())),
             folder: Arc::new(folder.path().to_owned()),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -129,6 +133,7 @@ impl S3Server {
 
     /// Nothing goes wrong any more. Returns how many faults were still to come.
     pub fn heal(&self) -> usize {
+        self.proxy.healed.send_replace(());
         self.proxy.rules.lock().unwrap().drain(..).fold(0, |left, rule| left.saturating_add(rule.times))
     }
 
@@ -176,6 +181,7 @@ async fn serve(State(proxy): State<Proxy>, request: Request) -> Response {
     if !proxy.folder.join(bucket).is_dir() {
         return (StatusCode::NOT_FOUND, "<Error><Code>NoSuchBucket</Code></Error>").into_response();
     }
+    let mut healed = proxy.healed.subscribe();
     let fault = proxy.fault(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or_default());
     match fault {
         Some(Fault::Unavailable) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
@@ -188,6 +194,7 @@ async fn serve(State(proxy): State<Proxy>, request: Request) -> Response {
             parts.headers.remove(header::IF_NONE_MATCH);
             parts.headers.remove(header::AUTHORIZATION);
         }
+        Some(Fault::Held) => healed.changed().await.unwrap(),
         Some(Fault::AnswerLost) | None => {}
     }
     let service = if fault == Some(Fault::Overwrite) { &proxy.open } else { &proxy.checked };
