@@ -23,8 +23,8 @@ use dataflow::contract::{Column, Contract, TableSchema, Type};
 use dataflow::epoch::{DeleteMode, LoadUnit};
 use dataflow::pipeline::fold::fold;
 use dataflow::progress::Partition;
-use dataflow::warehouse::Warehouse;
 use dataflow::warehouse::postgres::Postgres;
+use dataflow::warehouse::{Lost, Warehouse};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
@@ -193,7 +193,7 @@ async fn main() {
     let warehouse = Postgres::connect(&config, "bench").await.unwrap();
     let mut conn = PgConnection::connect(&url).await.unwrap();
     let contract = contract();
-    warehouse.ensure(&contract, DeleteMode::Hard).await.unwrap();
+    warehouse.ensure_or(&contract, DeleteMode::Hard, Lost::Park).await.unwrap();
     by_hand::create(&mut conn).await;
     let (mut ours, mut hand) = (Vec::new(), Vec::new());
     for round in 0..rounds {

@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::config;
+use crate::net::arn;
 
 /// Folders whose objects are deleted in time: by the sweep, by retention, by a probe of the store.
 const TRANSIENT: [&str; 9] =
@@ -25,7 +26,7 @@ const CATALOG_ACTIONS: [&str; 9] = [
 /// The policy for a lake in a bucket; `None` for a folder.
 pub fn policy(config: &config::Lake) -> Option<Value> {
     let (bucket, prefix) = place(&config.url)?;
-    let partition = partition(config.region.as_deref());
+    let partition = arn::partition(config.region.as_deref());
     let bucket_arn = format!("arn:{partition}:s3:::{bucket}");
     let below = if prefix.is_empty() { bucket_arn.clone() } else { format!("{bucket_arn}/{prefix}") };
     let listed = if prefix.is_empty() { "*".to_owned() } else { format!("{prefix}/*") };
@@ -44,7 +45,7 @@ pub fn policy(config: &config::Lake) -> Option<Value> {
     if let Some(sse) = &config.sse {
         statements.push(json!({
             "Sid": "Encrypt", "Effect": "Allow", "Action": ["kms:GenerateDataKey", "kms:Decrypt"],
-            "Resource": key_arn(&sse.kms_key, partition, config.region.as_deref()),
+            "Resource": arn::key(&sse.kms_key, config.region.as_deref()),
         }));
     }
     if let Some(config::Catalog::Glue(glue)) = &config.catalog {
@@ -63,22 +64,4 @@ pub fn policy(config: &config::Lake) -> Option<Value> {
 fn place(url: &str) -> Option<(&str, &str)> {
     let rest = url.strip_prefix("s3://")?.trim_end_matches('/');
     Some(rest.split_once('/').map_or((rest, ""), |(bucket, prefix)| (bucket, prefix.trim_matches('/'))))
-}
-
-fn partition(region: Option<&str>) -> &'static str {
-    match region {
-        Some(region) if region.starts_with("cn-") => "aws-cn",
-        Some(region) if region.starts_with("us-gov-") => "aws-us-gov",
-        _ => "aws",
-    }
-}
-
-fn key_arn(key: &str, partition: &str, region: Option<&str>) -> String {
-    let key = key.trim();
-    if key.starts_with("arn:") {
-        return key.to_owned();
-    }
-    // Another account's key cannot be named by its id, so it is one of this account.
-    let resource = if key.starts_with("alias/") { "key/*".to_owned() } else { format!("key/{key}") };
-    format!("arn:{partition}:kms:{}:*:{resource}", region.unwrap_or("*"))
 }

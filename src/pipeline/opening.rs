@@ -15,7 +15,7 @@ use crate::pipeline::report::{Report, WAREHOUSE};
 use crate::pipeline::staging::open_to_load;
 use crate::progress::Standings;
 use crate::telemetry::Status;
-use crate::warehouse::{Staging, Warehouse};
+use crate::warehouse::{Inspect, Staging};
 
 /// The warehouse that all loaders of a process share, once it is open.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub struct Opening {
     log: Arc<Log>,
     report: Arc<Report>,
     staging: Arc<dyn Staging>,
-    open: Arc<OnceCell<Arc<dyn Warehouse>>>,
+    open: Arc<OnceCell<Arc<dyn Inspect>>>,
 }
 
 impl Opening {
@@ -34,7 +34,7 @@ impl Opening {
     }
 
     /// One attempt, which all who ask at the same time share.
-    pub async fn once(&self) -> Result<Arc<dyn Warehouse>> {
+    pub async fn once(&self) -> Result<Arc<dyn Inspect>> {
         let opened = self.open.get_or_try_init(|| async {
             let warehouse = open_to_load(&self.topology, &self.staging, &self.log.state()).await?;
             for fresh in warehouse.freshness().await? {
@@ -45,8 +45,13 @@ impl Opening {
         opened.await.cloned()
     }
 
+    /// What is open.
+    pub fn open(&self) -> Option<&Arc<dyn Inspect>> {
+        self.open.get()
+    }
+
     /// Attempts until it is open; `None` once `stop` is cancelled. What will not pass is an error.
-    pub async fn patiently(&self, stop: &CancellationToken) -> Result<Option<Arc<dyn Warehouse>>> {
+    pub async fn patiently(&self, stop: &CancellationToken) -> Result<Option<Arc<dyn Inspect>>> {
         let mut backoff = Backoff::default();
         loop {
             // What is open already is used, also when it is time to stop: what the log has is still to be loaded.

@@ -59,7 +59,7 @@ pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> R
             tables,
             topology: Arc::clone(&topology),
             log: Arc::clone(&log),
-            warehouse: Arc::clone(&warehouse),
+            warehouse: warehouse.clone(),
             head: told.clone(),
             report: Arc::clone(&report),
             known: None,

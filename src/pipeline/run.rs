@@ -105,8 +105,8 @@ pub(super) async fn drive(
     let shared = Shared { topology, lake, log, report: &report };
     let staging = staging(lake);
     if options.role != Role::Ingest {
-        let (log, report) = (Arc::clone(log), Arc::clone(&report));
-        let opening = Opening::new(Arc::clone(topology), log, report, Arc::clone(&staging));
+        let (log, told) = (Arc::clone(log), Arc::clone(&report));
+        let opening = Opening::new(Arc::clone(topology), log, told, Arc::clone(&staging));
         match opening.once().await {
             // The sources are read meanwhile; who wants an end wants to know that it is not one.
             Err(error) if error.disposition() == Disposition::Retry && !options.until_caught_up => {
@@ -116,7 +116,7 @@ pub(super) async fn drive(
             opened => drop(opened?),
         }
         process.start_loaders(&shared, &opening, &head);
-        process.start_upkeep(&shared)?;
+        process.start_upkeep(&shared, &opening)?;
     }
     // Ingest alone wants to know of orders to read a table again.
     if options.role != Role::Ingest || topology.sources.values().any(Source::can_read_again) {
@@ -215,10 +215,11 @@ struct Process {
 
 impl Process {
     /// Starts what is looked after beside the stream.
-    fn start_upkeep(&mut self, shared: &Shared<'_>) -> Result<()> {
+    fn start_upkeep(&mut self, shared: &Shared<'_>, opening: &Opening) -> Result<()> {
         let (topology, log, report) = (shared.topology, shared.log, shared.report);
         let stop = || self.loaders_stop.clone();
-        self.tasks.spawn(upkeep::watch_incompletes(Arc::clone(topology), Arc::clone(report), stop()));
+        let watch = upkeep::watch_warehouse(Arc::clone(topology), Arc::clone(report), opening.clone(), stop());
+        self.tasks.spawn(watch);
         self.tasks.spawn(upkeep::sweep_regularly(Arc::clone(log), Arc::clone(report), stop()));
         #[cfg_attr(not(feature = "s3"), expect(unused_mut, reason = "Glue comes with S3"))]
         let mut outsiders: Arc<dyn Outsiders> = Arc::new(NoOutsiders);

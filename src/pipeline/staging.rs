@@ -11,7 +11,7 @@ use crate::config::Topology;
 use crate::error::Result;
 use crate::lake::{Lake, LogState};
 use crate::pipeline::grouping::groups;
-use crate::warehouse::{self, Staging, Warehouse};
+use crate::warehouse::{self, Inspect, Staging, Warehouse};
 
 /// How long the removal of what one load has staged may take; the rest is swept.
 const DISCARD_LIMIT: Duration = Duration::from_secs(60);
@@ -65,7 +65,7 @@ pub async fn open_to_load(
     topology: &Topology,
     staging: &Arc<dyn Staging>,
     state: &LogState,
-) -> Result<Arc<dyn Warehouse>> {
+) -> Result<Arc<dyn Inspect>> {
     let warehouse = open_staged(topology, Arc::clone(staging)).await?;
     let contracts =
         topology.tables.iter().filter_map(|(name, table)| Some((state.contracts.get(name)?, table.deletes)));
@@ -76,9 +76,9 @@ pub async fn open_to_load(
 
 /// Opens the topology's warehouse.
 pub async fn open_warehouse(topology: &Topology) -> Result<Arc<dyn Warehouse>> {
-    open_staged(topology, staging(&Lake::open(&topology.lake)?)).await
+    Ok(open_staged(topology, staging(&Lake::open(&topology.lake)?)).await?)
 }
 
-async fn open_staged(topology: &Topology, staging: Arc<dyn Staging>) -> Result<Arc<dyn Warehouse>> {
+async fn open_staged(topology: &Topology, staging: Arc<dyn Staging>) -> Result<Arc<dyn Inspect>> {
     warehouse::open_laid_out(&topology.warehouse, &topology.name, staging, topology.layouts()).await
 }

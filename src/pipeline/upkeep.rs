@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Topology;
 use crate::error::Result;
 use crate::lake::{CompactOptions, Log, Outsiders, compact, retire, sweep};
+use crate::pipeline::opening::Opening;
 use crate::pipeline::report::{Report, WAREHOUSE};
-use crate::warehouse::{self, Inspect};
+use crate::warehouse::Inspect;
 
 /// The first sweep comes after what a start-up has to do.
 const FIRST_SWEEP: Duration = Duration::from_secs(60);
@@ -21,6 +22,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
 const FIRST_COMPACTION: Duration = Duration::from_secs(120);
 /// How often the warehouse is asked for rows without a base.
 const ASK_EVERY: Duration = Duration::from_secs(5);
+/// A connection to the warehouse that nobody has used for so long is closed.
+const UNUSED: Duration = Duration::from_secs(300);
 
 /// Sweeps the lake until `stop`.
 pub async fn sweep_regularly(log: Arc<Log>, report: Arc<Report>, stop: CancellationToken) -> Result<()> {
@@ -115,25 +118,31 @@ impl<'a> Task<'a> {
     }
 }
 
-/// Asks the warehouse how many partial rows wait there for a base, until `stop`: only after loads, where an idle warehouse
-/// costs nothing and a question wakes it up.
-pub async fn watch_incompletes(topology: Arc<Topology>, report: Arc<Report>, stop: CancellationToken) -> Result<()> {
-    let mut open: Option<Arc<dyn Inspect>> = None;
+/// Asks the warehouse how many partial rows wait there for a base, until `stop`, through the connections of the loaders: only
+/// after loads, where an idle warehouse costs nothing and a question wakes it up. Closes connections that are not used.
+pub async fn watch_warehouse(
+    topology: Arc<Topology>,
+    report: Arc<Report>,
+    opening: Opening,
+    stop: CancellationToken,
+) -> Result<()> {
     let mut asked_after: Option<u64> = None;
     loop {
-        let units = report.units();
-        if asked_after != Some(units) || !topology.warehouse.sleeps_when_idle() {
-            let asked = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                asked = ask(&topology, &report, &mut open) => asked,
-            };
-            asked_after = asked.is_ok().then_some(units);
-            match asked {
-                Ok(()) => report.solved(WAREHOUSE),
-                Err(error) => {
-                    tracing::debug!("{error}");
-                    report.problem(WAREHOUSE, &error);
-                    open = None;
+        if let Some(warehouse) = opening.open() {
+            warehouse.close_unused(UNUSED);
+            let units = report.units();
+            if asked_after != Some(units) || !topology.warehouse.sleeps_when_idle() {
+                let asked = tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    asked = ask(&**warehouse, &report) => asked,
+                };
+                asked_after = asked.is_ok().then_some(units);
+                match asked {
+                    Ok(()) => report.solved(WAREHOUSE),
+                    Err(error) => {
+                        tracing::debug!("{error}");
+                        report.problem(WAREHOUSE, &error);
+                    }
                 }
             }
         }
@@ -143,13 +152,8 @@ pub async fn watch_incompletes(topology: Arc<Topology>, report: Arc<Report>, sto
     }
 }
 
-async fn ask(topology: &Topology, report: &Report, open: &mut Option<Arc<dyn Inspect>>) -> Result<()> {
-    if open.is_none() {
-        *open = warehouse::find(&topology.warehouse, &topology.name).await?;
-    }
-    if let Some(warehouse) = open {
-        report.incompletes(&warehouse.count_incompletes().await?);
-    }
+async fn ask(warehouse: &dyn Inspect, report: &Report) -> Result<()> {
+    report.incompletes(&warehouse.count_incompletes().await?);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -68,9 +69,15 @@ pub struct HeldRow {
 /// What is done with each row that is read.
 pub type TakeRow<'a> = dyn FnMut(&HeldRow) -> Result<()> + Send + 'a;
 
+/// What a warehouse keeps open while nobody asks anything of it.
+pub trait Rest {
+    /// Closes connections that nobody has used for so long.
+    fn close_unused(&self, _unused_for: Duration) {}
+}
+
 /// Questions of people.
 #[async_trait]
-pub trait Inspect: Warehouse {
+pub trait Inspect: Warehouse + Rest {
     /// The live rows of each table; `None` where the table is not there yet.
     async fn live_rows(&self, table: &str, mode: DeleteMode) -> Result<Option<LiveRows>>;
 

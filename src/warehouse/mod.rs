@@ -24,7 +24,7 @@ mod shape;
 pub mod sqlite;
 mod staging;
 
-pub use inspect::{HeldKeys, HeldQuery, HeldRow, Inspect, LiveRows, OpenIncomplete, TakeRow, find};
+pub use inspect::{HeldKeys, HeldQuery, HeldRow, Inspect, LiveRows, OpenIncomplete, Rest, TakeRow, find};
 pub use key::KeyText;
 pub use staging::Staging;
 
@@ -115,16 +115,16 @@ fn lost(table: &str, epoch: EpochNumber) -> Error {
 /// Opens the warehouse of a topology; makes its ledger tables and the `freshness` view when they are missing. `staging`:
 /// where files stand that it is to load, for a warehouse that takes its rows from there.
 pub async fn open(config: &config::Warehouse, topology: &str, staging: Arc<dyn Staging>) -> Result<Arc<dyn Warehouse>> {
-    open_laid_out(config, topology, staging, BTreeMap::new()).await
+    Ok(open_laid_out(config, topology, staging, BTreeMap::new()).await?)
 }
 
-/// The same, with what the topology says of how tables lie.
+/// The same, with what the topology says of how tables lie; people's questions go through the same connections.
 pub async fn open_laid_out(
     config: &config::Warehouse,
     topology: &str,
     staging: Arc<dyn Staging>,
     layouts: BTreeMap<String, config::TableLayout>,
-) -> Result<Arc<dyn Warehouse>> {
+) -> Result<Arc<dyn Inspect>> {
     #[cfg(not(feature = "redshift"))]
     drop((staging, layouts));
     match config {

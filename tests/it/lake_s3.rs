@@ -92,6 +92,32 @@ async fn every_object_is_encrypted_with_the_key_and_sent_with_its_checksum() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_in_parts_and_copies_to_the_archive_are_encrypted_with_the_key() {
+    let server = S3Server::start().await;
+    let key = "arn:aws:kms:eu-west-3:1:key/k";
+    let sse = config::Sse { kms_key: key.into(), bucket_key: true };
+    let day = Some(config::Span::seconds(24 * 3600));
+    let raw = config::Raw { keep: config::RawKeep::Plain, retention: None, archive_after: day, key: None };
+    let lake = Lake::open(&config::Lake { sse: Some(sse), raw: Some(raw), ..server.lake("sales") }).unwrap();
+    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
+    lake.put_staged("large", bytes::Bytes::from(vec![7; (64 << 20) + 1])).await.unwrap();
+    std::fs::create_dir_all(server.folder().join("sales/raw")).unwrap();
+    std::fs::write(server.folder().join("sales/raw/old.parquet"), "raw").unwrap();
+    let swept = sweep_as_of(&log, chrono::Utc::now() + chrono::TimeDelta::days(3)).await.unwrap();
+    assert_eq!(swept.archived_raw, ["raw/old.parquet"]);
+    let asked = server.asked();
+    let begun = asked.iter().filter(|asked| asked.method == "POST" && asked.query.starts_with("uploads"));
+    let copied = asked.iter().filter(|asked| asked.headers.contains_key("x-amz-copy-source"));
+    let (begun, copied): (Vec<_>, Vec<_>) = (begun.collect(), copied.collect());
+    assert_eq!((begun.len(), copied.len()), (1, 1));
+    for asked in begun.into_iter().chain(copied) {
+        let header = |name: &str| asked.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(header("x-amz-server-side-encryption").as_deref(), Some("aws:kms"), "{}", asked.path);
+        assert_eq!(header("x-amz-server-side-encryption-aws-kms-key-id").as_deref(), Some(key), "{}", asked.path);
+    }
+}
+
 /// Whether a pattern of a policy covers a text.
 fn covers(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {

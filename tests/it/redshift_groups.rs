@@ -204,18 +204,22 @@ async fn tables_are_made_as_the_topology_lays_them_out() {
     let cluster = Cluster::start().await;
     let folder = tempfile::tempdir().unwrap();
     let stock = Stock::make(173, busy_shop(1_200), 1_200);
-    let mut arrivals = Arrivals::of(&stock, folder.path(), 4);
+    let mut arrivals = Arrivals::of(&stock, folder.path(), 5);
     let laid_out = |layout: &str| TABLES.replace("products, key: [id] }", &format!("products, key: [id], {layout} }}"));
     let launch = Launch::new(folder.path(), &topology(&cluster, &laid_out("distribution: { key: id }, sort: [id]")));
     arrivals.next();
     launch.run_until_caught_up().await;
     let lies = r#"SELECT diststyle, sortkey1, sortkey_num FROM svv_table_info WHERE "schema" = 'shop' AND "table" = 'products'"#;
     let text = |text: &str| Some(text.to_owned());
-    assert_eq!(ask(&cluster, lies).await, [[text("KEY(id)"), text("id"), text("1")]]);
     let history = cluster.sim.history();
     let merges =
         |statement: &&String| statement.to_lowercase().contains("delete from") && statement.contains("products");
     assert!(history.iter().filter(merges).any(|s| s.to_lowercase().contains("between")), "{history:?}");
+    // Only whom a superuser lets sees how tables lie; the others load all the same.
+    arrivals.next();
+    launch.run_until_caught_up().await;
+    assert!(launch.whole_log().contains("loads go on: GRANT SELECT ON svv_table_info"), "{}", launch.whole_log());
+    cluster.sim.grant("svv_table_info");
     arrivals.next();
     let other = Launch::named(folder.path(), "other", &topology(&cluster, &laid_out("distribution: all, sort: [id]")));
     other.run_until_caught_up().await;
@@ -290,7 +294,8 @@ async fn views_are_renewed_by_a_start_that_loads_nothing() {
     let spoilt = [
         "DROP VIEW bi.orders",
         "DROP VIEW bi.freshness",
-        "CREATE OR REPLACE VIEW bi.products AS SELECT 1 AS one FROM shop.products WITH NO SCHEMA BINDING",
+        "DROP VIEW bi.products",
+        "CREATE VIEW bi.products AS SELECT 1 AS one FROM shop.products WITH NO SCHEMA BINDING",
     ];
     for statement in spoilt {
         ask(&cluster, statement).await;
@@ -301,7 +306,8 @@ async fn views_are_renewed_by_a_start_that_loads_nothing() {
     assert!(ask_columns(&cluster, "products").await.contains(&"description".to_owned()));
     assert_eq!(ask(&cluster, "SELECT table_name FROM bi.freshness").await.len(), 5);
     let made: Vec<String> = made().into_iter().filter(|sql| sql.to_lowercase().starts_with("create")).collect();
-    assert_eq!(made.len(), 3, "{made:#?}");
+    // The one with other columns cannot be replaced, and is made anew.
+    assert_eq!(made.len(), 4, "{made:#?}");
 
     ask(&cluster, "DROP SCHEMA bi CASCADE").await;
     launch.run_until_caught_up().await;

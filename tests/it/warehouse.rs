@@ -329,13 +329,24 @@ impl Under {
     /// Read behind the emulator's back.
     #[cfg(all(feature = "redshift", feature = "postgres"))]
     pub(crate) async fn redshift() -> Self {
-        Self::redshift_in_files(32 << 20).await
+        Self::on_cluster(crate::support::cluster::Cluster::start().await, 32 << 20).await
     }
 
     /// With so much of a table in one staged file.
     #[cfg(all(feature = "redshift", feature = "postgres"))]
     pub(crate) async fn redshift_in_files(bytes: u64) -> Self {
-        let cluster = crate::support::cluster::Cluster::start().await;
+        Self::on_cluster(crate::support::cluster::Cluster::start().await, bytes).await
+    }
+
+    /// With transactions that are kept apart in that way.
+    #[cfg(all(feature = "redshift", feature = "postgres"))]
+    pub(crate) async fn isolated(isolation: redshift_sim::Isolation) -> Self {
+        let with = |options| redshift_sim::Options { isolation, ..options };
+        Self::on_cluster(crate::support::cluster::Cluster::start_with(with).await, 32 << 20).await
+    }
+
+    #[cfg(all(feature = "redshift", feature = "postgres"))]
+    async fn on_cluster(cluster: crate::support::cluster::Cluster, bytes: u64) -> Self {
         let reader = Reader::Postgres(sqlx::PgPool::connect(&cluster.postgres_url).await.unwrap());
         let lake = dataflow::lake::Lake::open(&cluster.lake()).unwrap();
         let staging = dataflow::pipeline::staging::staging(&lake);
@@ -354,6 +365,10 @@ impl Under {
 
     pub(crate) fn warehouse(&self) -> &dyn Warehouse {
         &*self.warehouse
+    }
+
+    pub(crate) fn config(&self) -> &dataflow::config::Warehouse {
+        &self.config
     }
 
     pub(crate) fn staging(&self) -> &dyn dataflow::warehouse::Staging {

@@ -83,6 +83,9 @@ fn planned_rows(node: &str) -> Option<u64> {
     rows.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
+/// Its pool closes what is unused.
+impl crate::warehouse::Rest for Postgres {}
+
 #[async_trait]
 impl Inspect for Postgres {
     async fn live_rows(&self, table: &str, mode: DeleteMode) -> Result<Option<LiveRows>> {

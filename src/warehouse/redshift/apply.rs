@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use super::failure::{counted, is_doubtful};
 use super::session::Session;
 use super::sql::{self, Documents, GroupNames, StageKind, time};
 use super::state::{Known, State, ledger_row, table_row};
@@ -24,9 +23,6 @@ pub(super) const STATEMENT_BYTES: usize = 16 * 1024 * 1024;
 /// Values in one statement, which have half of its bytes.
 const VALUES_PER_STATEMENT: usize = 500;
 
-/// How often a failure that Redshift does not explain is tried again before its table is parked.
-const DOUBTS: u32 = 3;
-
 pub(super) async fn apply(warehouse: &Redshift, unit: &LoadUnit) -> Result<Applied> {
     let names = warehouse.group(&unit.group);
     warehouse.ensure_group(&unit.group, &names).await?;
@@ -36,7 +32,6 @@ pub(super) async fn apply(warehouse: &Redshift, unit: &LoadUnit) -> Result<Appli
     let done = warehouse.load(unit, &names, before, &uploaded).await;
     warehouse.discard(&uploaded.objects).await;
     let (accounts, after) = done?;
-    warehouse.doubts().remove(&unit.group);
     warehouse.known().insert(unit.group.clone(), after);
     Ok(Applied { log: unit.log, through: unit.through, held: unit.held.clone(), accounts })
 }
@@ -337,25 +332,12 @@ impl Loading<'_> {
             Some(row) => {
                 let cells: Vec<&str> = row.iter().map(|cell| cell.as_deref().unwrap_or("").trim()).collect();
                 let cell = |index: usize| cells.get(index).copied().unwrap_or("");
-                error.doing(format!("COPY of column {} ({}): {} (error {})", cell(0), cell(1), cell(2), cell(3)))
+                let why = format!("COPY of column {} ({}): {} (error {})", cell(0), cell(1), cell(2), cell(3));
+                // In place of what says only that there is more to read.
+                Error::new(error.kind().clone(), format!("Redshift refuses rows: {why}"))
             }
-            None if is_doubtful(&error) => self.doubted(error),
             None => error,
         }
-    }
-
-    /// Something went wrong inside Redshift, and it does not say what: worth a few more attempts.
-    fn doubted(&self, error: Error) -> Error {
-        let mut doubts = self.warehouse.doubts();
-        let attempts = doubts.entry(self.unit.group.clone()).or_default();
-        if *attempts >= DOUBTS {
-            doubts.remove(&self.unit.group);
-            return error;
-        }
-        *attempts += 1;
-        counted("internal");
-        let what = format!("Redshift failed inside, attempt {attempts} of {}", DOUBTS + 1);
-        Error::new(ErrorKind::WarehouseUnavailable, what).because(error.to_string())
     }
 }
 

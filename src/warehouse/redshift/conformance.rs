@@ -2,7 +2,7 @@
 //! into temporary tables, looked at, and rolled back.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::{
     ArrayRef, BinaryArray, Date32Array, Decimal128Array, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch,
@@ -22,6 +22,7 @@ use super::session::Session;
 use super::{Redshift, sql};
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::{Findings, Level};
+use crate::warehouse::names::quote;
 
 /// The temporary table of a case.
 const TABLE: &str = "_dataflow_probe";
@@ -29,6 +30,8 @@ const TABLE: &str = "_dataflow_probe";
 const TIME_US: i64 = 1_767_323_045_678_901;
 /// How many commits are timed.
 const COMMITS: u32 = 5;
+/// In how many sessions at once, beside the probe's own: as many as loads use.
+const SESSIONS: usize = 3;
 
 /// A file that is loaded, and what must come of it.
 struct Case {
@@ -117,20 +120,22 @@ fn needed_cases() -> Cases {
             otherwise: "loads would bring other values than the source has",
         },
         Case {
-            what: "decimals of 9, 18 and 38 digits (INT32, INT64 and bytes in the file) load",
+            what: "decimals of 9, 18, 19 and 38 digits (INT32, INT64 and bytes in the file) load",
             needed: true,
-            columns: "d9 numeric(9,2), d18 numeric(18,4), d38 numeric(38,10)",
-            names: &["d9", "d18", "d38"],
+            columns: "d9 numeric(9,2), d18 numeric(18,4), d19 numeric(19,4), d38 numeric(38,10)",
+            names: &["d9", "d18", "d19", "d38"],
             options: "",
             body: file(
                 vec![
                     ("d9", decimal(-125, 9, 2)?),
                     ("d18", decimal(12_345_678_901_234, 18, 4)?),
+                    ("d19", decimal(-9_000_000_000_000_000_000, 19, 4)?),
                     ("d38", decimal(1, 38, 10)?),
                 ],
                 Compression::SNAPPY,
             )?,
-            ask: "SELECT count(*) FROM _dataflow_probe WHERE d9 = -1.25 AND d18 = 1234567890.1234 AND d38 = 0.0000000001",
+            ask: "SELECT count(*) FROM _dataflow_probe WHERE d9 = -1.25 AND d18 = 1234567890.1234 \
+                  AND d19 = -900000000000000 AND d38 = 0.0000000001",
             answer: "1",
             otherwise: "decimals must not be loaded into this cluster",
         },
@@ -227,7 +232,7 @@ fn document_cases() -> Cases {
 
 /// Statements that loads use, or might use, on temporary tables: what, whether loads use it, the statements of which the
 /// last gives one value, and the value.
-const STATEMENTS: [(&str, bool, &[&str], &str); 6] = [
+const STATEMENTS: [(&str, bool, &[&str], &str); 7] = [
     (
         "JSON_PARSE and JSON_SERIALIZE give a document back",
         true,
@@ -269,6 +274,7 @@ const STATEMENTS: [(&str, bool, &[&str], &str); 6] = [
         ],
         "5",
     ),
+    ("JSON_SERIALIZE of nothing is the text null", false, &["SELECT JSON_SERIALIZE(CAST(NULL AS super))"], "null"),
     (
         "MERGE takes a sub-query for its source",
         false,
@@ -312,8 +318,49 @@ impl Redshift {
             let otherwise = if needed { "loads do it" } else { "loads do not need it" };
             say(found, what, needed, otherwise, tried);
         }
-        found.add(Level::Note, commits(session).await?, None);
+        self.views_replaced(session, found).await?;
+        found.add(Level::Note, self.commits(session).await?, None);
         Ok(())
+    }
+
+    /// What CREATE OR REPLACE makes of a late-binding view that gets a column more.
+    async fn views_replaced(&self, session: &mut Session, found: &mut Findings) -> Result<()> {
+        let schemas = [self.views.as_str(), self.names.schema()];
+        let names = schemas.map(|schema| super::text(&schema.to_ascii_lowercase())).join(", ");
+        let there = session.run(&format!("SELECT nspname FROM pg_namespace WHERE nspname IN ({names})"), None).await?;
+        let is_there =
+            |schema: &&str| there.rows.iter().flatten().flatten().any(|name| name.eq_ignore_ascii_case(schema));
+        let Some(schema) = schemas.into_iter().find(is_there) else { return Ok(()) };
+        let view = format!("{}.{TABLE}", quote(schema));
+        let create =
+            |how: &str, columns: &str| format!("CREATE {how} {view} AS SELECT {columns} WITH NO SCHEMA BINDING");
+        let (first, count) = (create("VIEW", "1 AS a"), format!("SELECT sum(b) FROM {view}"));
+        let replaced = create("OR REPLACE VIEW", "1 AS a, 2 AS b");
+        let tried = in_transaction(session, &[&first, &replaced, &count], "2").await?;
+        let otherwise = "such views are dropped and made again";
+        say(found, "a late-binding view can be replaced by one with a column more", false, otherwise, tried);
+        let (gone, again) = (format!("DROP VIEW {view}"), create("VIEW", "1 AS a, 2 AS b"));
+        let tried = in_transaction(session, &[&first, &gone, &again, &count], "2").await?;
+        let otherwise = "views are not made again when a table gets a column";
+        say(found, "a late-binding view can be dropped and made again in one transaction", false, otherwise, tried);
+        Ok(())
+    }
+
+    /// How long a commit takes, alone and beside others: all of a cluster's wait in one queue.
+    async fn commits(&self, session: &mut Session) -> Result<String> {
+        let alone = slowest_commit(session).await?;
+        let mut leases = Vec::new();
+        for _ in 0..SESSIONS {
+            leases.push(self.sessions.lease().await?);
+        }
+        let all = futures::future::join_all(leases.iter_mut().map(|lease| slowest_commit(&mut lease.session))).await;
+        let beside = all.into_iter().collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or_default();
+        leases.into_iter().for_each(|lease| self.sessions.give_back(lease));
+        Ok(format!(
+            "the slowest of {COMMITS} small commits took {} ms, of {SESSIONS} times {COMMITS} at the same time {} ms",
+            alone.as_millis(),
+            beside.as_millis()
+        ))
     }
 
     async fn load_case(&self, session: &mut Session, case: &Case) -> Result<Tried> {
@@ -374,9 +421,8 @@ fn say(found: &mut Findings, what: &str, needed: bool, otherwise: &str, tried: T
     }
 }
 
-/// How long a commit takes: all of a cluster's wait in one queue.
-async fn commits(session: &mut Session) -> Result<String> {
-    let mut slowest = std::time::Duration::ZERO;
+async fn slowest_commit(session: &mut Session) -> Result<Duration> {
+    let mut slowest = Duration::ZERO;
     session.run(&format!("CREATE TEMP TABLE {TABLE} (i integer)"), None).await?;
     for _ in 0..COMMITS {
         session.run("BEGIN", None).await?;
@@ -386,5 +432,5 @@ async fn commits(session: &mut Session) -> Result<String> {
         slowest = slowest.max(begun.elapsed());
     }
     session.run(&format!("DROP TABLE {TABLE}"), None).await?;
-    Ok(format!("the slowest of {COMMITS} small commits took {} ms", slowest.as_millis()))
+    Ok(slowest)
 }

@@ -7,6 +7,7 @@ use super::failure::counted;
 use super::session::Place;
 use crate::config::{RedshiftAuth, RedshiftWarehouse};
 use crate::error::{Error, ErrorKind, Result};
+use crate::net::arn;
 use crate::net::aws::{self, Api, Environment, Wanted, element, percent};
 
 /// How long a login is asked for: the most that AWS lends one.
@@ -200,14 +201,17 @@ impl Lender {
 }
 
 fn permission_of(to: &Borrower, region: &str, database: &str) -> (&'static str, String) {
+    let partition = arn::partition(Some(region));
     match to {
-        Borrower::Cluster(name) => {
-            ("redshift:GetClusterCredentialsWithIAM", format!("arn:aws:redshift:{region}:*:dbname:{name}/{database}"))
-        }
+        Borrower::Cluster(name) => (
+            "redshift:GetClusterCredentialsWithIAM",
+            format!("arn:{partition}:redshift:{region}:*:dbname:{name}/{database}"),
+        ),
         // The API names the workgroup, the policy its id, which is another one.
-        Borrower::Workgroup(_) => {
-            ("redshift-serverless:GetCredentials", format!("arn:aws:redshift-serverless:{region}:*:workgroup/*"))
-        }
+        Borrower::Workgroup(_) => (
+            "redshift-serverless:GetCredentials",
+            format!("arn:{partition}:redshift-serverless:{region}:*:workgroup/*"),
+        ),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What people ask.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -11,12 +12,13 @@ use crate::config::RedshiftWarehouse;
 use crate::epoch::DeleteMode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::warehouse::inspect::{
-    COLUMNS, HeldKeys, HeldQuery, HeldRow, Inspect, LiveRows, OpenIncomplete, TakeRow, open_incomplete,
+    COLUMNS, HeldKeys, HeldQuery, HeldRow, Inspect, LiveRows, OpenIncomplete, Rest, TakeRow, open_incomplete,
 };
 use crate::warehouse::names::{SEQ, literal, live, quote};
 
 /// Values are read as text, which must not depend on how the user is set up: a double has all its digits.
-const READ_SETTINGS: [&str; 2] = ["SET datestyle TO ISO", "SET extra_float_digits TO 2"];
+/// And however many rows there are: only silence ends a reading.
+const READ_SETTINGS: [&str; 3] = ["SET datestyle TO ISO", "SET extra_float_digits TO 2", "SET statement_timeout TO 0"];
 
 /// Numbers of rows in one statement.
 const IDS_PER_STATEMENT: usize = 10_000;
@@ -36,9 +38,22 @@ impl Redshift {
         Ok(answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
     }
 
+    /// The tables in which there may be incomplete rows, when this process loads and so knows it without asking.
+    fn known_gaps(&self) -> Option<Vec<String>> {
+        let (ready, known) = (self.ready().clone(), self.known());
+        if ready.is_empty() || !ready.iter().all(|group| known.contains_key(group)) {
+            return None;
+        }
+        let gaps = known.iter().filter(|(_, state)| state.tables.values().any(|table| table.gaps));
+        Some(gaps.map(|(group, _)| self.group(group).incomplete).collect())
+    }
+
     /// One query over the incomplete rows of all groups.
     async fn over_incompletes(&self, columns: &str) -> Result<Vec<Vec<Option<String>>>> {
-        let tables = self.tables_like(INCOMPLETE_PREFIX).await?;
+        let tables = match self.known_gaps() {
+            Some(tables) => tables,
+            None => self.tables_like(INCOMPLETE_PREFIX).await?,
+        };
         if tables.is_empty() {
             return Ok(Vec::new());
         }
@@ -55,6 +70,12 @@ fn number(cell: &str) -> Result<i64> {
         Error::new(ErrorKind::WarehouseRefused, format!("a control table holds `{cell}` instead of a number"))
             .because(error)
     })
+}
+
+impl Rest for Redshift {
+    fn close_unused(&self, unused_for: Duration) {
+        self.sessions.close_unused(unused_for);
+    }
 }
 
 #[async_trait]

@@ -5,7 +5,7 @@ use super::session::Session;
 use super::sql::Names;
 use crate::config::{Distribution, TableLayout};
 use crate::contract::Contract;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::warehouse::names::{literal, quote};
 
 /// What stands behind the columns of CREATE TABLE. Nothing: Redshift decides (`AUTO`).
@@ -110,7 +110,15 @@ impl Redshift {
         lies.sort.sort_by_key(|(place, _)| place.abs());
         // Tables without rows do not stand there.
         let style = format!("SELECT diststyle FROM svv_table_info WHERE \"schema\" = {schema} AND \"table\" = {name}");
-        lies.style = session.run(&style, Some(table)).await?.single().map(|style| style.trim().to_owned());
+        match session.run(&style, None).await {
+            Err(error) if error.disposition() == Disposition::Retry => return Err(error),
+            // It is a view for superusers, and those whom they let.
+            Err(error) => {
+                let grant = "GRANT SELECT ON svv_table_info TO the user";
+                tracing::warn!(table, "see how the table is distributed: {error}; loads go on: {grant}");
+            }
+            Ok(answer) => lies.style = answer.single().map(|style| style.trim().to_owned()),
+        }
         Ok(lies)
     }
 }

@@ -5,7 +5,7 @@
 //! | `session.rs`, `sessions.rs` | TLS, log-in, plain statements; the few sessions that groups share |
 //! | `credentials.rs` | user and password, from the URL or lent by AWS |
 //! | `failure.rs` | what a failure means, by SQLSTATE and text |
-//! | `patience.rs` | how often a statement may be ended by a limit |
+//! | `patience.rs` | how often a statement may be ended by a limit, or fail for no reason |
 //! | `sql.rs` | SQL text |
 //! | `types.rs` | contract types, the stage's and the catalog's |
 //! | `stage.rs`, `documents.rs` | folded rows as the Parquet file of a stage; documents that are too long for a text |
@@ -51,7 +51,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use self::patience::Patience;
+use self::patience::{Patience, at_start};
 pub use self::policy::needs;
 pub use self::probe::probe;
 use self::sessions::Sessions;
@@ -85,8 +85,6 @@ pub struct Redshift {
     known: Mutex<BTreeMap<String, State>>,
     /// Groups whose control tables are there.
     ready: Mutex<BTreeSet<String>>,
-    /// How often in a row a group's load failed for no reason that Redshift gives.
-    doubts: Mutex<BTreeMap<String, u32>>,
     patience: Patience,
 }
 
@@ -95,7 +93,7 @@ impl Redshift {
     pub async fn connect(config: &RedshiftWarehouse, topology: &str, staging: Arc<dyn Staging>) -> Result<Self> {
         let warehouse = Self::new(config, topology, Some(staging))?;
         let doing = format!("open the Redshift warehouse {}, schema {}", warehouse.sessions.place, config.schema);
-        warehouse.set_up().await.map_err(|e| e.doing(&doing))?;
+        warehouse.set_up().await.map_err(|e| at_start(e).doing(&doing))?;
         Ok(warehouse)
     }
 
@@ -111,7 +109,6 @@ impl Redshift {
             staging,
             known: Mutex::default(),
             ready: Mutex::default(),
-            doubts: Mutex::default(),
             patience: Patience::default(),
         })
     }
@@ -124,10 +121,6 @@ impl Redshift {
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn doubts(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
-        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ready(&self) -> MutexGuard<'_, BTreeSet<String>> {
@@ -150,6 +143,40 @@ impl Redshift {
     async fn tables_like(&self, prefix: &str) -> Result<Vec<String>> {
         let answer = self.once(&self.names.tables_like(prefix), None).await?;
         Ok(answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+    }
+
+    async fn read_freshness(&self) -> Result<Vec<Freshness>> {
+        let states = self.tables_like(STATE_PREFIX).await?;
+        let select = |state: &String| {
+            let (of, topology) = (self.names.of(state), text(&self.topology));
+            format!("SELECT {STATE_COLUMNS} FROM {of} WHERE table_name <> '' AND epoch > 0 AND topology = {topology}")
+        };
+        if states.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statement = states.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
+        let answer = self.once(&statement, None).await?;
+        let mut fresh = answer.rows.iter().map(|row| Row(row).freshness()).collect::<Result<Vec<_>>>()?;
+        fresh.sort_by(|a, b| a.table.cmp(&b.table));
+        Ok(fresh)
+    }
+
+    async fn read_incompletes(&self, group: &str, after: EpochNumber) -> Result<Vec<Incomplete>> {
+        let names = self.group(group);
+        if !self.tables_like(&names.incomplete).await?.contains(&names.incomplete) {
+            return Ok(Vec::new());
+        }
+        let statement = format!(
+            "SELECT table_name, key, seq, source_partition, missing FROM {} WHERE epoch > {after} ORDER BY id",
+            self.names.of(&names.incomplete)
+        );
+        let answer = self.once(&statement, None).await?;
+        let cells = |row: Vec<Option<String>>| -> IncompleteRow {
+            let mut cells = row.into_iter().map(Option::unwrap_or_default);
+            let mut next = || cells.next().unwrap_or_default();
+            (next(), next(), next(), next(), next())
+        };
+        answer.rows.into_iter().map(|row| incomplete_of(cells(row))).collect()
     }
 
     /// The state of a group; `None` when it has no control tables.
@@ -209,38 +236,14 @@ impl Warehouse for Redshift {
     }
 
     async fn freshness(&self) -> Result<Vec<Freshness>> {
-        let doing = "read how fresh the tables are";
-        let states = self.tables_like(STATE_PREFIX).await.map_err(|e| e.doing(doing))?;
-        let select = |state: &String| {
-            let (of, topology) = (self.names.of(state), text(&self.topology));
-            format!("SELECT {STATE_COLUMNS} FROM {of} WHERE table_name <> '' AND epoch > 0 AND topology = {topology}")
-        };
-        if states.is_empty() {
-            return Ok(Vec::new());
-        }
-        let statement = states.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
-        let answer = self.once(&statement, None).await.map_err(|e| e.doing(doing))?;
-        let mut fresh = answer.rows.iter().map(|row| Row(row).freshness()).collect::<Result<Vec<_>>>()?;
-        fresh.sort_by(|a, b| a.table.cmp(&b.table));
-        Ok(fresh)
+        let fresh = self.read_freshness().await;
+        self.patience.judge("freshness", fresh).map_err(|e| e.doing("read how fresh the tables are"))
     }
 
     async fn incompletes(&self, group: &str, after: EpochNumber) -> Result<Vec<Incomplete>> {
-        let (names, doing) = (self.group(group), || format!("read the incomplete rows of group {group}"));
-        if !self.tables_like(&names.incomplete).await?.contains(&names.incomplete) {
-            return Ok(Vec::new());
-        }
-        let statement = format!(
-            "SELECT table_name, key, seq, source_partition, missing FROM {} WHERE epoch > {after} ORDER BY id",
-            self.names.of(&names.incomplete)
-        );
-        let answer = self.once(&statement, None).await.map_err(|e| e.doing(doing()))?;
-        let cells = |row: Vec<Option<String>>| -> IncompleteRow {
-            let mut cells = row.into_iter().map(Option::unwrap_or_default);
-            let mut next = || cells.next().unwrap_or_default();
-            (next(), next(), next(), next(), next())
-        };
-        answer.rows.into_iter().map(|row| incomplete_of(cells(row))).collect()
+        let found = self.read_incompletes(group, after).await;
+        let doing = format!("read the incomplete rows of group {group}");
+        self.patience.judge(&doing, found).map_err(|e| e.doing(&doing))
     }
 }
 
@@ -251,7 +254,7 @@ pub async fn assign(
     groups: &BTreeMap<String, Vec<String>>,
     shown: &[Shown],
 ) -> Result<()> {
-    Redshift::new(config, topology, None)?.assign(groups, shown).await
+    Redshift::new(config, topology, None)?.assign(groups, shown).await.map_err(at_start)
 }
 
 /// The SQL of an empty warehouse, for `dataflow plan`.

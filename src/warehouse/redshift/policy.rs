@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::credentials::permission;
 use super::session::settings;
 use crate::config::{Lake, RedshiftWarehouse};
+use crate::net::arn;
 use crate::warehouse::names::{literal, quote};
 
 /// What it is, and the text to hand to whoever may grant it.
@@ -14,7 +15,10 @@ pub fn needs(config: &RedshiftWarehouse, lake: &Lake) -> Vec<(String, String)> {
     let mut needs = vec![(format!("policy of COPY's role ({})", config.iam_role), pretty(&copy_policy(lake)))];
     needs.extend(login_policy(config).map(|policy| ("policy of the loader's own role".to_owned(), pretty(&policy))));
     needs.push(("grants of the loader's user".to_owned(), grants(config)));
-    needs.push(("every session begins with".to_owned(), settings(config.query_group.as_deref()).join(";\n")));
+    needs.push((
+        "every session begins with".to_owned(),
+        settings(config.statement_timeout.0, config.query_group.as_deref()).join(";\n"),
+    ));
     needs
 }
 
@@ -23,22 +27,20 @@ fn copy_policy(lake: &Lake) -> Value {
     let rest = lake.url.strip_prefix("s3://").unwrap_or(&lake.url);
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let prefix = prefix.trim_matches('/');
+    let (region, bucket) =
+        (lake.region.as_deref(), format!("arn:{}:s3:::{bucket}", arn::partition(lake.region.as_deref())));
     let staged = if prefix.is_empty() { "_stage/*".to_owned() } else { format!("{prefix}/_stage/*") };
     let mut statements = vec![
-        json!({"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": format!("arn:aws:s3:::{bucket}/{staged}")}),
+        json!({"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": format!("{bucket}/{staged}")}),
         json!({
             "Effect": "Allow",
             "Action": ["s3:ListBucket"],
-            "Resource": format!("arn:aws:s3:::{bucket}"),
+            "Resource": bucket,
             "Condition": {"StringLike": {"s3:prefix": [staged]}},
         }),
     ];
     if let Some(sse) = &lake.sse {
-        let key = if sse.kms_key.starts_with("arn:") {
-            sse.kms_key.clone()
-        } else {
-            format!("arn:aws:kms:*:*:key/{}", sse.kms_key)
-        };
+        let key = arn::key(&sse.kms_key, region);
         statements.push(json!({"Effect": "Allow", "Action": ["kms:Decrypt"], "Resource": key}));
     }
     json!({"Version": "2012-10-17", "Statement": statements})
@@ -54,22 +56,36 @@ fn login_policy(config: &RedshiftWarehouse) -> Option<Value> {
     Some(json!({"Version": "2012-10-17", "Statement": [statement]}))
 }
 
+/// What the loader's user needs, and what those need who read through the views.
 fn grants(config: &RedshiftWarehouse) -> String {
-    let authority = config.url.split_once("://").map_or("", |(_, rest)| rest);
+    let (authority, database) = config.url.split_once("://").map_or(("", ""), |(_, rest)| {
+        let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+        (authority, database.split('?').next().unwrap_or_default())
+    });
     let user = match config.auth {
         Some(_) => "IAMR:<name of the loader's role>",
         None => authority.split([':', '@']).next().filter(|user| !user.is_empty()).unwrap_or("loader"),
     };
-    let (schema, user) = (quote(&config.schema), quote(user));
+    let (schema, views, user, database) = (quote(&config.schema), quote(&config.views), quote(user), quote(database));
     let role = match config.iam_role.as_str() {
         "default" => "default".to_owned(),
         role => literal(role),
     };
-    format!(
-        "CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {user};\n\
-         GRANT USAGE, CREATE ON SCHEMA {schema} TO {user};\n\
-         GRANT ASSUMEROLE ON {role} TO {user} FOR COPY;"
-    )
+    let readers = "GROUP readers";
+    [
+        format!("CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {user}"),
+        format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}"),
+        format!("CREATE SCHEMA IF NOT EXISTS {views} AUTHORIZATION {user}"),
+        format!("GRANT USAGE, CREATE ON SCHEMA {views} TO {user}"),
+        format!("GRANT TEMP ON DATABASE {database} TO {user}"),
+        format!("GRANT ASSUMEROLE ON {role} TO {user} FOR COPY"),
+        "-- to see whether tables lie as the topology says\nGRANT SELECT ON svv_table_info TO ".to_owned() + &user,
+        format!("-- for people and their tools, who need nothing on the tables themselves\nGRANT USAGE ON SCHEMA {views} TO {readers}"),
+        format!("GRANT SELECT ON ALL TABLES IN SCHEMA {views} TO {readers}"),
+        format!("ALTER DEFAULT PRIVILEGES FOR USER {user} IN SCHEMA {views} GRANT SELECT ON TABLES TO {readers}"),
+    ]
+    .map(|statement| statement + ";")
+    .join("\n")
 }
 
 #[cfg(test)]
@@ -105,7 +121,21 @@ mod tests {
         let policy = login_policy(&lent).expect("a policy");
         assert_eq!(policy["Statement"][0]["Action"], json!(["redshift:GetClusterCredentialsWithIAM"]));
         assert_eq!(policy["Statement"][0]["Resource"], "arn:aws:redshift:eu-west-3:*:dbname:acme/dev");
+        let china = Lake { region: Some("cn-north-1".into()), ..lake };
+        assert_eq!(copy_policy(&china)["Statement"][1]["Resource"], "arn:aws-cn:s3:::acme");
+        let lent =
+            RedshiftWarehouse { url: "redshift://acme.x.us-gov-west-1.redshift.amazonaws.com/dev".into(), ..lent };
+        let policy = login_policy(&lent).expect("a policy");
+        assert_eq!(policy["Statement"][0]["Resource"], "arn:aws-us-gov:redshift:us-gov-west-1:*:dbname:acme/dev");
         let grants = grants(&config);
+        for grant in [
+            "GRANT USAGE, CREATE ON SCHEMA \"bi\" TO \"etl\";",
+            "GRANT TEMP ON DATABASE \"d\" TO \"etl\";",
+            "GRANT SELECT ON svv_table_info TO \"etl\";",
+            "ALTER DEFAULT PRIVILEGES FOR USER \"etl\" IN SCHEMA \"bi\" GRANT SELECT ON TABLES TO GROUP readers;",
+        ] {
+            assert!(grants.contains(grant), "no {grant} in\n{grants}");
+        }
         assert!(grants.contains("GRANT USAGE, CREATE ON SCHEMA \"shop\" TO \"etl\"") && !grants.contains("s3cret"));
     }
 }

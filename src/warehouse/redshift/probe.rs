@@ -6,7 +6,7 @@ use super::session::Session;
 use super::sql::STATE_PREFIX;
 use super::{Redshift, text};
 use crate::config::RedshiftWarehouse;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::finding::{Findings, Level};
 use crate::warehouse::Staging;
 use crate::warehouse::names::{literal, quote};
@@ -96,7 +96,7 @@ impl Redshift {
         let statement = "SELECT isolation_level FROM stv_db_isolation_level WHERE trim(db_name) = current_database()";
         // Serverless does not show every table of a cluster.
         let level = match self.value(session, statement).await {
-            Err(error) if error.disposition() == crate::error::Disposition::Retry => return Err(error),
+            Err(error) if error.disposition() == Disposition::Retry => return Err(error),
             level => level.ok().flatten().unwrap_or_else(|| "not shown".to_owned()),
         };
         found.add(Level::Note, format!("isolation of transactions: {level}; loads are made for both"), None);
@@ -115,30 +115,69 @@ impl Redshift {
     }
 
     async fn rights(&self, session: &mut Session, found: &mut Findings) -> Result<()> {
-        let (schema, name) = (self.names.schema(), text(&self.names.schema().to_ascii_lowercase()));
-        let there = format!("SELECT 1 FROM pg_namespace WHERE nspname = {name}");
-        let may = |what: &str, right: &str| format!("SELECT has_{what}_privilege({right})");
-        let database = |right: &str| may("database", &format!("current_database(), '{right}'"));
-        if self.value(session, &there).await?.is_none() {
-            match self.is_true(session, &database("CREATE")).await? {
-                true => {
-                    found.add(Level::Note, format!("there is no schema {schema} yet: it is made at the start"), None)
-                }
-                false => found.mistake(
-                    format!("there is no schema {schema}, and the user may not make it"),
-                    format!("CREATE SCHEMA {} AUTHORIZATION the user", quote(schema)),
-                ),
-            }
-        } else {
-            for right in ["USAGE", "CREATE"] {
-                if !self.is_true(session, &may("schema", &format!("{name}, '{right}'"))).await? {
-                    let grant = format!("GRANT {right} ON SCHEMA {} TO the user", quote(schema));
-                    found.mistake(format!("the user lacks {right} on schema {schema}"), grant);
-                }
-            }
-        }
-        if !self.is_true(session, &database("TEMP")).await? {
+        self.schema_rights(session, self.names.schema(), None, found).await?;
+        let without = "people get no views, loads go on without them";
+        self.schema_rights(session, &self.views, Some(without), found).await?;
+        if !self.is_true(session, "SELECT has_database_privilege(current_database(), 'TEMP')").await? {
             found.mistake("the user may not make temporary tables", "GRANT TEMP ON DATABASE … TO the user");
+        }
+        self.table_info(session, found).await?;
+        self.copy_role(session, found).await
+    }
+
+    /// Whether the user may make things in a schema, or the schema. `without`: what happens if not, where loads go on.
+    async fn schema_rights(
+        &self,
+        session: &mut Session,
+        schema: &str,
+        without: Option<&str>,
+        found: &mut Findings,
+    ) -> Result<()> {
+        let mut lacks = |what: String, help: String| match without {
+            None => found.mistake(what, help),
+            Some(without) => found.add(Level::Warning, format!("{what}: {without}"), Some(help)),
+        };
+        let name = text(&schema.to_ascii_lowercase());
+        if self.value(session, &format!("SELECT 1 FROM pg_namespace WHERE nspname = {name}")).await?.is_some() {
+            for right in ["USAGE", "CREATE"] {
+                if !self.is_true(session, &format!("SELECT has_schema_privilege({name}, '{right}')")).await? {
+                    let grant = format!("GRANT {right} ON SCHEMA {} TO the user", quote(schema));
+                    lacks(format!("the user lacks {right} on schema {schema}"), grant);
+                }
+            }
+        } else if self.is_true(session, "SELECT has_database_privilege(current_database(), 'CREATE')").await? {
+            found.add(Level::Note, format!("there is no schema {schema} yet: it is made at the start"), None);
+        } else {
+            let help = format!("CREATE SCHEMA {} AUTHORIZATION the user", quote(schema));
+            lacks(format!("there is no schema {schema}, and the user may not make it"), help);
+        }
+        Ok(())
+    }
+
+    /// Whether loads can see how tables lie.
+    async fn table_info(&self, session: &mut Session, found: &mut Findings) -> Result<()> {
+        match session.run("SELECT 1 FROM svv_table_info LIMIT 1", None).await {
+            Err(error) if error.disposition() == Disposition::Retry => Err(error),
+            Err(_) => {
+                let help = Some("GRANT SELECT ON svv_table_info TO the user".to_owned());
+                found.add(Level::Note, "nobody is told when a table lies otherwise than the topology says", help);
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Whether the user may have COPY take on its role. What older clusters cannot say is no mistake: COPY is tried next.
+    async fn copy_role(&self, session: &mut Session, found: &mut Findings) -> Result<()> {
+        let Some(role) = self.iam_role.split(',').next().filter(|role| role.starts_with("arn:")) else { return Ok(()) };
+        let asked = self.value(session, &format!("SELECT has_assumerole_privilege({}, 'copy')", text(role))).await;
+        match asked {
+            Err(error) if error.disposition() == Disposition::Retry => return Err(error),
+            Ok(Some(may)) if may == "f" => {
+                let grant = format!("GRANT ASSUMEROLE ON {} TO the user FOR COPY", literal(role));
+                found.mistake(format!("the user may not have COPY take on the role {role}"), grant);
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{CancelToken, Client, NoTls, SimpleQueryMessage};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -30,6 +30,10 @@ use crate::error::{Error, ErrorKind, Result};
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long connecting and logging in may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take to have a statement cancelled.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest `statement_timeout` that a server takes, milliseconds.
+const MOST_MS: u128 = i32::MAX as u128;
 const PORT: u16 = 5439;
 /// What asks a server to go on in TLS: length 8, then 80877103.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -142,9 +146,11 @@ fn tls(more: Option<&str>) -> Result<ClientConfig> {
 }
 
 /// What every session begins with.
-pub(super) fn settings(query_group: Option<&str>) -> Vec<String> {
-    // Times are compared and written as UTC, however the user is set up.
-    let mut settings = vec!["SET timezone TO 'UTC'".to_owned()];
+pub(super) fn settings(limit: Duration, query_group: Option<&str>) -> Vec<String> {
+    // Times are compared and written as UTC, however the user is set up. The server gives up when we do, also when we are
+    // not there any more to say so.
+    let timeout = format!("SET statement_timeout TO {}", limit.as_millis().min(MOST_MS));
+    let mut settings = vec!["SET timezone TO 'UTC'".to_owned(), timeout];
     settings.extend(query_group.map(|group| format!("SET query_group TO {}", text(group))));
     settings
 }
@@ -156,8 +162,7 @@ pub(super) struct Session {
     client: Client,
     connection: Driver,
     ended: bool,
-    /// How long the server may be silent.
-    limit: Duration,
+    place: Arc<Place>,
 }
 
 /// What a statement gave.
@@ -178,44 +183,18 @@ impl Answer {
 
 impl Session {
     /// Connects and logs in.
-    pub async fn open(place: &Place, user: &str, password: &[u8]) -> Result<Self, NotOpened> {
+    pub async fn open(place: &Arc<Place>, user: &str, password: &[u8]) -> Result<Self, NotOpened> {
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, Self::try_open(place, user, password)).await;
         opened.unwrap_or_else(|_| Err(unreachable(place).because(format!("no answer in {CONNECT_TIMEOUT:?}")).into()))
     }
 
-    async fn try_open(place: &Place, user: &str, password: &[u8]) -> Result<Self, NotOpened> {
-        let lost = |error: std::io::Error| unreachable(place).because(error);
-        let mut socket = TcpStream::connect((place.host.as_str(), place.port)).await.map_err(lost)?;
-        socket.set_nodelay(true).map_err(lost)?;
-        // A balancer between us forgets quiet connections without a word, and a COPY is quiet.
-        let alive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(4);
-        SockRef::from(&socket).set_tcp_keepalive(&alive).map_err(lost)?;
+    async fn try_open(place: &Arc<Place>, user: &str, password: &[u8]) -> Result<Self, NotOpened> {
         // Only what Redshift knows: a parameter that it does not is refused.
         let mut config = tokio_postgres::Config::new();
         config.user(user).password(password).dbname(&place.database).ssl_mode(SslMode::Disable);
-        let (client, connection): (Client, Driver) = match &place.tls {
-            None => {
-                let (client, connection) = config.connect_raw(socket, NoTls).await?;
-                (client, Box::pin(connection))
-            }
-            Some(tls) => {
-                socket.write_all(&SSL_REQUEST).await.map_err(lost)?;
-                if socket.read_u8().await.map_err(lost)? != b'S' {
-                    return Err(Error::new(ErrorKind::WarehouseRefused, format!("{place} does not speak TLS"))
-                        .help("Redshift always does: check the host and the port of the URL")
-                        .into());
-                }
-                let name = ServerName::try_from(place.host.clone()).map_err(|error| {
-                    Error::new(ErrorKind::Config, format!("`{}` cannot be in a certificate", place.host)).because(error)
-                })?;
-                let socket = TlsConnector::from(Arc::clone(tls)).connect(name, socket).await;
-                let socket = socket.map_err(|error| insecure(place, error))?;
-                let (client, connection) = config.connect_raw(socket, NoTls).await?;
-                (client, Box::pin(connection))
-            }
-        };
-        let mut session = Self { client, connection, ended: false, limit: place.limit };
-        for setting in settings(place.query_group.as_deref()) {
+        let (client, connection) = config.connect_raw(dial(place).await?, NoTls).await?;
+        let mut session = Self { client, connection: Box::pin(connection), ended: false, place: Arc::clone(place) };
+        for setting in settings(place.limit, place.query_group.as_deref()) {
             session.run(&setting, None).await?;
         }
         Ok(session)
@@ -241,8 +220,9 @@ impl Session {
         table: Option<&str>,
         mut take: impl FnMut(Vec<Option<String>>) -> Result<()>,
     ) -> Result<u64> {
-        let Self { client, connection, ended, limit } = self;
-        let (mut drive, mut affected) = (Drive { connection, ended, limit: *limit, table }, 0);
+        let Self { client, connection, ended, place } = self;
+        let token = client.cancel_token();
+        let (mut drive, mut affected) = (Drive { connection, ended, place, token, table }, 0);
         let answer = drive.heard(client.simple_query_raw(statement)).await?;
         tokio::pin!(answer);
         while let Some(message) = drive.heard(answer.next().map(Ok)).await? {
@@ -267,12 +247,52 @@ impl Session {
     }
 }
 
+/// What a session goes over.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Connects, and makes sure who it is that answers.
+async fn dial(place: &Place) -> Result<Box<dyn Stream>> {
+    let lost = |error: std::io::Error| unreachable(place).because(error);
+    let mut socket = TcpStream::connect((place.host.as_str(), place.port)).await.map_err(lost)?;
+    socket.set_nodelay(true).map_err(lost)?;
+    // A balancer between us forgets quiet connections without a word, and a COPY is quiet.
+    let alive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(4);
+    SockRef::from(&socket).set_tcp_keepalive(&alive).map_err(lost)?;
+    let Some(tls) = &place.tls else { return Ok(Box::new(socket)) };
+    socket.write_all(&SSL_REQUEST).await.map_err(lost)?;
+    if socket.read_u8().await.map_err(lost)? != b'S' {
+        return Err(Error::new(ErrorKind::WarehouseRefused, format!("{place} does not speak TLS"))
+            .help("Redshift always does: check the host and the port of the URL"));
+    }
+    let name = ServerName::try_from(place.host.clone()).map_err(|error| {
+        Error::new(ErrorKind::Config, format!("`{}` cannot be in a certificate", place.host)).because(error)
+    })?;
+    let socket = TlsConnector::from(Arc::clone(tls)).connect(name, socket).await;
+    Ok(Box::new(socket.map_err(|error| insecure(place, error))?))
+}
+
+/// Asks the server to end what a session does, over a connection of its own.
+async fn cancel(place: &Place, token: &CancelToken) {
+    let asked = async {
+        let sent = token.cancel_query_raw(dial(place).await?, NoTls).await;
+        sent.map_err(|error| unreachable(place).because(error))
+    };
+    let asked = tokio::time::timeout(CANCEL_TIMEOUT, asked).await;
+    if let Err(error) =
+        asked.unwrap_or_else(|_| Err(unreachable(place).because(format!("no answer in {CANCEL_TIMEOUT:?}"))))
+    {
+        tracing::warn!("cancel a statement that was given up: {error}; the server ends it at its statement_timeout");
+    }
+}
+
 /// A connection that goes on while somebody waits.
 struct Drive<'a> {
     connection: &'a mut Driver,
     ended: &'a mut bool,
-    /// How long the server may be silent.
-    limit: Duration,
+    place: &'a Place,
+    /// What cancels the statement.
+    token: CancelToken,
     /// What the statement is about.
     table: Option<&'a str>,
 }
@@ -280,12 +300,13 @@ struct Drive<'a> {
 impl Drive<'_> {
     /// What the server says next.
     async fn heard<T>(&mut self, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
-        let (limit, table) = (self.limit, self.table);
+        let (limit, table) = (self.place.limit, self.table);
         match tokio::time::timeout(limit, self.until(answer)).await {
             Ok(answer) => answer.map_err(|error| failure(&error, table)),
             Err(_) => {
-                // Nobody knows what becomes of the statement.
+                // Nobody knows what becomes of the statement; at least it is not to hold its locks and its place in the queue.
                 *self.ended = true;
+                cancel(self.place, &self.token).await;
                 Err(silent(limit, table))
             }
         }

@@ -1,6 +1,7 @@
 //! The few sessions that all groups share.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -14,9 +15,10 @@ const MOST: usize = 4;
 
 /// Sessions that are open, and the way to open more.
 pub(super) struct Sessions {
-    pub place: Place,
+    pub place: Arc<Place>,
     credentials: Credentials,
-    idle: Mutex<Vec<Session>>,
+    /// With when each was last used.
+    idle: Mutex<Vec<(Session, Instant)>>,
     slots: Semaphore,
 }
 
@@ -28,7 +30,7 @@ pub(super) struct Lease<'a> {
 
 impl Sessions {
     pub fn new(config: &RedshiftWarehouse) -> Result<Self> {
-        let place = Place::new(config)?;
+        let place = Arc::new(Place::new(config)?);
         let credentials = Credentials::new(config, &place)?;
         Ok(Self { place, credentials, idle: Mutex::default(), slots: Semaphore::new(MOST) })
     }
@@ -46,7 +48,16 @@ impl Sessions {
     }
 
     fn take_idle(&self) -> Option<Session> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.idle().pop().map(|(session, _)| session)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<(Session, Instant)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes sessions that nobody has used for so long: the last one used is the first one taken.
+    pub fn close_unused(&self, unused_for: Duration) {
+        self.idle().retain_mut(|(session, since)| since.elapsed() < unused_for && session.lives());
     }
 
     async fn open(&self) -> Result<Session> {
@@ -67,6 +78,6 @@ impl Sessions {
 
     /// Keeps a session in which no transaction is open, for the next one who needs one.
     pub fn give_back(&self, lease: Lease<'_>) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(lease.session);
+        self.idle().push((lease.session, Instant::now()));
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::failure::is_doubtful;
 use super::session::Session;
 use super::sql::{Names, STATE_PREFIX, readable};
 use super::types::LIMITS;
@@ -28,6 +29,8 @@ const FRESHNESS: &str = "freshness";
 const FRESHNESS_PREFIX: &str = "_dataflow_freshness_";
 /// How much of a topology's name stands in the name of its own.
 const READABLE: usize = 32;
+/// How often a view is tried again that fails for no reason that Redshift gives.
+const DOUBTS: usize = 3;
 /// How often the topologies that share the schema are counted again while others start.
 const LOOKS: usize = 5;
 
@@ -307,21 +310,92 @@ impl Redshift {
             return Ok(());
         }
         let comment = format!("COMMENT ON VIEW {}.{} IS {}", quote(&self.views), quote(view), text(&note.text()));
-        for statement in [statement, &comment] {
-            match session.run(statement, Some(view)).await {
-                Ok(_) => {}
-                Err(error) if error.disposition() == Disposition::Retry => return Err(error),
-                Err(error) => {
-                    let views = &self.views;
-                    tracing::warn!(
-                        "make the view {views}.{view}: {error}; loads go on without it; to do it: {statement}"
-                    );
-                    return Ok(());
-                }
+        let statements = [statement.to_owned(), comment];
+        let mut made = run_all(session, view, &statements).await;
+        for _ in 0..DOUBTS {
+            if made.as_ref().is_err_and(is_doubtful) {
+                made = run_all(session, view, &statements).await;
+            }
+        }
+        let refused = made.as_ref().is_err_and(|error| error.disposition() != Disposition::Retry);
+        if refused && notes.contains_key(&view.to_ascii_lowercase()) {
+            made = self.make_anew(session, view, &statements).await;
+        }
+        match made {
+            Err(error) if error.disposition() != Disposition::Retry => {
+                let views = &self.views;
+                tracing::warn!("make the view {views}.{view}: {error}; loads go on without it; to do it: {statement}");
+                Ok(())
+            }
+            made => made,
+        }
+    }
+
+    /// Drops a view and makes it again, with what was granted on it: a view can be replaced only by one with the same columns.
+    /// Its readers see the old one or the new one.
+    async fn make_anew(&self, session: &mut Session, view: &str, statements: &[String]) -> Result<()> {
+        let of = format!("{}.{}", quote(&self.views), quote(view));
+        let grants = match self.grants(session, view, &of).await {
+            Err(error) if error.disposition() == Disposition::Retry => return Err(error),
+            grants => grants,
+        };
+        let again = grants.as_ref().map_or(&[][..], Vec::as_slice);
+        let whole =
+            [&["BEGIN".to_owned(), format!("DROP VIEW {of}")][..], statements, again, &["COMMIT".to_owned()]].concat();
+        if let Err(error) = run_all(session, view, &whole).await {
+            // When the session has gone, so has the transaction.
+            let _gone = session.run("ROLLBACK", None).await;
+            return Err(error);
+        }
+        let views = &self.views;
+        let help = format!(
+            "rights that others gave must be given again; ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT SELECT ON TABLES TO … gives \
+             them for good",
+            quote(views)
+        );
+        match &grants {
+            Ok(grants) => tracing::info!(
+                "the view {views}.{view} has other columns: made anew, with {} grants; {help}",
+                grants.len()
+            ),
+            Err(error) => {
+                tracing::warn!("the view {views}.{view} has other columns: made anew; read its grants: {error}; {help}")
             }
         }
         Ok(())
     }
+
+    /// What gives again what was granted on a view, as far as the user may see it.
+    async fn grants(&self, session: &mut Session, view: &str, of: &str) -> Result<Vec<String>> {
+        let statement = format!(
+            "SELECT privilege_type, identity_type, identity_name, admin_option FROM svv_relation_privileges \
+             WHERE namespace_name = {} AND relation_name = {} AND identity_name <> current_user",
+            literal(&self.views.to_ascii_lowercase()),
+            literal(&view.to_ascii_lowercase())
+        );
+        let grant = |row: Vec<Option<String>>| {
+            let [Some(right), Some(kind), Some(name), admin] = <[Option<String>; 4]>::try_from(row).ok()? else {
+                return None;
+            };
+            let to = match kind.trim().to_ascii_lowercase().as_str() {
+                "public" => "PUBLIC".to_owned(),
+                "role" => format!("ROLE {}", quote(&name)),
+                "group" => format!("GROUP {}", quote(&name)),
+                _ => quote(&name),
+            };
+            let pass_on = if admin.as_deref() == Some("t") { " WITH GRANT OPTION" } else { "" };
+            Some(format!("GRANT {} ON {of} TO {to}{pass_on}", right.trim()))
+        };
+        let rows = session.run(&statement, None).await?.rows;
+        Ok(rows.into_iter().filter_map(grant).collect())
+    }
+}
+
+async fn run_all(session: &mut Session, view: &str, statements: &[String]) -> Result<()> {
+    for statement in statements {
+        session.run(statement, Some(view)).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ impl Sqlite {
     }
 }
 
+/// Its pool closes what is unused.
+impl crate::warehouse::Rest for Sqlite {}
+
 #[async_trait]
 impl Inspect for Sqlite {
     async fn live_rows(&self, table: &str, mode: DeleteMode) -> Result<Option<LiveRows>> {

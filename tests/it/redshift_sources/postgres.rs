@@ -50,7 +50,7 @@ async fn one_table_whose_ddl_is_refused_is_parked_while_the_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_loader_does_no_harm() {
-    tables::a_second_loader(By::Postgres).await;
+    tables::a_second_loader(By::Postgres, redshift_sim::Isolation::Serializable).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

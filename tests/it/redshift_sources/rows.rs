@@ -188,8 +188,8 @@ pub async fn commits_that_fail(by: By) {
     let Some(mut world) = World::new(by, SETUP).await else { return };
     let launch = world.launch(ITEMS);
     launch.run_until_caught_up().await;
-    world.cluster.sim.fail(Rule::new(Fault::Serializable).on(Kind::Commit).every(3));
-    world.cluster.sim.fail(Rule::new(Fault::AnswerLost).on(Kind::Commit).every(5));
+    let refused = world.cluster.sim.fail(Rule::new(Fault::Serializable).on(Kind::Commit).every(3));
+    let lost = world.cluster.sim.fail(Rule::new(Fault::AnswerLost).on(Kind::Commit).every(5));
     let mut process = launch.run();
     let mut read = process.wait_for("a status", LIMIT, |_| true).await["account"]["read"].as_u64().unwrap();
     for n in 1..=12 {
@@ -198,8 +198,7 @@ pub async fn commits_that_fail(by: By) {
     }
     process.stop().await;
     launch.run_until_caught_up().await;
-    let injected = world.cluster.sim.counters().injected;
-    assert!(injected >= 6, "only {injected} commits went wrong");
+    assert!(refused.times() >= 4 && lost.times() >= 2, "{refused:?} {lost:?}");
     world.cluster.sim.heal();
     world.assert_same(&launch, ITEMS).await;
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redshift_sim::{Isolation, Options};
 use sqlx::Executor;
 
 use super::rows::{ITEMS, SETUP, changes};
@@ -95,21 +96,36 @@ pub async fn one_of_two_hundred_is_refused(by: By) {
     assert!(world.waiting(&launch).is_empty());
 }
 
-/// GIVEN two loaders of one topology beside one process that reads, THEN each epoch of each group is loaded by one of them.
-pub async fn a_second_loader(by: By) {
+/// GIVEN two loaders of one topology beside one process that reads, THEN each epoch of each group is loaded by one of them,
+/// and both have their part.
+pub async fn a_second_loader(by: By, isolation: Isolation) {
     const TABLES: [&str; 4] = ["a", "b", "c", "d"];
     let of_each = |sql: &str| TABLES.map(|table| sql.replace("items", table)).join("; ");
-    let Some(mut world) = World::new(by, &of_each(SETUP)).await else { return };
+    let kind = |options| Options { isolation, ..options };
+    let Some(mut world) = World::on(by, &of_each(SETUP), kind).await else { return };
     let topology = world.topology(&world.name, &TABLES.map(|table| (table, "")));
     let topology = topology + "groups: { one: [a], two: [b], three: [c], four: [d] }\n";
     let loaders =
         ["first", "second"].map(|name| Launch::named(world.path(), name, &topology).arg("--role").arg("load"));
     let reader = Launch::new(world.path(), &topology);
     let mut running: Vec<Running> = loaders.iter().map(Launch::run).collect();
-    for n in 1..=4 {
+    let mut committed = [false; 2];
+    for n in 1..=40 {
         world.run(&of_each(&changes(n))).await;
         reader.clone().arg("--role").arg("ingest").run_until_caught_up().await;
+        for ((process, launch), committed) in running.iter_mut().zip(&loaders).zip(&mut committed) {
+            if process.has_ended() {
+                *process = launch.run();
+            }
+            let status = process.status().await.unwrap_or_default();
+            let groups = status["groups"].as_array();
+            *committed |= groups.is_some_and(|groups| groups.iter().any(|group| group["committed_at"].is_string()));
+        }
+        if n >= 4 && committed == [true; 2] {
+            break;
+        }
     }
+    assert_eq!(committed, [true; 2], "only one of them loads");
     // Each group has something to load; both loaders want to.
     let begun = std::time::Instant::now();
     loop {

@@ -5,12 +5,29 @@ CREATE SCHEMA sim;
 CREATE TABLE sim.attributes (relid oid PRIMARY KEY, attributes jsonb NOT NULL);
 CREATE TABLE sim.late_views (schema text, name text, sql text NOT NULL, PRIMARY KEY (schema, name));
 CREATE TABLE sim.names (short text PRIMARY KEY, long text NOT NULL);
--- What stands in pg_class for a late-binding view is never read. Whether a comment outlives CREATE OR REPLACE is written
--- nowhere: here it does not.
-CREATE PROCEDURE sim.make_late_view(s text, n text, short text, q text, replaces boolean) LANGUAGE plpgsql AS $$
+-- The columns of a query, where they can be told.
+CREATE FUNCTION sim.columns_of(q text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE found text;
 BEGIN
-  IF replaces THEN EXECUTE format('DROP VIEW IF EXISTS %I.%I', s, short); END IF;
-  EXECUTE format('CREATE VIEW %I.%I AS SELECT NULL::text AS late', s, short);
+  EXECUTE 'CREATE TEMP VIEW sim_columns AS ' || q;
+  SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) INTO found
+    FROM pg_attribute WHERE attrelid = 'pg_temp.sim_columns'::regclass AND attnum > 0;
+  DROP VIEW pg_temp.sim_columns;
+  RETURN found;
+EXCEPTION WHEN OTHERS THEN RETURN NULL;
+END $$;
+-- What stands in pg_class for a late-binding view is never read. A view is replaced by one with the same columns only, and
+-- keeps what was granted: https://docs.aws.amazon.com/redshift/latest/dg/r_CREATE_VIEW.html. Whether a comment outlives
+-- CREATE OR REPLACE is written nowhere: here it does not.
+CREATE PROCEDURE sim.make_late_view(s text, n text, short text, q text, replaces boolean) LANGUAGE plpgsql AS $$
+DECLARE old text;
+BEGIN
+  SELECT v.sql INTO old FROM sim.late_views v WHERE v.schema = s AND v.name = n;
+  IF replaces AND FOUND AND sim.columns_of(old) <> sim.columns_of(q) THEN
+    RAISE EXCEPTION 'cannot change the columns of view "%"', n USING ERRCODE = '42P16';
+  END IF;
+  EXECUTE format('CREATE %s VIEW %I.%I AS SELECT NULL::text AS late', CASE WHEN replaces THEN 'OR REPLACE' ELSE '' END, s, short);
+  EXECUTE format('COMMENT ON VIEW %I.%I IS NULL', s, short);
   INSERT INTO sim.late_views VALUES (s, n, q) ON CONFLICT (schema, name) DO UPDATE SET sql = excluded.sql;
 END $$;
 CREATE PROCEDURE sim.drop_late_view(s text, n text, short text) LANGUAGE plpgsql AS $$
@@ -57,6 +74,8 @@ $$ SELECT date_trunc('second', statement_timestamp() AT TIME ZONE 'utc') $$;
 CREATE FUNCTION pg_catalog.sysdate() RETURNS timestamp LANGUAGE sql STABLE AS $$ SELECT now() AT TIME ZONE 'utc' $$;
 CREATE FUNCTION pg_catalog.nvl2(anyelement, anyelement, anyelement) RETURNS anyelement LANGUAGE sql IMMUTABLE AS
 $$ SELECT CASE WHEN $1 IS NOT NULL THEN $2 ELSE $3 END $$;
+-- https://docs.aws.amazon.com/redshift/latest/dg/r_HAS_ASSUMEROLE_PRIVILEGE.html
+CREATE FUNCTION pg_catalog.has_assumerole_privilege(text, text) RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT true $$;
 CREATE FUNCTION pg_catalog.len(text) RETURNS int LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT length($1) $$;
 -- As compact as Redshift writes a document.
 CREATE FUNCTION sim.compact(jsonb) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
@@ -272,6 +291,12 @@ CREATE VIEW sim.tables AS
 SELECT current_database()::varchar AS database_name, n.nspname::varchar AS schema_name, coalesce(long, c.relname)::varchar AS table_name,
   CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END::varchar AS table_type FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN sim.names ON short = c.relname WHERE c.relkind IN ('r', 'v') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'sim', 'pg_toast');
+CREATE VIEW pg_catalog.svv_relation_privileges AS
+SELECT n.nspname::varchar AS namespace_name, coalesce(long, c.relname)::varchar AS relation_name, a.privilege_type::varchar AS privilege_type,
+  a.grantee::int AS identity_id, coalesce(r.rolname, 'public')::varchar AS identity_name,
+  CASE WHEN a.grantee = 0 THEN 'public' WHEN r.rolcanlogin THEN 'user' ELSE 'group' END::varchar AS identity_type, a.is_grantable AS admin_option
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN LATERAL aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+  LEFT JOIN sim.names ON short = c.relname WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'sim', 'pg_toast');
 CREATE VIEW pg_catalog.svv_redshift_tables AS SELECT *, NULL::varchar AS table_acl, NULL::varchar AS remarks FROM sim.tables;
 CREATE VIEW pg_catalog.svv_all_tables AS SELECT *, NULL::varchar AS table_acl, NULL::varchar AS remarks FROM sim.tables;
 CREATE VIEW pg_catalog.svv_tables AS

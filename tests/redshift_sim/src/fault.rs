@@ -1,6 +1,8 @@
 //! What goes wrong because a test asks for it, and what has been counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::refusal::Refusal;
 
@@ -43,6 +45,8 @@ pub enum Fault {
     ResetBefore,
     /// The statement is not done, and no answer comes.
     Silence,
+    /// The statement runs, until somebody cancels it or it has taken too long; the client may go, it goes on.
+    Stuck,
     /// COPY only: the scan of a file fails for no reason of the file's.
     ScanFailed,
 }
@@ -59,7 +63,7 @@ impl Fault {
             // <https://repost.aws/knowledge-center/redshift-query-abort>
             Self::QueueTimeout => Some(Refusal::new("57014", "Query (100000) cancelled on user's request")),
             Self::ScanFailed => Some(Refusal::spectrum(15_001, "Task failed due to an internal error.")),
-            Self::AnswerLost | Self::ResetBefore | Self::Silence => None,
+            Self::AnswerLost | Self::ResetBefore | Self::Silence | Self::Stuck => None,
         }
     }
 }
@@ -81,12 +85,24 @@ pub struct Rule {
     every: u64,
     times: u64,
     seen: u64,
+    met: Met,
+}
+
+/// How often a rule has been met.
+#[derive(Debug, Clone, Default)]
+pub struct Met(Arc<AtomicU64>);
+
+impl Met {
+    /// So often.
+    pub fn times(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Rule {
     /// Every statement, without end.
     pub fn new(fault: Fault) -> Self {
-        Self { fault, kind: None, containing: None, after: 0, every: 1, times: u64::MAX, seen: 0 }
+        Self { fault, kind: None, containing: None, after: 0, every: 1, times: u64::MAX, seen: 0, met: Met::default() }
     }
 
     /// Statements of this kind only.
@@ -119,6 +135,11 @@ impl Rule {
         Self { times, ..self }
     }
 
+    /// How often it has been met so far, and will have been.
+    pub(crate) fn met(&self) -> Met {
+        self.met.clone()
+    }
+
     fn meets(&mut self, kind: Kind, sql: &str) -> Option<Fault> {
         let meant =
             self.kind.is_none_or(|k| k == kind) && self.containing.as_ref().is_none_or(|text| sql.contains(text));
@@ -130,6 +151,7 @@ impl Rule {
             return None;
         }
         self.times = self.times.saturating_sub(1);
+        self.met.0.fetch_add(1, Ordering::Relaxed);
         Some(self.fault)
     }
 }
@@ -149,6 +171,8 @@ pub struct Counters {
     pub most_sessions: u64,
     /// Logins that were refused.
     pub refused_logins: u64,
+    /// Requests to cancel what a session does.
+    pub cancels: u64,
     /// Logins that were lent.
     pub lent: u64,
     /// Logins that were asked for in vain.
@@ -187,6 +211,8 @@ pub(crate) struct Watch {
     pub history: Vec<String>,
     /// Sessions that are open.
     pub sessions: u64,
+    /// What of the system's views users may see, beyond what all may.
+    pub granted: BTreeSet<String>,
     /// The error of whoever asks for a login.
     pub lending_refused: Option<&'static str>,
     /// The longest that a login is lent, if that is not what the options say any more.

@@ -53,7 +53,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use copy::S3;
-pub use fault::{Counters, Fault, Kind, Rule};
+pub use fault::{Counters, Fault, Kind, Met, Rule};
 pub use tls::Tls;
 
 use server::Shared;
@@ -185,14 +185,21 @@ impl Sim {
         format!("http://{}", self.credentials)
     }
 
-    /// From now on something goes wrong.
-    pub fn fail(&self, rule: Rule) {
+    /// From now on something goes wrong. Says how often it did.
+    pub fn fail(&self, rule: Rule) -> Met {
+        let met = rule.met();
         self.shared.watch().rules.push(rule);
+        met
     }
 
     /// Nothing goes wrong any more.
     pub fn heal(&self) {
         self.shared.watch().rules.clear();
+    }
+
+    /// A superuser lets the users see a view of the system's that only superusers see: `svv_table_info`.
+    pub fn grant(&self, view: &str) {
+        self.shared.watch().granted.insert(view.to_owned());
     }
 
     /// What has been counted.

@@ -47,6 +47,8 @@ pub(crate) struct Session {
     /// The number of the transaction that has taken its snapshot.
     transaction: Option<u64>,
     case_sensitive: bool,
+    /// It has made late-binding views, or dropped some.
+    views: bool,
     prepared: Prepared,
 }
 
@@ -63,6 +65,7 @@ impl Session {
             out: BytesMut::new(),
             transaction: None,
             case_sensitive: false,
+            views: false,
             prepared: Prepared::default(),
         };
         session.shared.watch().opened();
@@ -206,10 +209,17 @@ impl Session {
     /// What decides how a statement is read.
     async fn settings(&mut self, tokens: &[Token]) -> Result<Settings, Stop> {
         self.shared.remember(tokens).await?;
+        self.refuse_unseen(tokens)?;
         let mut settings = Settings { serverless: self.shared.options.serverless, late_views: Vec::new() };
         let quiet = ["lock", "begin", "start", "commit", "end", "rollback", "abort", "copy", "set", "show", "truncate"];
         if self.shared.late_views.load(Ordering::Acquire) && !tokens[0].is_any(&quiet) {
-            let rows = self.shared.admin.lock().await.rows("SELECT schema, name, sql FROM sim.late_views").await?;
+            let views = "SELECT schema, name, sql FROM sim.late_views";
+            // Nobody else sees views that this transaction has made.
+            let rows = if self.views && self.backend.status == b'T' {
+                self.backend.rows(views).await?
+            } else {
+                self.shared.admin.lock().await.rows(views).await?
+            };
             settings.late_views = rows
                 .into_iter()
                 .filter_map(|row| <[_; 3]>::try_from(row).ok())
@@ -219,8 +229,20 @@ impl Session {
         Ok(settings)
     }
 
+    /// Only superusers see it, and those whom they let: <https://docs.aws.amazon.com/redshift/latest/dg/r_SVV_TABLE_INFO.html>.
+    fn refuse_unseen(&self, tokens: &[Token]) -> Result<(), Refusal> {
+        const UNSEEN: &str = "svv_table_info";
+        let named = tokens.iter().any(|token| token.name() == Some(UNSEEN));
+        if !named || self.shared.watch().granted.contains(UNSEEN) {
+            return Ok(());
+        }
+        self.shared.watch().statement(Kind::Select, &lex::render(tokens));
+        Err(Refusal::new("42501", format!("permission denied for relation {UNSEEN}")))
+    }
+
     /// What a statement changes in how later ones are read.
     fn note(&mut self, plan: &Plan, tokens: &[Token]) {
+        self.views |= plan.tag.is_some_and(|tag| tag.ends_with(" VIEW"));
         if plan.tag == Some("CREATE VIEW") {
             self.shared.late_views.store(true, Ordering::Release);
         }

@@ -16,6 +16,7 @@ impl Session {
         match fault {
             Some(Fault::ResetBefore) => return Err(Stop::Gone(std::io::ErrorKind::ConnectionReset.into())),
             Some(Fault::Silence) => return self.be_silent().await,
+            Some(Fault::Stuck) => return self.relay(Ask::Simple("SELECT pg_sleep(86400)")).await.map(|_| ()),
             _ => {}
         }
         if let Some(refusal) = fault.and_then(Fault::refusal) {

@@ -208,7 +208,13 @@ fn definition(tokens: &[Token], settings: &Settings) -> Result<Plan, Refusal> {
         ["drop", "table" | "view" | "schema", ..] => Ok(Plan::new(Kind::Drop, render(tokens), Effect::Query)),
         ["drop", what, ..] => Err(not_supported(&format!("DROP {}", what.to_uppercase()))),
         ["grant" | "revoke", ..] => {
-            Ok(Plan::new(Kind::Other, "", Effect::Nothing).tagged(if words[0] == "grant" { "GRANT" } else { "REVOKE" }))
+            let tag = if words[0] == "grant" { "GRANT" } else { "REVOKE" };
+            // Rights are checked nowhere; those on views are kept, because views lose them with themselves.
+            let plan = match is_on_late_view(tokens, settings) {
+                true => Plan::new(Kind::Other, render(tokens), Effect::Query),
+                false => Plan::new(Kind::Other, "", Effect::Nothing),
+            };
+            Ok(plan.tagged(tag))
         }
         ["comment", ..] => Ok(Plan::new(Kind::Other, render(tokens), Effect::Query)),
         _ => Err(Refusal::syntax(words.last().unwrap_or(&""))),
@@ -255,7 +261,16 @@ fn view(tokens: &[Token], settings: &Settings) -> Result<Plan, Refusal> {
 }
 
 fn late_view(tokens: &[Token], settings: &Settings) -> Option<(String, String)> {
-    let from = 2 + 2 * usize::from(tokens.get(2).is_some_and(|t| t.is("if")));
+    late_view_at(tokens, 2 + 2 * usize::from(tokens.get(2).is_some_and(|t| t.is("if"))), settings)
+}
+
+/// Whether a right is one on a late-binding view.
+fn is_on_late_view(tokens: &[Token], settings: &Settings) -> bool {
+    let on = tokens.iter().position(|token| token.is("on"));
+    on.is_some_and(|on| late_view_at(tokens, on + 1, settings).is_some())
+}
+
+fn late_view_at(tokens: &[Token], from: usize, settings: &Settings) -> Option<(String, String)> {
     let (_, parts, _) = name_parts(tokens, from).ok()?;
     let [schema, name] = parts.as_slice() else { return None };
     let known = settings.late_views.iter().any(|(s, n, _)| s == schema && n == name);
