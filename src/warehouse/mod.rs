@@ -2,7 +2,7 @@
 //!
 //! | file | what it owns |
 //! |---|---|
-//! | `merge.rs` | how a staged unit becomes rows, as SQL text |
+//! | `merge/` | how a staged unit becomes rows, as SQL text |
 //! | `shape.rs` | what a unit's table needs: a stage, a base, tombstones |
 //! | `regroup.rs` | tables that move between groups |
 //! | `key.rs` | a key as text |

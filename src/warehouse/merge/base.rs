@@ -1,7 +1,6 @@
 //! Partial rows: the row that each stands on, and what it takes from it.
 
-use super::{Dialect, Merge};
-use super::{base_column, document_column};
+use super::{Dialect, Merge, base_column, document_column};
 use crate::epoch::DeleteMode;
 use crate::warehouse::names::{DELETED, END_SEQ, SEQ, literal, quote};
 

@@ -10,8 +10,8 @@
 //! Redshift fails where it makes a text of a long document on the way, as a window, a sub-query or a join may
 //! (<https://github.com/artie-labs/transfer/pull/1760>). What is known to go well is DELETE … USING, and INSERT from one
 //! table whose rows stay where they lie. That is all that whole rows need: their stage lies as the table does. A partial row
-//! takes the document from the row that it stands on, as a document, which is a join; and what is soft deleted, or ends in a
-//! history, is updated by one. `dataflow check --connect` tries both.
+//! takes the document from the row that it stands on, as a document, which is a join; what is soft deleted, or ends in a
+//! history, is updated by one; and so is a stage that is not of whole rows alone. `dataflow check --connect` tries that.
 
 use std::sync::Arc;
 
@@ -76,8 +76,8 @@ pub(super) fn take_large(load: &mut TableLoad) -> Option<TableLoad> {
     if large.is_empty() {
         return None;
     }
-    load.rows = rest;
-    Some(TableLoad {
+    load.rows.clear();
+    let large = TableLoad {
         truncate: None,
         earlier_truncates: Vec::new(),
         rows: large,
@@ -85,7 +85,9 @@ pub(super) fn take_large(load: &mut TableLoad) -> Option<TableLoad> {
         incomplete: Vec::new(),
         folded: LoadAccount::default(),
         ..load.clone()
-    })
+    };
+    load.rows = rest;
+    Some(large)
 }
 
 /// Rows of which it is known that they need no base.

@@ -18,7 +18,7 @@ fn document(kilobytes: usize, salt: &str) -> String {
 
 /// Tables, what the topology says of each, and which of its rows are shown.
 const SHOWN: [(&str, &str, &str); 3] = [
-    ("items", "", ""),
+    ("items", ", distribution: { key: id }", ""),
     ("kept", ", deletes: soft", "WHERE _deleted IS NOT TRUE"),
     ("every", ", deletes: history", "WHERE _current"),
 ];
