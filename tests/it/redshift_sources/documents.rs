@@ -42,7 +42,7 @@ impl World {
 /// they leave alone, move, go, and get shorter and longer ones, THEN every document is there as the source has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_documents_load_and_stay_while_their_rows_change() {
-    let (short, long, longer) = (document(1, "short"), document(90, "long"), document(900, "longer"));
+    let (short, long, longer) = (document(1, "short"), document(90, "long"), document(300, "longer"));
     let of_each = |sql: &str| -> String {
         SHOWN.iter().map(|(table, ..)| format!("{};", sql.replace("TABLE_NAME", table))).collect::<Vec<_>>().join(" ")
     };
