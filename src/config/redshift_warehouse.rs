@@ -22,7 +22,7 @@ pub struct RedshiftWarehouse {
     /// The schema of the tables; made when it is missing.
     #[serde(default = "public")]
     pub schema: String,
-    /// The schema of the views for people and their tools; made when it is missing.
+    /// The schema of the views for people and their tools; made when it is missing. Empty: there are no views.
     #[serde(default = "bi")]
     pub views: String,
     /// The role that COPY reads the lake with: its ARN (several in a chain: comma separated), or `default`.

@@ -502,6 +502,13 @@ impl Warehouse {
         }
     }
 
+    /// Makes no views: for what fills a second warehouse, beside the one that people look at. `run` shows it to them.
+    pub fn show_nothing(&mut self) {
+        if let Self::Redshift(redshift) = self {
+            redshift.views.clear();
+        }
+    }
+
     /// Whether an idle warehouse costs nothing, and every question wakes it up.
     pub fn sleeps_when_idle(&self) -> bool {
         matches!(self, Self::Redshift(_))

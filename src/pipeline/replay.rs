@@ -30,7 +30,9 @@ pub struct Replayed {
 
 /// Loads epochs `from` to the log's end into a warehouse whose ledger is empty. With `only`, one group alone.
 pub async fn replay(loaded: &Loaded, from: EpochNumber, only: Option<&str>) -> Result<Replayed> {
-    let topology = Arc::new(loaded.topology.clone());
+    let mut topology = loaded.topology.clone();
+    topology.warehouse.show_nothing();
+    let topology = Arc::new(topology);
     let groups = build::groups(&topology);
     if let Some(only) = only.filter(|only| !groups.contains_key(*only)) {
         let known = groups.keys().map(String::as_str);

@@ -113,7 +113,9 @@ impl Reprocess {
     /// `Config` for everything that a person must decide: raw records that are missing, a key that does not fit, a target
     /// that is not empty or has gone on from the live source.
     pub async fn plan(loaded: &Loaded, from: &config::Lake, first: Option<EpochNumber>) -> Result<Self> {
-        let topology = Arc::new(loaded.topology.clone());
+        let mut topology = loaded.topology.clone();
+        topology.warehouse.show_nothing();
+        let topology = Arc::new(topology);
         refuse_same_place(&topology.lake, from)?;
         let opened = Log::open_any(Lake::open(from)?).await;
         let (old, old_name) = opened.map_err(|error| error.doing("open the lake to read from"))?;

@@ -274,7 +274,9 @@ pub fn plan(
         let alters = alters.join(";\n");
         out.push(format!("-- not run: what gives the table this layout where it is there already\n{alters}"));
     }
-    out.push(views::of_table(&config.views, &names, contract, mode));
+    if !config.views.is_empty() {
+        out.push(views::of_table(&config.views, &names, contract, mode));
+    }
     let merge = names.merge(topology, &group, table, schema, mode, stage);
     let staged = |kind, documents| {
         let form = StageForm::new(kind, documents);

@@ -29,6 +29,11 @@ async fn everything(world: &World, schema: &str, table: &str) -> Rows {
     rows(&mut connection, &format!("SELECT {} FROM {schema}.{table}", columns.join(", "))).await
 }
 
+/// What people see: the views of a schema, as they were made.
+async fn shown(world: &World, views: &str) -> Vec<String> {
+    world.held(&format!("SELECT sql FROM sim.late_views WHERE schema = '{views}' ORDER BY name")).await
+}
+
 /// What a command that must succeed says as JSON.
 fn done(launch: &Launch, words: &[&str], more: &[&str]) -> Value {
     let output = launch.other(words, &[more, &["--json"]].concat());
@@ -60,7 +65,7 @@ async fn grow_old(world: &World, launch: &Launch, raw: Option<config::Raw>) {
 }
 
 /// GIVEN a lake of rows that changed, moved, went and were all taken away, WHEN it is loaded again into a second schema, and
-/// into a third after it was compacted, THEN all schemas hold the same, and the first goes on.
+/// into a third after it was compacted, THEN all schemas hold the same, the views show the first, and that goes on.
 pub async fn loaded_again(by: By) {
     let Some(mut world) = World::new(by, SETUP).await else { return };
     let launch = world.launch(ITEMS);
@@ -73,7 +78,8 @@ pub async fn loaded_again(by: By) {
         launch.run_until_caught_up().await;
     }
     world.assert_same(&launch, ITEMS).await;
-    let first = everything(&world, "shop", "items").await;
+    let (first, views) = (everything(&world, "shop", "items").await, shown(&world, "bi").await);
+    assert!(views.iter().any(|view| view.contains("\"shop\" . \"items\"")), "{views:?}");
     let again =
         |schema: &str| done(&launch, &["replay"], &["--from", "1", "--set", &format!("warehouse.schema={schema}")]);
     let report = again("second");
@@ -82,6 +88,7 @@ pub async fn loaded_again(by: By) {
     grow_old(&world, &launch, None).await;
     let report = again("third");
     assert_rows("third", &everything(&world, "third", "items").await, &first, || report.to_string());
+    assert_eq!(shown(&world, "bi").await, views);
     world.run(&changes(5)).await;
     launch.run_until_caught_up().await;
     world.assert_same(&launch, ITEMS).await;
@@ -137,11 +144,13 @@ pub async fn built_anew(by: By) {
     let second_rows = everything(&world, "second", "sales").await;
     assert_rows("third", &everything(&world, "third", "sales").await, &second_rows, || again.to_string());
     assert_rows("shop", &everything(&world, "shop", "sales").await, &before, || "it was only read".to_owned());
+    assert_eq!(shown(&world, "bi_second").await, Vec::<String>::new(), "before it runs, nobody is to see it");
     world.run(&sales(4)).await;
     for launch in [&old, &second, &third] {
         launch.run_until_caught_up().await;
     }
     assert_as_the_rules_say(&mut world, &old, &[(&second, "second"), (&third, "third")]).await;
+    assert!(shown(&world, "bi_second").await.iter().any(|view| view.contains("twice")));
 }
 
 /// The first schema holds the source's rows of the amounts that the old rule lets pass, and the others wait; those of the new
