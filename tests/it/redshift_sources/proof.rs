@@ -257,19 +257,20 @@ async fn copy_file(
     (column, parse): (&str, bool),
     body: Vec<u8>,
 ) -> Result<(), tokio_postgres::Error> {
-    let entry =
-        serde_json::json!({"url": place.url("x.parquet"), "mandatory": true, "meta": {"content_length": body.len()}});
-    place.put("x.parquet", body.into()).await.unwrap();
-    place.put("x.manifest", serde_json::json!({"entries": [entry]}).to_string().into()).await.unwrap();
+    // Names of their own: what is discarded is removed when the store gets round to it.
+    let [file, manifest] = ["parquet", "manifest"].map(|end| format!("{}.{end}", ulid::Ulid::new()));
+    let entry = serde_json::json!({"url": place.url(&file), "mandatory": true, "meta": {"content_length": body.len()}});
+    place.put(&file, body.into()).await.unwrap();
+    place.put(&manifest, serde_json::json!({"entries": [entry]}).to_string().into()).await.unwrap();
     client.simple_query(&format!("CREATE TEMP TABLE unproven (v {column})")).await.unwrap();
     let options = if column == "super" { " SERIALIZETOJSON" } else { "" };
-    let from = place.url("x.manifest");
+    let from = place.url(&manifest);
     let copy = format!("COPY unproven (v) FROM '{from}' IAM_ROLE '{role}' MANIFEST FORMAT AS PARQUET{options}");
     let mut answer = client.simple_query(&copy).await;
     if parse && answer.is_ok() {
         answer = client.simple_query("SELECT JSON_PARSE(v) FROM unproven").await;
     }
     client.simple_query("DROP TABLE unproven").await.unwrap();
-    place.discard(&["x.parquet".to_owned(), "x.manifest".to_owned()]).await;
+    place.discard(&[file, manifest]).await;
     answer.map(drop)
 }
