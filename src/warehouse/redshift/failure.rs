@@ -35,8 +35,8 @@ const PASSING: [(&str, &str); 15] = [
     ("token has expired", "credentials"),
 ];
 
-/// Reasons that the same statement may meet each time.
-const LIMITS: &str = "queue";
+/// The reason that the same statement may meet each time.
+const LIMIT: &str = "queue";
 
 /// SQLSTATEs and classes of them that pass.
 const PASSING_CODES: [(&str, &str); 11] = [
@@ -129,7 +129,7 @@ pub(super) fn failure(error: &tokio_postgres::Error, table: Option<&str>) -> Err
     if let Some(reason) = passes(code, &text) {
         counted(reason);
         let limit = ErrorKind::WarehouseLimit(table.map(str::to_owned));
-        let kind = if reason == LIMITS { limit } else { ErrorKind::WarehouseUnavailable };
+        let kind = if reason == LIMIT { limit } else { ErrorKind::WarehouseUnavailable };
         return Error::new(kind, message("not possible right now")).because(cause);
     }
     let refused = |what: &str, help: &str| Error::new(ErrorKind::WarehouseRefused, message(what)).help(help);
