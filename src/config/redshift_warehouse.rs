@@ -7,6 +7,8 @@ use super::hidden;
 use super::rules::{Draft, Findings, MAX_NAME_BYTES, positive};
 use super::units::{Bytes, Span};
 
+/// The view over how fresh all tables are.
+const FRESHNESS: &str = "freshness";
 /// Smaller files cost more requests than they save time.
 const LEAST_FILE_BYTES: u64 = 1 << 20;
 
@@ -110,6 +112,12 @@ pub(super) fn rules(draft: &Draft, redshift: &RedshiftWarehouse, found: &mut Fin
         found.value("warehouse.schema", "the schema's name is empty or too long", "1 to 63 bytes");
     }
     let arns = redshift.iam_role.split(',').all(|arn| arn.starts_with("arn:") && arn.contains(":role/"));
+    if !redshift.views.is_empty() && draft.tables.contains_key(FRESHNESS) {
+        let help = "give the table another name, or say `views: \"\"` in the warehouse";
+        let what =
+            format!("its view would stand in the place of {}.{FRESHNESS}, which is over all tables", redshift.views);
+        found.key(&format!("tables.{FRESHNESS}"), what, help);
+    }
     if redshift.views.eq_ignore_ascii_case(&redshift.schema) {
         let help = "another schema: a view has the name of its table";
         found.value("warehouse.views", "the views would stand in the schema of the tables", help);

@@ -479,6 +479,40 @@ fn every_mistake_is_found_at_its_place() {
 
 const MASKED: &str = "      - mask: { columns: [email], with: hmac, domain: customer, key: \"${MASK_KEY}\" }\n";
 
+/// GIVEN a Redshift warehouse, WHEN a part of it cannot be, THEN it is said what and where.
+#[test]
+fn what_redshift_cannot_have_is_said() {
+    let right = "warehouse: { kind: redshift, url: \"redshift://u:p@host/dev\", schema: sales, iam_role: default }";
+    let base = BASE
+        .replace("warehouse: { kind: sqlite, path: ./data/warehouse.db }", right)
+        .replace("url: ./data/lake", "url: \"s3://acme/sales\"\n  region: eu-west-3");
+    let folder = Folder::new();
+    assert_eq!(folder.mistakes(&base, &[]), [""; 0]);
+    let said = |wrong: &str| {
+        let text = if wrong == "freshness" {
+            base.replace("order_lines:", "freshness:").replace("[orders, order_lines]", "[orders, freshness]")
+        } else {
+            let (key, value) = wrong.split_once(": ").unwrap();
+            let other = format!(", {key}: {value} }}");
+            base.replace(
+                ", iam_role: default }",
+                &if key == "iam_role" { other } else { format!(", iam_role: default{other}") },
+            )
+        };
+        folder.mistakes(&text, &[])
+    };
+    for (wrong, words) in [
+        ("iam_role: copy", "not the ARN of a role"),
+        ("file_bytes: 1KiB", "too small to be read quickly"),
+        ("query_group: \"\"", "query group is empty"),
+        ("views: Sales", "stand in the schema of the tables"),
+        ("freshness", "14:3 its view would stand in the place of bi.freshness"),
+    ] {
+        let found = said(wrong);
+        assert!(found.len() == 1 && found[0].contains(words), "{wrong}: {found:?}");
+    }
+}
+
 #[test]
 fn masked_columns_force_a_word_about_the_raw_zone() {
     let folder = Folder::new();
