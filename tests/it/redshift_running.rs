@@ -48,6 +48,36 @@ async fn a_load_does_not_wait_for_what_it_has_staged_to_be_removed() {
     assert_eq!(asked.map(|asked| asked.query).collect::<Vec<_>>(), ["delete"]);
 }
 
+/// GIVEN a table whose file does not get into the store, WHEN a unit of several is loaded, THEN the others are staged meanwhile,
+/// and all are loaded in their order.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_a_unit_are_staged_side_by_side() {
+    let under = Under::redshift().await;
+    let tables =
+        ["a", "b", "c"].map(|table| Arc::new(Contract { table: table.into(), ..Contract::clone(&contract()) }));
+    for contract in &tables {
+        under.warehouse().ensure(contract, DeleteMode::Hard).await.unwrap();
+    }
+    let of_table =
+        |contract| fold(contract, DeleteMode::Hard, vec![batch(contract, &[put(1, 1, 10, "one")])], false).unwrap();
+    let unit = unit(0, tables.iter().map(of_table).collect());
+    let cluster = under.cluster();
+    cluster.s3.fault(StoreFault::Held, "PUT", "-0-0.parquet", usize::MAX);
+    let others = async {
+        let begun = Instant::now();
+        while cluster.staged().iter().filter(|file| file.extension().is_some_and(|kind| kind == "manifest")).count() < 2
+        {
+            assert!(begun.elapsed() < LIMIT, "{:?}", cluster.staged());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        cluster.s3.heal();
+    };
+    let (applied, ()) = tokio::join!(under.warehouse().apply(&unit), others);
+    assert_eq!(applied.unwrap().through, 1);
+    let fresh = under.warehouse().freshness().await.unwrap();
+    assert!(fresh.len() == 3 && fresh.iter().all(|table| table.epoch == 1 && table.rows == 1), "{fresh:?}");
+}
+
 /// GIVEN staged files that nobody removed, WHEN the lake is swept, THEN they go when they are older than a day, however long
 /// nobody swept; what a load may still need stays.
 #[tokio::test(flavor = "multi_thread")]

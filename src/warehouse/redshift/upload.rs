@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use futures::future;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::json;
+use tokio::sync::Semaphore;
 use ulid::Ulid;
 
 use super::documents::{Kinds, any_large, has_documents, take_large};
@@ -20,8 +22,10 @@ use crate::warehouse::merge::Range;
 use crate::warehouse::shape::Shape;
 use crate::warehouse::staging::Staging;
 
-/// How many files of a round are written and put at the same time.
+/// How many files of a unit are written and put at the same time: each is in memory meanwhile.
 const FILES_AT_ONCE: usize = 4;
+/// How many rounds of a unit are staged at the same time: a little more, because one that waits for its manifest holds no file.
+const ROUNDS_AT_ONCE: usize = 2 * FILES_AT_ONCE;
 
 /// One table's part of a unit.
 pub(super) struct Work<'a> {
@@ -68,39 +72,55 @@ impl Redshift {
     /// Stages the rows of every table of the unit.
     pub(super) async fn upload<'a>(&self, unit: &'a LoadUnit, known: impl Fn(&str) -> Known) -> Result<Uploaded<'a>> {
         let staging = self.staging.as_deref().ok_or_else(not_staged)?;
-        let files = Files { staging, file_bytes: self.file_bytes };
         let folder = self.group(&unit.group).lock.trim_start_matches("_dataflow_lock_").to_owned();
-        let name = format!("{folder}/{}", Ulid::new());
-        let mut uploaded = Uploaded { works: Vec::new(), name, objects: Vec::new() };
-        for (number, load) in unit.tables.iter().enumerate() {
+        let mut uploaded =
+            Uploaded { works: Vec::new(), name: format!("{folder}/{}", Ulid::new()), objects: Vec::new() };
+        let mut planned = Vec::new();
+        for (table, load) in unit.tables.iter().enumerate() {
             let before = known(&load.contract.table);
             let floor = before.floor.max(load.truncate.map(|seq| (seq, load.truncated_at_us)));
-            let layout = self.layout(&load.contract.table);
-            let mut work = Work { load, floor, rounds: Vec::new() };
-            let first = TableLoad { later: Vec::new(), ..load.clone() };
-            let rounds =
-                std::iter::once(first).chain(load.later_rounds()).flat_map(|round| apart(round, &before, floor));
-            for (part, round) in rounds.enumerate() {
-                let stage = format!("_dataflow_stage_{number}_{part}");
-                let name = format!("{}-{number}-{part}", uploaded.name);
-                let range = range::of(&round, &layout);
-                let staged = stage_round(&files, round, stage, name, &before, floor, &mut uploaded.objects).await;
-                match staged {
-                    Ok(None) => {}
-                    Ok(Some(round)) => {
-                        let layout =
-                            if round.form.documents == Documents::Whole { lies(&layout) } else { String::new() };
-                        work.rounds.push(Round { range, layout, ..round });
-                    }
-                    Err(error) => {
-                        staging.discard(&uploaded.objects).await;
-                        return Err(error);
-                    }
-                }
-            }
-            uploaded.works.push(work);
+            uploaded.works.push(Work { load, floor, rounds: Vec::new() });
+            planned.extend(self.plan(load, &before, floor, &format!("{}-{table}", uploaded.name), table));
         }
-        Ok(uploaded)
+        // Whatever happens, what may be there is taken away.
+        uploaded.objects = planned.iter().flat_map(Planned::objects).collect();
+        let files = Files { staging, at_once: Semaphore::new(FILES_AT_ONCE) };
+        let put = stream::iter(planned).map(|round| round.put(&files)).buffered(ROUNDS_AT_ONCE);
+        let put = put.try_for_each(|(table, round)| {
+            uploaded.works[table].rounds.extend(round);
+            future::ready(Ok(()))
+        });
+        match put.await {
+            Ok(()) => Ok(uploaded),
+            Err(error) => {
+                staging.discard(&uploaded.objects).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The rounds of a table, in their order. `name` is what their objects' names begin with.
+    fn plan(
+        &self,
+        load: &TableLoad,
+        before: &Known,
+        floor: Option<(Seq, i64)>,
+        name: &str,
+        table: usize,
+    ) -> Vec<Planned> {
+        let layout = self.layout(&load.contract.table);
+        let first = TableLoad { later: Vec::new(), ..load.clone() };
+        let rounds = std::iter::once(first).chain(load.later_rounds()).flat_map(|round| apart(round, before, floor));
+        let plan = |(part, round): (usize, TableLoad)| {
+            let range = range::of(&round, &layout);
+            let mut round = round_of(round, format!("_dataflow_stage_{table}_{part}"), before, floor);
+            if round.form.documents == Documents::Whole {
+                round.layout = lies(&layout);
+            }
+            let (parts, name) = (parts(&round.load.rows, self.file_bytes), format!("{name}-{part}"));
+            Planned { table, round: Round { range, ..round }, parts, name, floor: floor.map(|(seq, _)| seq) }
+        };
+        rounds.enumerate().map(plan).collect()
     }
 
     /// Removes what was staged.
@@ -142,16 +162,8 @@ fn apart(mut load: TableLoad, before: &Known, floor: Option<(Seq, i64)>) -> Vec<
     std::iter::once(load).chain(large).collect()
 }
 
-/// `None` when there are no rows.
-async fn stage_round(
-    files: &Files<'_>,
-    load: TableLoad,
-    stage: String,
-    name: String,
-    before: &Known,
-    floor: Option<(Seq, i64)>,
-    objects: &mut Vec<String>,
-) -> Result<Option<Round>> {
+/// A round whose files are still to be put.
+fn round_of(load: TableLoad, stage: String, before: &Known, floor: Option<(Seq, i64)>) -> Round {
     let shape = Shape::of(&load);
     let Needed { low, marked, plain } = Needed::by(&load, &shape, before, floor);
     let kind = match (load.contract.output.key.is_empty(), plain) {
@@ -164,11 +176,10 @@ async fn stage_round(
         StageKind::Merge if shape.partial && has_documents(&load.contract.output) => Documents::Beside,
         _ => Documents::Text,
     };
-    let form = StageForm::new(kind, documents);
-    let mut round = Round {
+    Round {
         load: Arc::new(load),
         stage,
-        form,
+        form: StageForm::new(kind, documents),
         layout: String::new(),
         shape,
         marked,
@@ -177,54 +188,68 @@ async fn stage_round(
         rows: 0,
         documents: Kinds::default(),
         manifest: String::new(),
-    };
-    put_files(files, &mut round, &name, floor.map(|(seq, _)| seq), objects).await?;
-    Ok((shape.rows > 0).then_some(round))
+    }
 }
 
-/// Where files go, and how large they are.
+/// Where files go, and how many may be on their way.
 struct Files<'a> {
     staging: &'a dyn Staging,
-    file_bytes: u64,
+    at_once: Semaphore,
 }
 
-/// Writes a round's files, a few at a time, and the manifest that names them all.
-async fn put_files(
-    files: &Files<'_>,
-    round: &mut Round,
-    name: &str,
+/// A round, and the files that it goes into.
+struct Planned {
+    /// The number of its table in the unit.
+    table: usize,
+    round: Round,
+    parts: Vec<Part>,
+    /// What the names of its objects begin with.
+    name: String,
+    /// The truncate floor after the unit.
     floor: Option<Seq>,
-    objects: &mut Vec<String>,
-) -> Result<()> {
-    let parts = parts(&round.load.rows, files.file_bytes);
-    let file_name = |number: usize| match parts.len() {
-        1 => format!("{name}.parquet"),
-        _ => format!("{name}-{number}.parquet"),
-    };
-    let manifest = format!("{name}.manifest");
-    let names: Vec<String> = (0..parts.len()).map(file_name).collect();
-    // Whatever happens, what may be there is taken away.
-    objects.extend(names.iter().cloned().chain([manifest.clone()]));
-    let put = |(part, name): (Part, String)| {
-        put_file(files.staging, Arc::clone(&round.load), part, name, (round.form, round.marked, floor))
-    };
-    let mut put = stream::iter(parts.into_iter().zip(names)).map(put).buffered(FILES_AT_ONCE);
-    let (mut entries, mut rows, mut documents) = (Vec::new(), 0, None::<Kinds>);
-    while let Some(file) = put.try_next().await? {
-        rows += file.rows;
-        entries.extend(file.entry);
-        match &mut documents {
-            Some(documents) => documents.add(&file.documents),
-            None => documents = Some(file.documents),
+}
+
+impl Planned {
+    fn manifest(&self) -> String {
+        format!("{}.manifest", self.name)
+    }
+
+    fn files(&self) -> Vec<String> {
+        match self.parts.len() {
+            1 => vec![format!("{}.parquet", self.name)],
+            several => (0..several).map(|number| format!("{}-{number}.parquet", self.name)).collect(),
         }
     }
-    drop(put);
-    if rows > 0 {
-        files.staging.put(&manifest, json!({"entries": entries}).to_string().into()).await?;
-        round.manifest = files.staging.url(&manifest);
+
+    fn objects(&self) -> Vec<String> {
+        self.files().into_iter().chain([self.manifest()]).collect()
     }
-    (round.rows, round.documents) = (rows, documents.unwrap_or_default());
-    Ok(())
+
+    /// Writes the files, and the manifest that names them all; with the number of the table. No round when there are no rows.
+    async fn put(self, files: &Files<'_>) -> Result<(usize, Option<Round>)> {
+        let (names, manifest) = (self.files(), self.manifest());
+        let Self { table, mut round, parts, floor, .. } = self;
+        let put = |(part, name): (Part, String)| {
+            put_file(files, Arc::clone(&round.load), part, name, (round.form, round.marked, floor))
+        };
+        let mut put = stream::iter(parts.into_iter().zip(names)).map(put).buffered(FILES_AT_ONCE);
+        let (mut entries, mut rows, mut documents) = (Vec::new(), 0, None::<Kinds>);
+        while let Some(file) = put.try_next().await? {
+            rows += file.rows;
+            entries.extend(file.entry);
+            match &mut documents {
+                Some(documents) => documents.add(&file.documents),
+                None => documents = Some(file.documents),
+            }
+        }
+        drop(put);
+        if rows > 0 {
+            files.staging.put(&manifest, json!({"entries": entries}).to_string().into()).await?;
+            round.manifest = files.staging.url(&manifest);
+        }
+        (round.rows, round.documents) = (rows, documents.unwrap_or_default());
+        Ok((table, (round.shape.rows > 0).then_some(round)))
+    }
 }
 
 /// A file that is where it is loaded from.
@@ -236,12 +261,14 @@ struct PutFile {
 }
 
 async fn put_file(
-    staging: &dyn Staging,
+    files: &Files<'_>,
     load: Arc<TableLoad>,
     part: Part,
     name: String,
     (form, marked, floor): (StageForm, bool, Option<Seq>),
 ) -> Result<PutFile> {
+    let closed = |error| Error::new(ErrorKind::Internal, "wait to write a stage").because(error);
+    let _turn = files.at_once.acquire().await.map_err(closed)?;
     let table = load.contract.table.clone();
     // Compression is work for a thread that may block.
     let encoded = tokio::task::spawn_blocking(move || encode(&load, &part, form, marked, floor)).await;
@@ -250,7 +277,7 @@ async fn put_file(
     if rows == 0 {
         return Ok(PutFile { entry: None, rows, documents });
     }
-    let entry = json!({"url": staging.url(&name), "mandatory": true, "meta": {"content_length": body.len()}});
-    staging.put(&name, body).await?;
+    let entry = json!({"url": files.staging.url(&name), "mandatory": true, "meta": {"content_length": body.len()}});
+    files.staging.put(&name, body).await?;
     Ok(PutFile { entry: Some(entry), rows, documents })
 }
