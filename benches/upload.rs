@@ -2,10 +2,11 @@
 //!
 //! `cargo bench --bench upload`. Both sides put the same files, so many at the same time, to the S3 protocol server of the
 //! tests, in turns, so that what the machine does besides hits both. Ours is what a sealed file and a staged one go through:
-//! the CRC that the manifest bears, a checksum that the store verifies, put-if-absent, and the loop that reads an ambiguous
-//! answer back. A bare put is the plain client of the `object_store` crate: signed, and nothing else; and once more with the
-//! body left out of the signature, which is the least that can be sent. Before anything is timed, the objects must be the
-//! files. The server runs in this process and takes most of the time: on a network of its own the ratio is nearer to one.
+//! the CRC that the manifest bears, a checksum that the store verifies instead of a signature over the body, put-if-absent, and
+//! the loop that reads an ambiguous answer back. A bare put is the plain client of the `object_store` crate: signed, and
+//! nothing else; and once more with the body left out of the signature, which is the least that can be sent. Before anything is
+//! timed, the objects must be the files. The server runs in this process and takes most of the time: on a network of its own
+//! the ratio is nearer to one.
 //!
 //! `BENCH_FILES`, `BENCH_FILE_BYTES` and `BENCH_ROUNDS` change the size (32, 8388608 and 9).
 

@@ -88,8 +88,22 @@ async fn every_object_is_encrypted_with_the_key_and_sent_with_its_checksum() {
         assert_eq!(key.as_deref(), Some("arn:aws:kms:eu-west-3:1:key/k"));
         assert_eq!(header("x-amz-server-side-encryption-bucket-key-enabled").as_deref(), Some("true"));
         assert!(header("x-amz-checksum-sha256").is_some());
+        assert_eq!(header("x-amz-content-sha256").as_deref(), Some("UNSIGNED-PAYLOAD"));
+        let signed = header("authorization").unwrap();
+        assert!(signed.contains(";x-amz-checksum-sha256;"), "{signed}");
         assert_eq!(header("if-none-match").as_deref(), Some("*"));
     }
+}
+
+#[tokio::test]
+async fn a_body_that_is_damaged_on_its_way_is_refused_and_sent_again() {
+    let server = S3Server::start().await;
+    let lake = Lake::open(&server.lake("sales")).unwrap();
+    server.fault(Fault::Damaged, "PUT", "whole", 2);
+    lake.put_staged("whole", "as it was".into()).await.unwrap();
+    let sent = server.asked().iter().filter(|asked| asked.method == "PUT").count();
+    assert_eq!((sent, server.heal()), (3, 0));
+    assert_eq!(std::fs::read(server.folder().join("sales/_stage/whole")).unwrap(), b"as it was");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! An S3 protocol server in this process: signatures and digests are checked, and faults can be asked for.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -7,9 +8,12 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use dataflow::config;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
+use sha2::{Digest, Sha256};
 
 /// The credentials that the server takes.
 pub const ACCESS_KEY: &str = "AKIATESTTESTTESTTEST";
@@ -37,6 +41,8 @@ pub enum Fault {
     SlowDown,
     /// Nothing is done until [`S3Server::heal`].
     Held,
+    /// A bit of the body is another one when it comes: refused where a checksum shows it.
+    Damaged,
 }
 
 /// A request as it came.
@@ -65,8 +71,8 @@ struct Proxy {
     open: S3Service,
     rules: Arc<Mutex<Vec<Rule>>>,
     asked: Arc<Mutex<Vec<Asked>>>,
-    /// The file server looks and then writes; S3 does both at once.
-    creates: Arc<tokio::sync::Mutex<()>>,
+    /// The file server looks and then writes; S3 does both at once. By path.
+    creates: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
     healed: Arc<tokio::sync::watch::Sender<()>>,
     folder: Arc<std::path::PathBuf>,
 }
@@ -155,6 +161,12 @@ impl Drop for S3Server {
 }
 
 impl Proxy {
+    fn creating(&self, path: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut creates = self.creates.lock().unwrap();
+        creates.retain(|_, creating| Arc::strong_count(creating) > 1);
+        Arc::clone(creates.entry(path.to_owned()).or_default())
+    }
+
     fn fault(&self, method: &Method, path: &str, query: &str) -> Option<Fault> {
         let spared = |rule: &Rule| rule.unless.as_ref().is_some_and(|unless| query.contains(unless));
         let meant =
@@ -168,7 +180,7 @@ impl Proxy {
 
 async fn serve(State(proxy): State<Proxy>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let mut body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     proxy.asked.lock().unwrap().push(Asked {
         method: parts.method.clone(),
         path: parts.uri.path().to_owned(),
@@ -195,10 +207,22 @@ async fn serve(State(proxy): State<Proxy>, request: Request) -> Response {
             parts.headers.remove(header::AUTHORIZATION);
         }
         Some(Fault::Held) => healed.changed().await.unwrap(),
+        Some(Fault::Damaged) => {
+            let mut damaged = body.to_vec();
+            *damaged.last_mut().unwrap() ^= 1;
+            body = damaged.into();
+            // The file server looks at the checksum when the object is there already.
+            let sum = parts.headers.get("x-amz-checksum-sha256").map(|sum| STANDARD.decode(sum).unwrap());
+            if sum.is_some_and(|sum| sum != Sha256::digest(&body)[..]) {
+                let body = "<Error><Code>BadDigest</Code><Message>The checksum did not match.</Message></Error>";
+                return (StatusCode::BAD_REQUEST, body).into_response();
+            }
+        }
         Some(Fault::AnswerLost) | None => {}
     }
     let service = if fault == Some(Fault::Overwrite) { &proxy.open } else { &proxy.checked };
-    let _one_at_a_time = if parts.method == Method::PUT { Some(proxy.creates.lock().await) } else { None };
+    let one_at_a_time = (parts.method == Method::PUT).then(|| proxy.creating(parts.uri.path()));
+    let _one_at_a_time = if let Some(creating) = &one_at_a_time { Some(creating.lock().await) } else { None };
     let answer = service.call(axum::http::Request::from_parts(parts, s3s::Body::from(body))).await;
     match (fault, answer) {
         (Some(Fault::AnswerLost), _) | (_, Err(_)) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
