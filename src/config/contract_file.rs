@@ -23,8 +23,9 @@ pub struct ContractFile {
     /// Whether columns that are not listed are learned (`true`) or left out (`false`).
     #[serde(default = "yes")]
     pub learn: bool,
-    /// Whether a text that is longer than its `varchar` makes the column longer, in the warehouse too, up to 65,535 bytes
-    /// (`true`), or its row is refused (`false`, see the table's `on_mismatch`).
+    /// Whether a value that does not fit makes its column wider, in the warehouse too (`true`), or its row is refused
+    /// (`false`, see the table's `on_mismatch`). A `varchar` becomes longer, up to 65,535 bytes; a `smallint` an `int`,
+    /// both a `bigint`; a `decimal` gets more digits, up to 38, in front of the point and behind it.
     #[serde(default = "yes")]
     pub widen: bool,
     /// How columns are spelled in events without a schema block, where that does not follow from the type: column name to

@@ -5,11 +5,13 @@
 //! | `types.rs` | [`Type`]: the column types, their text and Arrow forms |
 //! | `limits.rs` | [`Limits`]: which values a warehouse can hold |
 //! | `lattice.rs` | [`join_schemas`]: learning and widening as pure functions |
+//! | `growth.rs` | what a column becomes for a value that it does not hold |
 //!
 //! A contract has two sides. `input` is what the decoder reads; `output` is what the operators make of it, what the
 //! files of the `processed` zone hold and what the warehouse table looks like. `output` is a pure function of `input`
 //! and the topology. Columns are only ever appended, and types only widen.
 
+pub mod growth;
 mod lattice;
 mod limits;
 mod types;

@@ -203,6 +203,7 @@ async fn tables_and_partitions_follow_the_log() {
     moto.ask("UpdateTable", json!({ "DatabaseName": "sales", "TableInput": said })).await;
     let mut wide = narrow();
     wide.columns[0] = Column::new("id", Type::BigInt);
+    wide.columns[1] = Column::new("Price", Type::Decimal { precision: 18, scale: 4 });
     wide.columns.push(Column::new("note", Type::TEXT));
     commit(&log, "orders", &wide, HOURS - 1).await;
     commit(&log, "orders", &wide, HOURS).await;
@@ -211,6 +212,7 @@ async fn tables_and_partitions_follow_the_log() {
     assert_eq!(changed.tables, vec!["orders".to_owned()]);
     let table = moto.table("orders").await;
     assert_eq!((columns(&table)["id"].as_str(), columns(&table)["note"].as_str()), ("bigint", "string"));
+    assert_eq!(columns(&table)["price"], "decimal(18,4)");
     assert_eq!((&table["Description"], &table["Parameters"]["owner"]), (&"what was ordered".into(), &"sales".into()));
     for partition in moto.partitions("orders").await.values() {
         assert_eq!(columns(partition), columns(&table), "readers refuse a partition that differs from its table");

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::postgres_source::World;
 use crate::support::postgres::{Server, Version, newest, server};
-use crate::support::process::{available, table};
+use crate::support::process::{Launch, available, table};
 
 /// What stands in the warehouse.
 enum Held {
@@ -198,5 +198,49 @@ async fn every_other_type_arrives_as_it_is() {
 async fn every_other_type_arrives_as_it_is_from_the_newest_server() {
     if available(Version::Newest.component()) {
         every_other_type(newest()).await;
+    }
+}
+
+/// GIVEN decimals that were written down for numbers of any size, WHEN numbers come that do not fit, THEN the columns become
+/// wider, in a PostgreSQL that is loaded, too, and every value is the source's.
+#[tokio::test(flavor = "multi_thread")]
+async fn written_decimals_are_widened_by_their_values() {
+    if !available("postgres") {
+        return;
+    }
+    let written = "version: 1\nkey: [id]\ncolumns:\n  - { name: id, type: \"decimal(4,1)\", nullable: false }\n  \
+        - { name: n, type: \"decimal(10,2)\" }\n";
+    for into_postgres in [false, true] {
+        let setup =
+            "CREATE TABLE items (id numeric PRIMARY KEY, n numeric); INSERT INTO items VALUES (1, 1.25), (2.5, 2)";
+        let mut world = World::new(setup).await;
+        std::fs::write(world.path().join("items.yaml"), written).unwrap();
+        let mut launch = world.launch("{ items: { from: public.items, contract: items.yaml } }", "");
+        let url = server().database().await;
+        if into_postgres {
+            let topology = std::fs::read_to_string(launch.topology()).unwrap();
+            let warehouse = format!("kind: postgres, url: \"{url}?sslmode=disable\", schema: w");
+            launch = Launch::new(world.path(), &topology.replace("kind: sqlite, path: w.db", &warehouse));
+        }
+        launch.run_until_caught_up().await;
+        launch.assert_equal();
+        // The key becomes wider under the rows that are there; one of them moves to a key that did not fit.
+        let changes = "INSERT INTO items VALUES (3, 123456789.125), (12345.5, -0.00001); DELETE FROM items WHERE id = 1; \
+            UPDATE items SET id = 1234567, n = 3 WHERE id = 2.5; UPDATE items SET n = 1e20 WHERE id = 3";
+        world.run(changes).await;
+        launch.run_until_caught_up().await;
+        launch.assert_equal();
+        assert_eq!(table(&launch.status(), "items")["rejects_open"], 0);
+        if into_postgres {
+            let mut warehouse = PgConnection::connect(&url).await.unwrap();
+            let types = "SELECT attname || ' ' || format_type(atttypid, atttypmod) FROM pg_attribute \
+                WHERE attrelid = to_regclass('w.items') AND attname IN ('id', 'n') ORDER BY 1";
+            let types: Vec<String> = sqlx::query_scalar(types).fetch_all(&mut warehouse).await.unwrap();
+            assert_eq!(types, ["id numeric(18,1)", "n numeric(38,8)"]);
+        } else {
+            let held = world.held("SELECT id, CAST(n AS text) FROM items ORDER BY CAST(id AS real)").await;
+            let large = "100000000000000000000.00000000";
+            assert_eq!(held, [&format!("3.0|{large}"), "12345.5|-0.00001000", "1234567.0|3.00000000"]);
+        }
     }
 }

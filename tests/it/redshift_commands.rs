@@ -231,6 +231,75 @@ async fn numbers_are_widened_in_place_of_the_old_ones() {
     }
 }
 
+/// GIVEN decimals that were written down for numbers of any size, WHEN numbers come that do not fit, THEN the columns become
+/// wider before the load, with what they held; what no decimal holds waits, as does all of it with `widen: false`. A replay
+/// reads the narrower files of before, and gives the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn written_decimals_are_widened_by_their_values() {
+    if !available("postgres") {
+        return;
+    }
+    let columns = "(id int PRIMARY KEY, n numeric, m numeric, t text)";
+    let mut world = World::new(&format!(
+        "CREATE TABLE items {columns}; CREATE TABLE fixed {columns}; \
+         INSERT INTO items SELECT n, n + 0.25, -n, n FROM generate_series(1, 50) n; INSERT INTO fixed SELECT * FROM items"
+    ))
+    .await;
+    let written = "version: 1\nkey: [id]\ncolumns:\n  - { name: id, type: int, nullable: false }\n  \
+        - { name: n, type: \"decimal(10,2)\" }\n  - { name: m, type: \"decimal(18,0)\" }\n  \
+        - { name: t, type: \"decimal(5,2)\" }\n";
+    for (table, more) in [("items", ""), ("fixed", "widen: false\n")] {
+        std::fs::write(world.folder.path().join(format!("{table}.yaml")), format!("{written}{more}")).unwrap();
+    }
+    let launch = world.launch(
+        "{ items: { from: public.items, contract: items.yaml }, fixed: { from: public.fixed, contract: fixed.yaml } }",
+    );
+    launch.run_until_caught_up().await;
+    launch.assert_equal();
+    assert_eq!(world.column_type("w.items", "n").await, "numeric(10,2)");
+    world.cluster.sim.reset_counters();
+    let changes = "INSERT INTO items VALUES (100, 123456789.5, 1, '1.5'), (101, -0.001, 1234567890123456789, '-12345.678'); \
+        UPDATE items SET n = 99999999999 WHERE id = 7";
+    world.run(&format!("{changes}; {}", changes.replace("items", "fixed"))).await;
+    launch.run_until_caught_up().await;
+    let (code, report) = launch.verify(&[]);
+    let excused = |name: &str| table(&report, name)["excused"].clone();
+    let of_fixed = serde_json::json!({"refused (contract)": 3});
+    assert_eq!((code, excused("fixed"), excused("items")), (0, of_fixed, serde_json::json!({})), "{report:#}");
+    let wanted = [("n", "numeric(20,4)"), ("m", "numeric(28,0)"), ("t", "numeric(18,4)")];
+    for (column, wanted) in wanted {
+        assert_eq!(world.column_type("w.items", column).await, wanted, "{column}");
+    }
+    let history = world.cluster.sim.history();
+    let at = |words: &str| history.iter().position(|sql| sql.to_lowercase().contains(words));
+    let altered = at("alter table \"w\" . \"items\" rename column _dataflow_wider to \"n\"");
+    assert!(altered.is_some() && altered < at("insert into \"w\" . \"items\""), "{altered:?} {history:#?}");
+    // With `widen: false` the columns stay, and the rows wait.
+    assert_eq!(world.column_type("w.fixed", "n").await, "numeric(10,2)");
+    let waits = |status: &Value, name: &str| table(status, name)["rejects_open"].as_u64();
+    assert_eq!((waits(&launch.status(), "fixed"), waits(&launch.status(), "items")), (Some(3), Some(0)));
+    // Beyond what a decimal holds.
+    world.run("INSERT INTO items VALUES (102, 1e38, 1, 1), (103, 'NaN', 1, 1), (104, 4, 4, 4)").await;
+    launch.run_until_caught_up().await;
+    let status = launch.status();
+    assert_eq!((waits(&status, "items"), &table(&status, "items")["state"]), (Some(2), &Value::from("running")));
+    let listed = launch.other(&["quarantine", "list"], &["--table", "items"]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("makes more than 38") && listed.contains("NaN or infinity"), "{listed}");
+    // Narrow and wide files of the lake give the same once more.
+    let replayed = launch.other(&["replay"], &["--from", "1", "--set", "warehouse.schema=second"]);
+    assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
+    let of = async |schema: &str| -> Vec<String> {
+        let mut warehouse = PgConnection::connect(&world.cluster.postgres_url).await.unwrap();
+        let rows = format!("SELECT concat_ws('|', id, n, m, t) FROM {schema}.items ORDER BY id");
+        sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&mut warehouse).await.unwrap()
+    };
+    let first = of("w").await;
+    assert!(first.contains(&"101|-0.0010|1234567890123456789|-12345.6780".to_owned()), "{first:?}");
+    assert_eq!((of("second").await, first.len()), (first, 53));
+    assert_eq!(world.column_type("second.items", "n").await, "numeric(20,4)");
+}
+
 /// What `check --connect` finds of the warehouse, one finding a line, and its exit code.
 fn check(launch: &Launch) -> (Vec<String>, i32) {
     let output = launch.other(&["check"], &["--connect", "--json"]);

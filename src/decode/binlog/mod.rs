@@ -220,10 +220,10 @@ impl BinlogDecoder {
             if written.is_ok() {
                 return Ok(written);
             }
-            let long = rows.take_long();
+            let narrow = rows.take_narrow();
             rows.abandon();
-            if let Some((column, bytes)) = long {
-                table.lengthen(column, bytes)?;
+            if let Some((column, wider)) = narrow {
+                table.widen(column, wider)?;
                 continue;
             }
             if !keyless {

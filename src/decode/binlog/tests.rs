@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod json_text;
+mod widening;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int16Type, Int32Type};
@@ -541,40 +542,4 @@ proptest! {
         let rows = batch.tables.iter().flat_map(|t| &t.ops).filter(|op| **op != Op::Refused).count();
         prop_assert_eq!(rows + batch.rejects.len(), values.len());
     }
-}
-
-#[test]
-fn a_text_that_is_too_long_makes_its_column_longer() {
-    let short = |widen: bool| {
-        let columns = [("id", "int"), ("x", "varchar(3)"), ("y", "smallint")];
-        let columns = columns.map(|(name, text)| crate::contract::Column::new(name, text.parse().unwrap())).to_vec();
-        let key = vec!["id".to_owned()];
-        let encodings = Default::default();
-        let contract = Some(crate::config::ContractFile { version: 1, columns, key, learn: true, widen, encodings });
-        let on_mismatch = OnMismatch::Quarantine;
-        let route = TableRoute {
-            table: "t".into(),
-            stream: "shop.t".into(),
-            key: None,
-            contract,
-            on_mismatch,
-            gone: Vec::new(),
-        };
-        BinlogDecoder::new("s", vec![route]).unwrap()
-    };
-    let values = [
-        row(b'c', 3, &[7], &whole(1, b"abc", 5)),
-        row(b'u', 3, &[7, 7], &[whole(1, b"abc", 5), whole(2, b"longer", 6)].concat()),
-        row(b'd', 3, &[7], &whole(2, b"longer", 6)),
-    ];
-    let batch = decode(&mut short(true), Some(described(columns())), &values);
-    assert!(batch.rejects.is_empty(), "{:?}", batch.rejects);
-    let ops: Vec<Op> = batch.tables.iter().flat_map(|table| table.ops.clone()).collect();
-    assert_eq!(ops, [Op::Create, Op::Move, Op::Delete]);
-    let last = batch.tables.last().unwrap();
-    assert_eq!(last.contract.input.columns[1].data_type.to_string(), "varchar(8)");
-    assert_eq!(shown(last, 0), ["2", "longer", "6"]);
-    assert_eq!(last.old_keys.as_ref().unwrap().column(0).as_primitive::<Int32Type>().value(0), 1);
-    let batch = decode(&mut short(false), Some(described(columns())), &values);
-    assert_eq!((batch.rejects.len(), batch.rejects[0].rule.as_str()), (1, "contract"));
 }

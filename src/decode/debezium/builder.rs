@@ -13,15 +13,15 @@ use super::scan::{Text, Token, fields};
 use super::time;
 use super::value::{self, Spelling, Unit, Unscaled, Why};
 use super::wire::Wire;
-use crate::contract::Type;
+use crate::contract::{Type, growth};
 
 /// Why a value does not come into its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::decode) enum Problem {
     /// The kind of value does not fit the type of the column: the stream has left the contract.
     Kind(Why),
-    /// The text has so many bytes, more than its column; the column may become longer.
-    Long(u32),
+    /// The column is too narrow for the value, and may become this.
+    Narrow(Type),
     /// The kind fits, this value does not.
     Value(Why),
 }
@@ -44,31 +44,53 @@ enum Builder {
     Duration(Int64Builder),
     Float32(Float32Builder),
     Float64(Float64Builder),
-    Decimal128(Decimal128Builder, u8, i8),
+    Decimal128(Decimal128Builder, Digits),
     Decimal256(Decimal256Builder, u8, i8),
     Numeric(StringBuilder),
     Date(Date32Builder),
     Time(Time64MicrosecondBuilder),
     Timestamp(TimestampMicrosecondBuilder),
     TimestampTz(TimestampMicrosecondBuilder),
-    Text(StringBuilder, Limit),
+    Text(StringBuilder, Option<u32>),
     Json(StringBuilder),
     Uuid(StringBuilder),
     Binary(BinaryBuilder),
 }
 
-/// How long a text may be, in bytes.
-#[derive(Debug, Clone, Copy)]
-struct Limit {
-    bytes: Option<u32>,
-    /// The column may become longer.
-    widens: bool,
+/// Whether a column becomes wider for a value that it does not hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::decode) enum Widening {
+    #[default]
+    Never,
+    /// But for a decimal's scale: keys are also compared by their texts, which have all digits of the scale.
+    Key,
+    Always,
 }
 
-/// The longest that a column with a limit becomes.
-pub(in crate::decode) const WIDEST: u32 = 65_535;
+impl Widening {
+    /// Of a column whose contract says so; `key`: of a table's key.
+    pub fn of(widens: bool, key: bool) -> Self {
+        match (widens, key) {
+            (false, _) => Self::Never,
+            (true, true) => Self::Key,
+            (true, false) => Self::Always,
+        }
+    }
+}
+
+/// The digits of a decimal, and how many of them stand behind the point.
+#[derive(Debug, Clone, Copy)]
+struct Digits {
+    precision: u8,
+    scale: i8,
+}
+
 /// What is said of a text that is longer than its column.
-pub(in crate::decode) const TOO_LONG: Why = "it is longer than the column; declare a wider varchar in the contract";
+const TOO_LONG: Why = "it is longer than the column; declare a wider varchar in the contract";
+const BEYOND_38: Why = "with the digits that the column has already it makes more than 38, or 37 behind the point, beyond \
+                        which a decimal does not widen; declare `numeric` in a contract";
+const FINER_KEY: Why = "it has more digits behind the point than the column, which is part of the key and keeps its scale; \
+                        declare a larger scale in the contract of a table that is begun anew";
 
 /// A value in the form that a column keeps it in.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -98,6 +120,7 @@ pub(in crate::decode) struct ColumnBuilder {
     /// One more than the index of the newest null.
     null_end: usize,
     scratch: String,
+    widening: Widening,
 }
 
 const NEEDS_UNIT: Problem = Problem::Value(
@@ -124,7 +147,8 @@ impl ColumnBuilder {
             Type::Real => Builder::Float32(Float32Builder::with_capacity(rows)),
             Type::Double => Builder::Float64(Float64Builder::with_capacity(rows)),
             Type::Decimal { precision, scale } if precision <= 38 => {
-                Builder::Decimal128(Decimal128Builder::with_capacity(rows).with_data_type(arrow()), precision, scale)
+                let builder = Decimal128Builder::with_capacity(rows).with_data_type(arrow());
+                Builder::Decimal128(builder, Digits { precision, scale })
             }
             Type::Decimal { precision, scale } => {
                 Builder::Decimal256(Decimal256Builder::with_capacity(rows).with_data_type(arrow()), precision, scale)
@@ -135,20 +159,22 @@ impl ColumnBuilder {
             Type::Duration => Builder::Duration(Int64Builder::with_capacity(rows)),
             Type::Timestamp => Builder::Timestamp(timestamp()),
             Type::TimestampTz => Builder::TimestampTz(timestamp().with_data_type(arrow())),
-            Type::Text { max_bytes: bytes } => Builder::Text(text(), Limit { bytes, widens: false }),
+            Type::Text { max_bytes } => Builder::Text(text(), max_bytes),
             Type::Json => Builder::Json(text()),
             Type::Uuid => Builder::Uuid(text()),
             Type::Binary => Builder::Binary(BinaryBuilder::with_capacity(rows, bytes)),
         };
-        Self { builder, len: 0, null_end: 0, scratch: String::new() }
+        Self { builder, len: 0, null_end: 0, scratch: String::new(), widening: Widening::Never }
     }
 
-    /// The same, of a column that may become longer.
-    pub fn widening(mut self, widens: bool) -> Self {
-        if let Builder::Text(_, limit) = &mut self.builder {
-            limit.widens = widens;
-        }
-        self
+    /// The same, of a column that may become wider.
+    pub fn widening(self, widening: Widening) -> Self {
+        Self { widening, ..self }
+    }
+
+    /// Whether it may become wider.
+    pub fn widens(&self) -> Widening {
+        self.widening
     }
 
     /// How much it holds.
@@ -238,10 +264,9 @@ impl ColumnBuilder {
     pub fn append_exact(&mut self, exact: Exact<'_>) -> bool {
         match (&mut self.builder, exact) {
             (Builder::Boolean(b), Exact::Boolean(value)) => b.append_value(value),
-            (Builder::Decimal128(b, precision, scale), Exact::Decimal(unscaled, from)) => {
-                let Ok(value) = value::to_i128(&Unscaled::Small(unscaled), from, *precision, *scale) else {
-                    return false;
-                };
+            (Builder::Decimal128(b, digits), Exact::Decimal(unscaled, from)) => {
+                let unscaled = Unscaled::Small(unscaled);
+                let Ok(value) = value::to_i128(&unscaled, from, digits.precision, digits.scale) else { return false };
                 b.append_value(value);
             }
             (Builder::Numeric(b), Exact::Decimal(unscaled, from)) => {
@@ -251,7 +276,7 @@ impl ColumnBuilder {
                 let mut text = [0; 36];
                 b.append_value(uuid::Uuid::from_bytes(bytes).hyphenated().encode_lower(&mut text));
             }
-            (Builder::Text(b, limit), Exact::Text(text)) if within(text, *limit).is_ok() => b.append_value(text),
+            (Builder::Text(b, limit), Exact::Text(text)) if is_within(text, *limit) => b.append_value(text),
             (Builder::Binary(b), Exact::Bytes(bytes)) => b.append_value(bytes),
             (Builder::Float32(b), Exact::Single(value)) => b.append_value(value),
             (Builder::Float64(b), Exact::Double(value)) => b.append_value(value),
@@ -264,14 +289,17 @@ impl ColumnBuilder {
     /// Appends a value that came in binary; nothing is appended when it is refused.
     #[inline]
     pub fn append_native(&mut self, native: Native<'_>) -> Done {
+        let widening = self.widening;
         match &mut self.builder {
             Builder::Boolean(b) => b.append_value(native.boolean()?),
-            Builder::Int16(b) => b.append_value(native.whole()?),
-            Builder::Int32(b) => b.append_value(native.whole()?),
-            Builder::Int64(b) => b.append_value(native.whole()?),
+            Builder::Int16(b) => b.append_value(native.whole(widening)?),
+            Builder::Int32(b) => b.append_value(native.whole(widening)?),
+            Builder::Int64(b) => b.append_value(native.whole(widening)?),
             Builder::Float32(b) => b.append_value(native.single()?),
             Builder::Float64(b) => b.append_value(native.double()?),
-            Builder::Decimal128(b, precision, scale) => b.append_value(native.to_i128(*precision, *scale)?),
+            Builder::Decimal128(b, digits) => {
+                b.append_value(native.decimal(|unscaled, from| digits.fit(unscaled, from, widening))??);
+            }
             Builder::Decimal256(b, precision, scale) => b.append_value(native.to_i256(*precision, *scale)?),
             Builder::Numeric(b) => b.append_value(native.to_numeric()?),
             Builder::Date(b) => b.append_value(native.days()?),
@@ -280,7 +308,7 @@ impl ColumnBuilder {
             Builder::Timestamp(b) | Builder::TimestampTz(b) => b.append_value(native.micros()?),
             Builder::Text(b, limit) => {
                 let text = native.instant()?;
-                within(&text, *limit)?;
+                within(&text, *limit, widening)?;
                 b.append_value(text);
             }
             Builder::Json(b) => b.append_value(native.document()?),
@@ -298,22 +326,22 @@ impl ColumnBuilder {
             self.append_null();
             return Ok(());
         }
-        let scratch = &mut self.scratch;
+        let (scratch, widening) = (&mut self.scratch, self.widening);
         match &mut self.builder {
             Builder::Boolean(b) => b.append_value(boolean(token)?),
-            Builder::Int16(b) => b.append_value(narrow(token, scratch)?),
-            Builder::Int32(b) => b.append_value(narrow(token, scratch)?),
+            Builder::Int16(b) => b.append_value(narrow(token, widening)?),
+            Builder::Int32(b) => b.append_value(narrow(token, widening)?),
             Builder::Int64(b) => b.append_value(whole(token)?),
             Builder::Duration(b) => b.append_value(duration(wire, token)?),
             Builder::Float32(b) => b.append_value(single(token)?),
             Builder::Float64(b) => b.append_value(double(wire, token)?),
-            Builder::Decimal128(b, precision, scale) => {
+            Builder::Decimal128(b, digits) => {
                 let (unscaled, from) = decimal(wire, token, scratch)?;
-                b.append_value(value::to_i128(&unscaled, from, *precision, *scale)?);
+                b.append_value(digits.fit(&unscaled, from, widening)?);
             }
             Builder::Decimal256(b, precision, scale) => {
                 let (unscaled, from) = decimal(wire, token, scratch)?;
-                b.append_value(value::to_i256(&unscaled, from, *precision, *scale)?);
+                b.append_value(value::to_i256(&unscaled, from, *precision, *scale).map_err(Problem::Kind)?);
             }
             Builder::Numeric(b) => {
                 let (unscaled, from) = decimal(wire, token, scratch)?;
@@ -323,7 +351,7 @@ impl ColumnBuilder {
             Builder::Time(b) => b.append_value(time_of_day(wire, token, scratch)?),
             Builder::Timestamp(b) => b.append_value(timestamp(wire, token, scratch, time::iso_timestamp)?),
             Builder::TimestampTz(b) => b.append_value(timestamp(wire, token, scratch, time::iso_timestamptz)?),
-            Builder::Text(b, limit) => b.append_value(text(token, scratch, *limit)?),
+            Builder::Text(b, limit) => b.append_value(text(token, scratch, *limit, widening)?),
             Builder::Json(b) => b.append_value(json(token, scratch)?),
             Builder::Uuid(b) => b.append_value(value::uuid(string(token, scratch)?)?),
             Builder::Binary(b) => b.append_value(binary(wire, token, scratch)?),
@@ -364,9 +392,41 @@ fn whole(token: Token<'_>) -> Result<i64, Problem> {
 }
 
 #[inline]
-fn narrow<T: TryFrom<i64>>(token: Token<'_>, _scratch: &mut str) -> Result<T, Problem> {
-    T::try_from(whole(token)?)
-        .map_err(|_| Problem::Value("it is too large for the column; declare a wider type in a contract"))
+fn narrow<T: TryFrom<i64>>(token: Token<'_>, widening: Widening) -> Result<T, Problem> {
+    let number = whole(token)?;
+    T::try_from(number).map_err(|_| too_large(number, widening))
+}
+
+/// What is to be said or done of a whole number that its column does not hold.
+#[cold]
+pub(super) fn too_large(number: impl TryInto<i64>, widening: Widening) -> Problem {
+    match number.try_into() {
+        Ok(number) if widening != Widening::Never => Problem::Narrow(growth::for_integer(number)),
+        _ => Problem::Kind("it is too large for the column; declare a wider type in a contract"),
+    }
+}
+
+impl Digits {
+    /// The number as its column keeps it.
+    #[inline]
+    fn fit(self, unscaled: &Unscaled, from: i32, widening: Widening) -> Result<i128, Problem> {
+        let fitted = value::to_i128(unscaled, from, self.precision, self.scale);
+        fitted.map_err(|why| self.misfit(unscaled, from, widening, why))
+    }
+
+    /// What is to be said or done of a number that does not fit.
+    #[cold]
+    fn misfit(self, unscaled: &Unscaled, from: i32, widening: Widening, why: Why) -> Problem {
+        if widening == Widening::Never {
+            return Problem::Kind(why);
+        }
+        let (whole, fraction) = value::extent(unscaled, from);
+        if widening == Widening::Key && fraction > u32::from(self.scale.unsigned_abs()) {
+            return Problem::Kind(FINER_KEY);
+        }
+        let wider = growth::for_decimal(self.precision, self.scale, whole, fraction);
+        wider.map_or(Problem::Kind(BEYOND_38), Problem::Narrow)
+    }
 }
 
 fn single(token: Token<'_>) -> Result<f32, Problem> {
@@ -474,23 +534,31 @@ fn duration(wire: Wire, token: Token<'_>) -> Result<i64, Problem> {
 }
 
 #[inline]
-fn text<'s>(token: Token<'s>, scratch: &'s mut String, limit: Limit) -> Result<&'s str, Problem> {
+fn text<'s>(
+    token: Token<'s>,
+    scratch: &'s mut String,
+    limit: Option<u32>,
+    widening: Widening,
+) -> Result<&'s str, Problem> {
     let text = string(token, scratch)?;
-    within(text, limit)?;
+    within(text, limit, widening)?;
     Ok(text)
 }
 
 #[inline]
-fn within(text: &str, limit: Limit) -> Done {
-    if limit.bytes.is_some_and(|bytes| text.len() > bytes as usize) { Err(too_long(text, limit)) } else { Ok(()) }
+fn is_within(text: &str, limit: Option<u32>) -> bool {
+    limit.is_none_or(|bytes| text.len() <= bytes as usize)
+}
+
+#[inline]
+fn within(text: &str, limit: Option<u32>, widening: Widening) -> Done {
+    if is_within(text, limit) { Ok(()) } else { Err(too_long(text, widening)) }
 }
 
 #[cold]
-fn too_long(text: &str, limit: Limit) -> Problem {
-    match u32::try_from(text.len()) {
-        Ok(bytes) if limit.widens && bytes <= WIDEST => Problem::Long(bytes),
-        _ => Problem::Kind(TOO_LONG),
-    }
+fn too_long(text: &str, widening: Widening) -> Problem {
+    let longer = growth::for_text(text.len()).filter(|_| widening != Widening::Never);
+    longer.map_or(Problem::Kind(TOO_LONG), Problem::Narrow)
 }
 
 fn json<'s>(token: Token<'s>, scratch: &'s mut String) -> Result<&'s str, Problem> {

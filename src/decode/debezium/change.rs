@@ -142,14 +142,7 @@ impl DebeziumJson {
                  source table a primary key",
             )));
         }
-        let mut read = self.read_row(context, table, event);
-        while read.is_err() && self.lengthened(table)? {
-            if let Err(refusal) = self.agree(table, event)? {
-                return Ok(Err(refusal));
-            }
-            read = self.read_row(context, table, event);
-        }
-        match read {
+        match self.read_widening(context, table, event)? {
             Ok(()) => Ok(Ok(Outcome::Row)),
             Err(RowError::Learn) if self.has_layout(table, event) => {
                 Ok(Err(Refusal::decode("the row has a field that its schema block does not describe")))
@@ -309,17 +302,33 @@ impl DebeziumJson {
         if let Err(refusal) = self.learn_plain(table, event)? {
             return Ok(Err(refusal));
         }
-        match self.read_row(context, table, event) {
+        match self.read_widening(context, table, event)? {
             Ok(()) => Ok(Ok(Outcome::Row)),
             Err(error) => Ok(Err(refusal(error))),
         }
     }
 
-    /// Makes the column longer that was too short for the row that was read last, if there is one.
-    fn lengthened(&mut self, table: usize) -> Result<bool> {
+    /// Reads the event's row; columns that are too narrow for its values become wider.
+    fn read_widening(
+        &mut self,
+        context: &Context<'_>,
+        table: usize,
+        event: &Event<'_>,
+    ) -> Result<std::result::Result<(), RowError>> {
+        let mut read = self.read_row(context, table, event);
+        while read.is_err() && self.widened(table)? {
+            // What its block and key say was agreed on before, and a wider column takes all of it.
+            let _agreed = self.agree(table, event)?;
+            read = self.read_row(context, table, event);
+        }
+        Ok(read)
+    }
+
+    /// Makes the column wider that was too narrow for the row that was read last, if there is one.
+    fn widened(&mut self, table: usize) -> Result<bool> {
         let state = &mut self.tables[table];
-        let Some((column, bytes)) = state.rows.as_mut().and_then(Rows::take_long) else { return Ok(false) };
-        state.lengthen(column, bytes)?;
+        let Some((column, wider)) = state.rows.as_mut().and_then(Rows::take_narrow) else { return Ok(false) };
+        state.widen(column, wider)?;
         Ok(true)
     }
 

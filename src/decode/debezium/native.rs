@@ -3,7 +3,7 @@
 use arrow::datatypes::i256;
 use chrono::DateTime;
 
-use super::builder::Problem;
+use super::builder::{Problem, Widening, too_large};
 use super::value::{self, Unscaled};
 
 /// A value of a binary protocol.
@@ -26,15 +26,14 @@ pub(in crate::decode) enum Native<'a> {
 
 type Got<T> = Result<T, Problem>;
 
-const TOO_LARGE: Problem = Problem::Value("it is too large for the column; declare a wider type in a contract");
 const NO_NUMBER: Problem = Problem::Kind("a whole number is expected");
 
 impl<'a> Native<'a> {
     #[inline]
-    pub(super) fn whole<T: TryFrom<i64> + TryFrom<u64>>(self) -> Got<T> {
+    pub(super) fn whole<T: TryFrom<i64> + TryFrom<u64>>(self, widening: Widening) -> Got<T> {
         match self {
-            Self::Whole(number) => T::try_from(number).map_err(|_| TOO_LARGE),
-            Self::Unsigned(number) => T::try_from(number).map_err(|_| TOO_LARGE),
+            Self::Whole(number) => T::try_from(number).map_err(|_| too_large(number, widening)),
+            Self::Unsigned(number) => T::try_from(number).map_err(|_| too_large(number, widening)),
             _ => Err(NO_NUMBER),
         }
     }
@@ -64,7 +63,7 @@ impl<'a> Native<'a> {
 
     /// Calls `take` with the digits and how many of them stand behind the point.
     #[inline]
-    fn decimal<T>(self, take: impl FnOnce(&Unscaled, i32) -> T) -> Got<T> {
+    pub(super) fn decimal<T>(self, take: impl FnOnce(&Unscaled, i32) -> T) -> Got<T> {
         match self {
             Self::Decimal(unscaled, scale) => Ok(take(unscaled, scale)),
             Self::Whole(number) => Ok(take(&Unscaled::Small(i128::from(number)), 0)),
@@ -73,13 +72,8 @@ impl<'a> Native<'a> {
         }
     }
 
-    #[inline]
-    pub(super) fn to_i128(self, precision: u8, scale: i8) -> Got<i128> {
-        Ok(self.decimal(|unscaled, from| value::to_i128(unscaled, from, precision, scale))??)
-    }
-
     pub(super) fn to_i256(self, precision: u8, scale: i8) -> Got<i256> {
-        Ok(self.decimal(|unscaled, from| value::to_i256(unscaled, from, precision, scale))??)
+        self.decimal(|unscaled, from| value::to_i256(unscaled, from, precision, scale).map_err(Problem::Kind))?
     }
 
     pub(super) fn to_numeric(self) -> Got<String> {

@@ -8,12 +8,12 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter;
 use arrow::datatypes::{Field, Schema};
 
-use super::builder::{ColumnBuilder, Exact, Problem, Room};
+use super::builder::{ColumnBuilder, Exact, Problem, Room, Widening};
 use super::native::Native;
 use super::scan::Token;
 use super::wire::Wire;
 use crate::batch::{NO_TIME, Op, Seq, TableChanges};
-use crate::contract::Contract;
+use crate::contract::{Contract, Type};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Partition;
 
@@ -27,8 +27,8 @@ struct Slot {
 pub(in crate::decode) struct Rows {
     /// Columns of the current row whose value does not fit and is left out.
     ignored: Vec<usize>,
-    /// See [`Rows::take_long`].
-    long: Option<(usize, u32)>,
+    /// See [`Rows::take_narrow`].
+    narrow: Option<(usize, Type)>,
     pub contract: Arc<Contract>,
     partition: Partition,
     slots: Vec<Slot>,
@@ -57,18 +57,20 @@ impl Rows {
         partition: Partition,
         required: Vec<usize>,
         watched: Vec<bool>,
-        widens: bool,
+        widens: &[bool],
         room: &[Room],
     ) -> Self {
+        let key = contract.input.key_indices();
         let slot = |(at, column): (usize, &crate::contract::Column)| {
             let room = room.get(at).copied().unwrap_or_default();
-            let builder = ColumnBuilder::with_room(column.data_type, room).widening(widens);
+            let widening = Widening::of(widens.get(at) == Some(&true), key.contains(&at));
+            let builder = ColumnBuilder::with_room(column.data_type, room).widening(widening);
             Slot { builder, unchanged: Vec::new() }
         };
         let rows = room.first().map_or(0, |room| room.rows);
         Self {
             slots: contract.input.columns.iter().enumerate().map(slot).collect(),
-            key: contract.input.key_indices(),
+            key,
             contract,
             partition,
             required,
@@ -79,7 +81,7 @@ impl Rows {
             seqs: Vec::with_capacity(rows),
             times: Vec::with_capacity(rows),
             ignored: Vec::new(),
-            long: None,
+            narrow: None,
             filled: 0,
             dead: Vec::new(),
             old_keys: None,
@@ -134,15 +136,21 @@ impl Rows {
     fn appended(&mut self, column: usize, appended: Result<(), Problem>) -> Result<(), Problem> {
         match appended {
             Ok(()) => self.filled += 1,
-            Err(Problem::Long(bytes)) => self.long = Some((column, bytes)),
-            Err(_) => {}
+            Err(problem) => self.note_narrow(column, problem),
         }
         appended
     }
 
-    /// The column of the current row that must become longer to take its value, and the bytes of that.
-    pub fn take_long(&mut self) -> Option<(usize, u32)> {
-        self.long.take()
+    #[cold]
+    fn note_narrow(&mut self, column: usize, problem: Problem) {
+        if let Problem::Narrow(wider) = problem {
+            self.narrow = Some((column, wider));
+        }
+    }
+
+    /// The column that must become wider to take a value of the current row, and what it must become.
+    pub fn take_narrow(&mut self) -> Option<(usize, Type)> {
+        self.narrow.take()
     }
 
     /// Appends a value that came in binary.
@@ -241,19 +249,24 @@ impl Rows {
 
     /// Writes a column of the old key of the current row, a move.
     pub fn old_key(&mut self, at: usize, wire: Wire, token: Token<'_>) -> Result<(), Problem> {
-        self.old_key_builder(at)?.append(wire, token)
+        let appended = self.old_key_builder(at)?.append(wire, token);
+        appended.inspect_err(|problem| self.note_narrow(self.key[at], *problem))
     }
 
     /// The same, of a value that came in binary.
     pub fn old_key_native(&mut self, at: usize, native: Native<'_>) -> Result<(), Problem> {
-        self.old_key_builder(at)?.append_native(native)
+        let appended = self.old_key_builder(at)?.append_native(native);
+        appended.inspect_err(|problem| self.note_narrow(self.key[at], *problem))
     }
 
     fn old_key_builder(&mut self, at: usize) -> Result<&mut ColumnBuilder, Problem> {
         let row = self.ops.len();
         let builders = self.old_keys.get_or_insert_with(|| {
-            let types = self.key.iter().map(|k| self.contract.input.columns[*k].data_type);
-            types.map(ColumnBuilder::new).collect()
+            let builder = |key: &usize| {
+                let data_type = self.contract.input.columns[*key].data_type;
+                ColumnBuilder::new(data_type).widening(self.slots[*key].builder.widens())
+            };
+            self.key.iter().map(builder).collect()
         });
         let Some(builder) = builders.get_mut(at) else { return Err(Problem::Value("the key has no such column")) };
         while builder.len() < row {

@@ -4,7 +4,8 @@
 //!
 //! | seen | what happens |
 //! |---|---|
-//! | a text longer than its declared `varchar` | the column becomes longer, up to 65,535 bytes (unless the contract says `widen: false`: as another type) |
+//! | a value that its written column is too narrow for: a longer text, a larger number, more digits | the column becomes wider as [`growth`] says (unless the contract says `widen: false`: as another type) |
+//! | a number without a fixed scale, where a decimal of up to 38 digits is declared | stays as declared, and is widened by its values |
 //! | a new column | appended (unless a hand-written contract says `learn: false`) |
 //! | a wider type | widened as [`join_schemas`] says |
 //! | a declared type that the wire fits without being of that type (text into `uuid`, `MicroTime` into `duration`) | stays as declared |
@@ -21,7 +22,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::builder::{Room, WIDEST};
+use super::builder::Room;
 use super::row::{Layout, Target};
 use super::rows::Rows;
 use super::scan::{Token, fields};
@@ -30,6 +31,8 @@ use super::wire::Wire;
 use super::{FlatNames, TableRoute};
 use crate::batch::TableChanges;
 use crate::config::OnMismatch;
+#[cfg(doc)]
+use crate::contract::growth;
 use crate::contract::{Column, Contract, Incompatible, TableSchema, Type, join_schemas, join_types};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Partition;
@@ -93,27 +96,24 @@ impl Table {
         self.route.contract.as_ref().is_none_or(|file| file.learn)
     }
 
-    /// Whether a text that is too long makes its column longer.
-    fn widens(&self) -> bool {
-        self.route.contract.as_ref().is_none_or(|file| file.widen)
+    /// Whether a value that a column does not hold makes the column wider. What was learned is as wide as the source says.
+    fn widens(&self, name: &str) -> bool {
+        self.route.contract.as_ref().is_some_and(|file| file.widen) && self.written(name).is_some()
     }
 
-    /// Makes a text column longer, so that it takes a value of so many bytes. By powers of two: each step is a change of the
-    /// warehouse's table.
+    /// Makes a column wider, so that it takes a value that was too large for it.
     #[cold]
-    pub fn lengthen(&mut self, column: usize, bytes: u32) -> Result<()> {
+    pub fn widen(&mut self, column: usize, wider: Type) -> Result<()> {
         let Some(mut seen) = self.contract.as_ref().map(|contract| contract.input.clone()) else { return Ok(()) };
         let Some(column) = seen.columns.get_mut(column) else { return Ok(()) };
-        let max_bytes = bytes.checked_next_power_of_two().unwrap_or(WIDEST).min(WIDEST);
-        let longer = Type::Text { max_bytes: Some(max_bytes) };
         tracing::info!(
             table = self.route.table,
             column = column.name,
-            "a text of {bytes} bytes makes the column {longer} instead of {}; `widen: false` in the contract refuses it",
+            "a value makes the column {wider} instead of {}; `widen: false` in the contract refuses it",
             column.data_type
         );
-        column.data_type = longer;
-        // Two texts always have a type that holds both.
+        column.data_type = wider;
+        // It holds what the column did.
         self.grow(&seen).map(|_agreed| ())
     }
 
@@ -184,8 +184,9 @@ impl Table {
             let columns = contract.input.columns.iter().enumerate();
             let required = columns.filter(|(_, c)| !self.may_lack(c)).map(|(index, _)| index).collect();
             let watched = contract.input.columns.iter().map(|c| !self.may_be_gone(&c.name)).collect();
-            self.rows =
-                Some(Rows::new(contract.clone(), partition.clone(), required, watched, self.widens(), &self.room));
+            let widens: Vec<bool> = contract.input.columns.iter().map(|c| self.widens(&c.name)).collect();
+            let (contract, partition) = (contract.clone(), partition.clone());
+            self.rows = Some(Rows::new(contract, partition, required, watched, &widens, &self.room));
         }
         self.rows.as_mut()
     }
@@ -229,6 +230,8 @@ impl Table {
         let keeps = match (known.data_type, wire.natural) {
             (Type::Decimal { scale, .. }, Type::Decimal { scale: s, .. }) => !wire.narrow && scale >= s,
             (Type::Text { .. }, Type::Text { .. }) => written,
+            // The source says nothing of the digits; who has written some wants a number of so many.
+            (Type::Decimal { precision, .. }, Type::Numeric) => written && precision <= 38,
             _ => false,
         };
         if keeps {

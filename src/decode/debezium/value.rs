@@ -208,7 +208,8 @@ pub(in crate::decode) fn decimal_text(text: &str) -> Result<(Unscaled, i32), Why
     Ok((unscaled, scale))
 }
 
-const TOO_LARGE: Why = "it has more digits than the column holds; declare a wider decimal or `numeric` in a contract";
+pub(super) const TOO_LARGE: Why =
+    "it has more digits than the column holds; declare a wider decimal or `numeric` in a contract";
 const TOO_FINE: Why = "it has more digits behind the point than the column holds; declare a larger scale in a contract";
 
 /// The unscaled value for `decimal(precision, scale)`, at most 38 digits.
@@ -268,6 +269,19 @@ pub(super) fn to_i256(value: &Unscaled, from: i32, precision: u8, scale: i8) -> 
     }
     let value = if digits.is_empty() { Some(i256::ZERO) } else { i256::from_string(&digits) }.ok_or(TOO_LARGE)?;
     Ok(if negative { value.wrapping_neg() } else { value })
+}
+
+/// How many digits a number has in front of the point and behind it, zeros that say nothing left out.
+#[cold]
+pub(super) fn extent(value: &Unscaled, scale: i32) -> (u32, u32) {
+    let (_, digits) = parts(value);
+    let significant = digits.trim_end_matches('0').len() as i64;
+    if significant == 0 {
+        return (0, 0);
+    }
+    let scale = i64::from(scale);
+    let (whole, zeros) = (digits.len() as i64 - scale, digits.len() as i64 - significant);
+    (whole.max(0) as u32, (scale - zeros).max(0) as u32)
 }
 
 fn parts(value: &Unscaled) -> (bool, String) {
@@ -402,6 +416,28 @@ mod tests {
             let mut bad = lower.to_owned();
             bad.replace_range(at..=at, "x");
             assert!(uuid(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn digits_are_counted_on_both_sides_of_the_point() {
+        for (text, digits) in [
+            ("0", (0, 0)),
+            ("-0.000", (0, 0)),
+            ("0.05", (0, 2)),
+            ("-0.50", (0, 1)),
+            ("1", (1, 0)),
+            ("100", (3, 0)),
+            ("1.50", (1, 1)),
+            ("-9999999999.999", (10, 3)),
+            ("5e3", (4, 0)),
+            ("1.5e-3", (0, 4)),
+            ("123456789012345678901234567890123456789.10", (39, 1)),
+            ("1e2000", (2001, 0)),
+            ("1e-2000", (0, 2000)),
+        ] {
+            let (value, scale) = decimal_text(text).unwrap();
+            assert_eq!(extent(&value, scale), digits, "{text}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! An event's columns: read, completed, checked; and what is said when that fails.
 
 use super::Refusal;
-use super::builder::{Problem, TOO_LONG};
+use super::builder::Problem;
 use super::change::Event;
 use super::key;
 use super::redelivery::Marks;
@@ -194,8 +194,8 @@ pub(in crate::decode) fn refusal(error: RowError) -> Refusal {
         RowError::Column { name, shape, problem: Problem::Kind(why) } => {
             Refusal::contract(format!("column {name} has {shape}: {why}"))
         }
-        RowError::Column { name, shape, problem: Problem::Long(_) } => {
-            Refusal::contract(format!("column {name} has {shape}: {TOO_LONG}"))
+        RowError::Column { name, shape, problem: Problem::Narrow(wider) } => {
+            Refusal::contract(format!("column {name} has {shape}: it does not fit; declare {wider} in the contract"))
         }
         RowError::Mismatch { name, why } => Refusal::contract(format!("column `{name}` {why}")),
         RowError::Gone { names, new } => gone(&names, &new),

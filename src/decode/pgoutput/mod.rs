@@ -190,10 +190,10 @@ impl PgOutput {
         match row::write(&known.columns, rows, &Change { op, ignore, ..change }, &mut self.scratch) {
             Ok(()) => Ok(Outcome::Row),
             Err(error) => {
-                let long = rows.take_long();
+                let narrow = rows.take_narrow();
                 rows.abandon();
-                let Some((column, bytes)) = long else { return refused(refusal(error)) };
-                table.lengthen(column, bytes)?;
+                let Some((column, wider)) = narrow else { return refused(refusal(error)) };
+                table.widen(column, wider)?;
                 self.change(partition, relation, change)
             }
         }

@@ -272,9 +272,9 @@ fn a_binary_form_that_is_none_is_refused() {
     }
 }
 
-/// A written contract whose text `x` has three bytes.
-fn short(widen: bool) -> PgOutput {
-    let columns = [("id", "int"), ("x", "varchar(3)")];
+/// A written contract whose column `x` is a `narrow`.
+fn narrow(narrow: &str, widen: bool) -> PgOutput {
+    let columns = [("id", "int"), ("x", narrow)];
     let columns = columns.map(|(name, text)| crate::contract::Column::new(name, text.parse().unwrap())).to_vec();
     let key = vec!["id".to_owned()];
     let encodings = Default::default();
@@ -292,7 +292,7 @@ fn a_text_that_is_too_long_makes_its_column_longer() {
         message(b'U', &[(b'K', &[Some("1"), None]), (b'N', &[Some("2"), Some("longer")])]),
         message(b'I', &[(b'N', &[Some("3"), Some("c")])]),
     ];
-    let batch = decode(&mut short(true), Some(shape('d', id_and_text())), &messages);
+    let batch = decode(&mut narrow("varchar(3)", true), Some(shape('d', id_and_text())), &messages);
     assert!(batch.rejects.is_empty(), "{:?}", batch.rejects);
     let ops: Vec<Op> = batch.tables.iter().flat_map(|table| table.ops.clone()).collect();
     assert_eq!(ops, [Op::Create, Op::Move, Op::Create]);
@@ -300,6 +300,65 @@ fn a_text_that_is_too_long_makes_its_column_longer() {
     assert_eq!(last.contract.input.columns[1].data_type.to_string(), "varchar(8)");
     assert_eq!(last.rows.column(1).as_string::<i32>().value(0), "longer");
     assert_eq!(last.old_keys.as_ref().unwrap().column(0).as_primitive::<Int32Type>().value(0), 1);
-    let batch = decode(&mut short(false), Some(shape('d', id_and_text())), &messages);
+    let batch = decode(&mut narrow("varchar(3)", false), Some(shape('d', id_and_text())), &messages);
     assert_eq!((batch.rejects.len(), batch.rejects[0].rule.as_str()), (1, "contract"));
+}
+
+/// GIVEN a numeric of any size whose column was written as a decimal, THEN it is one, and becomes wider by its values, as
+/// text and in binary; what a decimal cannot hold is refused as before.
+#[test]
+fn a_written_decimal_becomes_wider_by_its_values() {
+    let shape_of = || Some(shape('f', vec![column("id", "int4", true), column("x", "numeric", false)]));
+    let values = ["12.50", "1234567890.125", "-0.00001", "NaN", "1234567890123456789012345678901", "7"];
+    let messages: Vec<_> = values.iter().map(|value| message(b'I', &[(b'N', &[Some("1"), Some(value)])])).collect();
+    let batch = decode(&mut narrow("decimal(10,2)", true), shape_of(), &messages);
+    let of = |changes: &crate::batch::TableChanges| changes.contract.input.columns[1].data_type.to_string();
+    let shown = |changes: &crate::batch::TableChanges| -> Vec<String> {
+        let numbers = changes.rows.column(1).as_primitive::<arrow::datatypes::Decimal128Type>();
+        (0..changes.len()).map(|row| numbers.value_as_string(row)).collect()
+    };
+    let found: Vec<_> = batch.tables.iter().map(|changes| (of(changes), shown(changes))).collect();
+    let rows =
+        |data_type: &str, rows: &[&str]| (data_type.to_owned(), rows.iter().map(|row| (*row).to_owned()).collect());
+    assert_eq!(
+        found,
+        [
+            rows("decimal(10,2)", &["12.50"]),
+            rows("decimal(18,4)", &["1234567890.1250"]),
+            rows("decimal(22,8)", &["-0.00001000", "7.00000000"]),
+        ]
+    );
+    let reasons: Vec<_> = batch.rejects.iter().map(|reject| (reject.rule.as_str(), reject.reason.as_str())).collect();
+    assert!(reasons[0].0 == "decode" && reasons[0].1.contains("NaN or infinity"), "{reasons:?}");
+    assert!(reasons[1].0 == "contract" && reasons[1].1.contains("makes more than 38"), "{reasons:?}");
+    let batch = decode(&mut narrow("decimal(10,2)", false), shape_of(), &messages);
+    assert_eq!(shown(&batch.tables[0]), ["12.50", "7.00"]);
+    assert_eq!(batch.rejects.len(), 4);
+}
+
+/// The same of a snapshot's row, whose values come in binary.
+#[test]
+fn a_written_decimal_becomes_wider_by_values_in_binary() {
+    let mut decoder = narrow("decimal(10,2)", true);
+    let described = shape('d', vec![column("id", "int4", true), column("x", "numeric", false)]);
+    let numeric = |words: [u16; 7]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+    let mut records = RawRecords::default();
+    records.push_within(5, (0, 1), NO_TIME, Some(&described), None);
+    // 123456789.125, which has more digits on both sides.
+    let number = numeric([4, 2, 0, 3, 1, 2345, 6789]);
+    let number = [number, 1250u16.to_be_bytes().to_vec()].concat();
+    let row = insert(|writer| {
+        writer.binary(&1i32.to_be_bytes());
+        writer.binary(&number);
+    });
+    records.push_within(5, (0, 2), 1_000, None, Some(&row));
+    let span = Span { from: Position("a".into()), to: Position("b".into()) };
+    let partition = Partition::new("shop", "slot@1");
+    let raw = RawBatch { partition, generation: 3, span, stream: None, records, inside_transaction: false };
+    let batch = decoder.decode(&raw).unwrap();
+    assert!(batch.rejects.is_empty(), "{:?}", batch.rejects);
+    let changes = &batch.tables[0];
+    assert_eq!(changes.contract.input.columns[1].data_type.to_string(), "decimal(18,4)");
+    let numbers = changes.rows.column(1).as_primitive::<arrow::datatypes::Decimal128Type>();
+    assert_eq!(numbers.value_as_string(0), "123456789.1250");
 }
