@@ -19,6 +19,10 @@ use ulid::Ulid;
 
 use crate::support::s3::{Fault, S3Server};
 
+mod forms;
+mod payloads;
+mod sweep;
+
 fn local(folder: &std::path::Path) -> config::Lake {
     config::Lake { url: folder.join("lake").display().to_string(), ..config::Lake::default() }
 }
@@ -91,6 +95,51 @@ async fn seal(lake: &Lake, contract: &Arc<Contract>, partition: &str, from: u64,
         raw,
         account,
         ..Draft::new(attempt, Utc::now())
+    }
+}
+
+fn raw_batch() -> RawBatch {
+    let mut records = RawRecords::default();
+    records.push(10, 5_000_000, Some(b"k"), Some(b"{\"a\":1}"));
+    records.push_header("trace", Some(b"abc"));
+    records.push_header("bytes", Some(&[0xff, 0x00]));
+    records.push_header("null", None);
+    records.push(12, NO_TIME, None, Some(b""));
+    records.push(13, 6_000_000, Some(&[0xfe]), None);
+    RawBatch {
+        partition: Partition::new("shop", "orders#id/0"),
+        generation: 3,
+        span: Span { from: Position::offset(10), to: Position::offset(14) },
+        stream: Some("shop.public.orders".into()),
+        records,
+        inside_transaction: false,
+    }
+}
+
+type Record = (u64, i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(Vec<u8>, Option<Vec<u8>>)>);
+
+fn all_records(batch: &RawBatch) -> Vec<Record> {
+    let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+    let records = batch.records.iter();
+    records
+        .map(|r| {
+            let headers = r.headers().map(|(name, value)| (name.to_vec(), owned(value))).collect();
+            (r.offset(), r.timestamp_us(), owned(r.key()), owned(r.value()), headers)
+        })
+        .collect()
+}
+
+fn reject(offset: u64) -> Reject {
+    Reject {
+        table: (offset != 12).then(|| "orders".to_owned()),
+        partition: Partition::new("shop", "orders#id/0"),
+        seq: Seq { generation: 3, major: offset, ..Seq::default() },
+        rule: "positive_amount".into(),
+        reason: "amount is -1".into(),
+        op: (offset == 10).then_some(Op::Update),
+        key: (offset == 10).then(|| "{\"id\":1}".to_owned()),
+        values: None,
+        source_time_us: if offset == 13 { NO_TIME } else { 77 },
     }
 }
 
@@ -390,292 +439,6 @@ fn tasks_can_hold_the_lake_across_threads() {
     };
 }
 
-/// Sets the times of all files below a folder back.
-fn age(folder: &std::path::Path, by: std::time::Duration) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            age(&path, by);
-        } else {
-            let file = std::fs::File::options().write(true).open(&path).unwrap();
-            file.set_modified(std::time::SystemTime::now() - by).unwrap();
-        }
-    }
-}
-
-const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
-
-#[tokio::test]
-async fn a_sweep_deletes_only_what_is_unnamed_and_old() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = S3Server::start().await;
-    for (config, root) in
-        [(local(folder.path()), folder.path().join("lake")), (server.lake("sales"), server.folder().join("sales"))]
-    {
-        let raw = config::Raw { keep: config::RawKeep::Plain, retention: None, archive_after: None, key: None };
-        let lake = Lake::open(&config::Lake { raw: Some(raw), ..config }).unwrap();
-        let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
-        let contract = contract("orders", &orders());
-        let named = log.commit(seal(&lake, &contract, "0", 0, 5).await, &same).await.unwrap();
-        let given_up = seal(&lake, &contract, "0", 5, 9).await;
-        assert_eq!(sweep(&log).await.unwrap().unnamed, Vec::<String>::new(), "nothing is old");
-        age(&root.join("processed"), 23 * HOUR);
-        assert_eq!(sweep(&log).await.unwrap().unnamed, Vec::<String>::new(), "nothing is a day old");
-
-        age(&root.join("processed"), 25 * HOUR);
-        let young = seal(&lake, &contract, "0", 5, 9).await;
-        let report = sweep(&log).await.unwrap();
-        assert_eq!(report.unnamed, [given_up.tables["orders"].epoch.files[0].path.clone()]);
-        for file in [&named.tables["orders"].files[0], &young.tables["orders"].epoch.files[0]] {
-            assert_eq!(lake.read_changes(file, &contract).await.unwrap()[0].len() as u64, file.rows);
-        }
-        assert_eq!(sweep_everything(&log).await.unwrap().unnamed, Vec::<String>::new());
-    }
-}
-
-#[tokio::test]
-async fn a_usual_sweep_leaves_very_old_files_to_the_full_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let lake = Lake::open(&local(folder.path())).unwrap();
-    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
-    let contract = contract("orders", &orders());
-    log.commit(seal(&lake, &contract, "0", 0, 5).await, &same).await.unwrap();
-    seal(&lake, &contract, "0", 5, 9).await;
-    age(&folder.path().join("lake/processed"), 24 * 30 * HOUR);
-    assert_eq!(sweep(&log).await.unwrap().unnamed.len(), 0);
-    assert_eq!(sweep_everything(&log).await.unwrap().unnamed.len(), 1);
-    assert_eq!(sweep_everything(&log).await.unwrap().seen, 1);
-}
-
-#[tokio::test]
-async fn raw_and_quarantine_expire_after_their_retention() {
-    let folder = tempfile::tempdir().unwrap();
-    let days = |n: u64| Some(config::Span::seconds(n * 24 * 3600));
-    let raw = config::Raw { keep: config::RawKeep::Plain, retention: days(7), archive_after: None, key: None };
-    let quarantine = config::Quarantine { key: None, retention: days(3) };
-    let lake = Lake::open(&config::Lake { raw: Some(raw), quarantine, ..local(folder.path()) }).unwrap();
-    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
-    let mut writer = EpochWriter::begin(&lake);
-    writer.raw(&raw_batch()).unwrap();
-    writer.reject(reject(1), None).unwrap();
-    let attempt = writer.attempt();
-    let sealed = writer.finish().await.unwrap();
-    let raw_file = sealed.raw.clone().unwrap();
-    let draft = Draft { quarantine: sealed.quarantine, raw: sealed.raw, ..Draft::new(attempt, Utc::now()) };
-    log.commit(draft, &same).await.unwrap();
-    let root = folder.path().join("lake");
-    let manifest = root.join("_log").join(format!("{:020}.json", 1));
-    for (hours, raw, quarantine) in [(71, 0, 0), (73, 0, 1), (24 * 8, 1, 0)] {
-        age(&root.join("raw"), hours * HOUR);
-        age(&root.join("quarantine"), hours * HOUR);
-        let manifest = std::fs::File::options().write(true).open(&manifest).unwrap();
-        manifest.set_modified(std::time::SystemTime::now() - hours * HOUR).unwrap();
-        let report = sweep(&log).await.unwrap();
-        assert_eq!((report.expired_raw.len(), report.expired_quarantine.len()), (raw, quarantine), "{hours} h");
-        assert_eq!(report.unnamed.len(), 0);
-    }
-    let gone = lake.read_raw(&raw_file).await.unwrap_err();
-    assert!(gone.kind() == &ErrorKind::Config && gone.to_string().contains("retention"), "{gone}");
-}
-
-/// GIVEN raw files of some age, WHEN the lake is swept, THEN they move to the archive, are read there like before, also when
-/// a sweep was cut off between the copy and the deletion, and go when the retention that began with them is over.
-#[tokio::test]
-async fn raw_files_move_to_the_archive_and_expire_there() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = S3Server::start().await;
-    for (config, root) in
-        [(local(folder.path()), folder.path().join("lake")), (server.lake("sales"), server.folder().join("sales"))]
-    {
-        let days = |n: u64| Some(config::Span::seconds(n * 24 * 3600));
-        let keep = config::RawKeep::Plain;
-        let raw = config::Raw { keep, retention: days(7), archive_after: days(2), key: None };
-        let lake = Lake::open(&config::Lake { raw: Some(raw), ..config }).unwrap();
-        let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
-        let mut writer = EpochWriter::begin(&lake);
-        writer.raw(&raw_batch()).unwrap();
-        let attempt = writer.attempt();
-        let raw = writer.finish().await.unwrap().raw;
-        let file = raw.clone().unwrap();
-        log.commit(Draft { raw, ..Draft::new(attempt, Utc::now()) }, &same).await.unwrap();
-        let (here, there) = (root.join(&file.path), root.join("archive").join(&file.path));
-        let in_days = |days: i64| Utc::now() + TimeDelta::hours(days * 24 + 1);
-        let read = || async { all_records(&lake.read_raw(&file).await.unwrap()[0]) };
-        let known = || async { lake.raw_files().await.unwrap().hold(&file) };
-        let whole = all_records(&raw_batch());
-
-        assert_eq!(sweep_as_of(&log, in_days(1)).await.unwrap().archived_raw.len(), 0);
-        assert!(here.exists() && !there.exists() && known().await);
-        for again in [false, true] {
-            if again {
-                std::fs::copy(&there, &here).unwrap();
-                assert_eq!(read().await, whole);
-            }
-            let swept = sweep_as_of(&log, in_days(2)).await.unwrap();
-            assert_eq!((swept.archived_raw.len(), swept.expired_raw.len(), swept.unnamed.len()), (1, 0, 0));
-            assert!(!here.exists() && there.exists() && known().await);
-            assert_eq!(read().await, whole);
-        }
-        // The copy is as old as the store says; what it holds is older.
-        age(&root.join("archive"), HOUR);
-        assert_eq!(sweep_as_of(&log, in_days(6)).await.unwrap().expired_raw.len(), 0);
-        assert_eq!(sweep_as_of(&log, in_days(7)).await.unwrap().expired_raw.len(), 1);
-        assert!(!there.exists() && !known().await);
-        assert!(lake.read_raw(&file).await.unwrap_err().to_string().contains("retention"));
-    }
-}
-
-fn raw_batch() -> RawBatch {
-    let mut records = RawRecords::default();
-    records.push(10, 5_000_000, Some(b"k"), Some(b"{\"a\":1}"));
-    records.push_header("trace", Some(b"abc"));
-    records.push_header("bytes", Some(&[0xff, 0x00]));
-    records.push_header("null", None);
-    records.push(12, NO_TIME, None, Some(b""));
-    records.push(13, 6_000_000, Some(&[0xfe]), None);
-    RawBatch {
-        partition: Partition::new("shop", "orders#id/0"),
-        generation: 3,
-        span: Span { from: Position::offset(10), to: Position::offset(14) },
-        stream: Some("shop.public.orders".into()),
-        records,
-        inside_transaction: false,
-    }
-}
-
-type Record = (u64, i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(Vec<u8>, Option<Vec<u8>>)>);
-
-fn all_records(batch: &RawBatch) -> Vec<Record> {
-    let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-    let records = batch.records.iter();
-    records
-        .map(|r| {
-            let headers = r.headers().map(|(name, value)| (name.to_vec(), owned(value))).collect();
-            (r.offset(), r.timestamp_us(), owned(r.key()), owned(r.value()), headers)
-        })
-        .collect()
-}
-
-#[tokio::test]
-async fn raw_records_come_back_plain_and_encrypted() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = |keep, key: Option<String>| {
-        let raw = config::Raw { keep, retention: None, archive_after: None, key };
-        Lake::open(&config::Lake { raw: Some(raw), ..local(folder.path()) })
-    };
-    assert_eq!(open(config::RawKeep::Encrypted, None).unwrap_err().kind(), &ErrorKind::Config);
-    let second = RawBatch { partition: Partition::new("shop", "other"), stream: None, ..raw_batch() };
-    for (keep, key) in [(config::RawKeep::Plain, None), (config::RawKeep::Encrypted, Some("5a".repeat(32)))] {
-        let lake = open(keep, key.clone()).unwrap();
-        let mut writer = EpochWriter::begin(&lake);
-        for batch in [&raw_batch(), &second, &raw_batch()] {
-            writer.raw(batch).unwrap();
-        }
-        let file = writer.finish().await.unwrap().raw.unwrap();
-        let back = lake.read_raw(&file).await.unwrap();
-        assert_eq!(
-            back.iter().map(|b| b.partition.clone()).collect::<Vec<_>>(),
-            [raw_batch().partition, second.partition.clone(), raw_batch().partition]
-        );
-        for batch in &back {
-            assert_eq!((batch.generation, &batch.span), (3, &raw_batch().span));
-            assert_eq!(all_records(batch), all_records(&raw_batch()));
-        }
-        assert_eq!((back[0].stream.as_deref(), back[1].stream.as_deref()), (Some("shop.public.orders"), None));
-        let stored = std::fs::read(folder.path().join("lake").join(&file.path)).unwrap();
-        let plain_inside = stored.windows(7).any(|window| window == b"{\"a\":1}");
-        assert_eq!(plain_inside, key.is_none());
-        if key.is_some() {
-            let other = open(keep, Some("77".repeat(32))).unwrap();
-            assert_eq!(other.read_raw(&file).await.unwrap_err().kind(), &ErrorKind::Config);
-        }
-    }
-    let none = open(config::RawKeep::None, None).unwrap();
-    let mut writer = EpochWriter::begin(&none);
-    writer.raw(&raw_batch()).unwrap();
-    assert!(writer.is_empty() && !none.keeps_raw());
-}
-
-fn reject(offset: u64) -> Reject {
-    Reject {
-        table: (offset != 12).then(|| "orders".to_owned()),
-        partition: Partition::new("shop", "orders#id/0"),
-        seq: Seq { generation: 3, major: offset, ..Seq::default() },
-        rule: "positive_amount".into(),
-        reason: "amount is -1".into(),
-        op: (offset == 10).then_some(Op::Update),
-        key: (offset == 10).then(|| "{\"id\":1}".to_owned()),
-        values: None,
-        source_time_us: if offset == 13 { NO_TIME } else { 77 },
-    }
-}
-
-#[tokio::test]
-async fn rejects_come_back_and_their_payload_only_with_the_key() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = |key: Option<String>| {
-        let quarantine = config::Quarantine { key, retention: None };
-        Lake::open(&config::Lake { quarantine, ..local(folder.path()) }).unwrap()
-    };
-    let (with_key, without, other) = (open(Some("5a".repeat(32))), open(None), open(Some("77".repeat(32))));
-    let raw = raw_batch();
-    let write = async |lake: &Lake| {
-        let mut writer = EpochWriter::begin(lake);
-        for record in raw.records.iter() {
-            writer.reject(reject(record.offset()), Some(record)).unwrap();
-        }
-        writer.reject(reject(99), None).unwrap();
-        writer.finish().await.unwrap().quarantine.unwrap()
-    };
-    let kept = write(&with_key).await;
-    assert_eq!(kept.by_table, BTreeMap::from([(String::new(), 1), ("orders".to_owned(), 3)]));
-    let entries = with_key.read_rejects(&kept.file).await.unwrap();
-    assert_eq!(entries.iter().map(|e| e.row).collect::<Vec<_>>(), [0, 1, 2, 3]);
-    for (entry, offset) in entries.iter().zip([10, 12, 13, 99]) {
-        assert_eq!(format!("{:?}", entry.reject), format!("{:?}", reject(offset)));
-    }
-    let headers = vec![
-        ("trace".to_owned(), Some(b"abc".to_vec())),
-        ("bytes".to_owned(), Some(vec![0xff, 0x00])),
-        ("null".to_owned(), None),
-    ];
-    let value = Some(b"{\"a\":1}".to_vec());
-    let payload = Payload::Open { offset: 10, timestamp_us: 5_000_000, key: Some(b"k".to_vec()), value, headers };
-    assert_eq!(entries[0].payload, payload);
-    let tombstone =
-        Payload::Open { offset: 13, timestamp_us: 6_000_000, key: Some(vec![0xfe]), value: None, headers: vec![] };
-    assert_eq!((&entries[2].payload, &entries[3].payload), (&tombstone, &Payload::Absent));
-    for lake in [&without, &other] {
-        assert_eq!(lake.read_rejects(&kept.file).await.unwrap()[0].payload, Payload::Locked);
-    }
-    let dropped = write(&without).await;
-    assert!(with_key.read_rejects(&dropped.file).await.unwrap().iter().all(|e| e.payload == Payload::Absent));
-}
-
-#[tokio::test]
-async fn quarantine_counts_open_entries_until_they_are_retried_or_dropped() {
-    let folder = tempfile::tempdir().unwrap();
-    let lake = Lake::open(&local(folder.path())).unwrap();
-    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
-    let mut writer = EpochWriter::begin(&lake);
-    for offset in [1, 2, 3, 12] {
-        writer.reject(reject(offset), None).unwrap();
-    }
-    let quarantine = writer.finish().await.unwrap().quarantine;
-    let draft = || Draft::new(Ulid::new(), Utc::now());
-    log.commit(Draft { quarantine, ..draft() }, &same).await.unwrap();
-    let (table, epoch) = ("orders".to_owned(), 1);
-    let pause = Control::Pause { table: table.clone(), why: "a look".into(), parked: false };
-    let retried = Control::Retried { epoch, rows: vec![0, 2], table: table.clone() };
-    log.commit(Draft { control: vec![pause, retried], ..draft() }, &same).await.unwrap();
-    assert_eq!(log.state().open_quarantine, BTreeMap::from([(String::new(), 1), (table.clone(), 1)]));
-    assert_eq!(log.state().stopped[&table].since, 2);
-    let dropped = Control::Dropped { epoch, rows: vec![1], table: table.clone() };
-    log.commit(Draft { control: vec![Control::Resume { table }, dropped], ..draft() }, &same).await.unwrap();
-    assert_eq!(log.state().open_quarantine, BTreeMap::from([(String::new(), 1)]));
-    assert!(log.state().stopped.is_empty());
-}
-
 fn any_draft() -> impl proptest::strategy::Strategy<Value = (u8, u64, bool, bool)> {
     use proptest::prelude::any;
     (0u8..4, 1u64..100, any::<bool>(), any::<bool>())
@@ -741,78 +504,6 @@ fn random_draft(
         });
     }
     draft
-}
-
-#[tokio::test]
-async fn a_log_that_was_cut_off_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let lake = Lake::open(&local(folder.path())).unwrap();
-    let open = || Log::open(lake.clone(), "sales", Access::Write);
-    let (log, late, cut) = (open().await.unwrap(), open().await.unwrap(), open().await.unwrap());
-    let draft = || Draft::new(Ulid::new(), Utc::now());
-    for n in 1..=70 {
-        log.commit(draft(), &same).await.unwrap();
-        if n == 40 {
-            cut.refresh().await.unwrap();
-        }
-    }
-    // A writer that was away for long catches up by itself.
-    assert_eq!(late.commit(draft(), &same).await.unwrap().n, 71);
-    // Restored from an old copy, but for the checkpoint.
-    let manifest = |n: u64| folder.path().join(format!("lake/_log/{n:020}.json"));
-    for n in 41..=71 {
-        std::fs::remove_file(manifest(n)).unwrap();
-    }
-    let at_start = open().await.unwrap_err();
-    assert_eq!(at_start.kind(), &ErrorKind::LogCorrupt);
-    assert!(at_start.to_string().contains("checkpoint 64"), "{at_start}");
-    assert_eq!(cut.state().n, 40);
-    assert_eq!(cut.commit(draft(), &same).await.unwrap_err().kind(), &ErrorKind::LogCorrupt);
-    assert!(!manifest(41).exists());
-}
-
-#[tokio::test]
-async fn what_a_newer_program_wrote_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let lake = Lake::open(&local(folder.path())).unwrap();
-    let log = Log::open(lake.clone(), "sales", Access::Write).await.unwrap();
-    let path = folder.path().join("lake/_log/00000000000000000001.json");
-    std::fs::write(&path, r#"{"format":9,"reader":9,"something":"else"}"#).unwrap();
-    let error = log.refresh().await.unwrap_err();
-    assert_eq!(error.kind(), &ErrorKind::Config);
-    assert!(error.help_text().unwrap().contains("newer"));
-    std::fs::write(&path, "{").unwrap();
-    assert_eq!(log.refresh().await.unwrap_err().kind(), &ErrorKind::LogCorrupt);
-}
-
-/// A manifest of format 1 as it was written once: it must parse for ever, and mean the same.
-#[test]
-fn the_golden_manifest_of_format_1_is_read_and_written_as_it_stands() {
-    let text = include_str!("../golden/manifest-v1.json");
-    let manifest: Manifest = serde_json::from_str(text).unwrap();
-    assert_eq!((manifest.n, manifest.format, manifest.reader), (17, 1, 1));
-    assert_eq!(manifest.spans[1].mark.as_deref(), Some("lsn:77"));
-    assert_eq!(manifest.contracts[0].output.columns[1].data_type, Type::Decimal { precision: 12, scale: 2 });
-    assert_eq!(manifest.control.len(), 5);
-    assert_eq!(manifest.account.imbalance(), None);
-    let golden: serde_json::Value = serde_json::from_str(text).unwrap();
-    assert_eq!(serde_json::to_value(&manifest).unwrap(), golden, "the stored form must not change within a format");
-    let least = r#"{"format":1,"reader":1,"log":"6e1f5a52-2c47-4d7e-9d0e-0b8f3a0c9a11","n":1,
-        "attempt":"01KAM5ZQ0W8R4T2V6X8Z0B3D5F","sealed_at":"2026-11-22T12:34:56Z"}"#;
-    assert_eq!(serde_json::from_str::<Manifest>(least).unwrap().tables, BTreeMap::new());
-}
-
-/// The same of format 2, which brought compactions.
-#[test]
-fn the_golden_manifest_of_format_2_is_read_and_written_as_it_stands() {
-    let text = include_str!("../golden/manifest-v2.json");
-    let manifest: Manifest = serde_json::from_str(text).unwrap();
-    let Control::Compacted { hour, tables, considered } = &manifest.control[0] else { panic!("{manifest:?}") };
-    assert_eq!((hour.as_str(), *considered, manifest.control[0].reader()), ("dt=2026-11-22/hour=14", 17, 2));
-    assert_eq!((&manifest.control[1], manifest.control[1].reader()), (&Control::Retired { through: 12 }, 2));
-    assert_eq!((tables["orders"].first, tables["orders"].last, tables["orders"].files[0].rows), (3, 17, 120));
-    let golden: serde_json::Value = serde_json::from_str(text).unwrap();
-    assert_eq!(serde_json::to_value(&manifest).unwrap(), golden, "the stored form must not change within a format");
 }
 
 #[path = "lake_files.rs"]

@@ -123,47 +123,49 @@ fn parts(rows: u32, parallel: u32) -> String {
     format!(", snapshot: {{ chunk_rows: {rows}, parallel: {parallel} }}")
 }
 
+/// Types of keys, each with values that order, quote or print in their own way.
+const KEYS: [(&str, &str); 12] = [
+    ("smallint", "(-32768), (0), (32767)"),
+    ("bigint", "(-9223372036854775808), (5), (9223372036854775807)"),
+    ("text", "(''), ('a''b'), ('B'), ('\\\\'), ('é')"),
+    ("varchar(5)", "('x'), ('xy'), ('z ')"),
+    ("char(3)", "('a'), ('ab'), ('b')"),
+    ("numeric", "(-1.50), (0), (99999999999999999999.25)"),
+    ("uuid", "('00000000-0000-0000-0000-000000000001'), ('ffffffff-0000-0000-0000-000000000000')"),
+    ("date", "('0001-01-01'), ('2024-02-29'), ('9999-12-31')"),
+    ("timestamptz", "('2001-02-03 04:05:06.7+02'), ('2001-02-03 04:05:06.70001+02')"),
+    ("boolean", "(false), (true)"),
+    ("mood", "('sad'), ('ok'), ('high')"),
+    ("cents", "(1), (2.5), (10)"),
+];
+
+/// Keys of several columns, of an index, of partitions, and none; and no rows.
+const TABLES: &str = "CREATE TABLE pairs (b text, a int, n int, PRIMARY KEY (b, a) INCLUDE (n)); \
+     INSERT INTO pairs SELECT 'b' || (n % 3), n, n FROM generate_series(1, 20) n; \
+     CREATE TABLE other (id int PRIMARY KEY, u text NOT NULL UNIQUE); ALTER TABLE other REPLICA IDENTITY USING INDEX other_u_key; \
+     INSERT INTO other SELECT n, 'u' || n FROM generate_series(1, 9) n; \
+     CREATE TABLE parted (id int PRIMARY KEY, n int) PARTITION BY RANGE (id); \
+     CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10); \
+     CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (30); \
+     INSERT INTO parted SELECT n, n FROM generate_series(0, 25) n; \
+     CREATE TABLE keyless (n int, t text); ALTER TABLE keyless REPLICA IDENTITY FULL; \
+     INSERT INTO keyless SELECT n / 2, NULL FROM generate_series(1, 7) n; \
+     CREATE TABLE empty (id int PRIMARY KEY, t text)";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_is_read_part_by_part_whatever_its_key() {
     if !available("postgres") {
         return;
     }
-    // Each key with values that order, quote or print in their own way.
-    let kinds: [(&str, &str); 12] = [
-        ("smallint", "(-32768), (0), (32767)"),
-        ("bigint", "(-9223372036854775808), (5), (9223372036854775807)"),
-        ("text", "(''), ('a''b'), ('B'), ('\\\\'), ('é')"),
-        ("varchar(5)", "('x'), ('xy'), ('z ')"),
-        ("char(3)", "('a'), ('ab'), ('b')"),
-        ("numeric", "(-1.50), (0), (99999999999999999999.25)"),
-        ("uuid", "('00000000-0000-0000-0000-000000000001'), ('ffffffff-0000-0000-0000-000000000000')"),
-        ("date", "('0001-01-01'), ('2024-02-29'), ('9999-12-31')"),
-        ("timestamptz", "('2001-02-03 04:05:06.7+02'), ('2001-02-03 04:05:06.70001+02')"),
-        ("boolean", "(false), (true)"),
-        ("mood", "('sad'), ('ok'), ('high')"),
-        ("cents", "(1), (2.5), (10)"),
-    ];
     let mut setup = "CREATE TYPE mood AS ENUM ('sad', 'ok', 'high'); CREATE DOMAIN cents AS numeric(10,2); ".to_owned();
     let mut tables = Vec::new();
-    for (number, (kind, values)) in kinds.iter().enumerate() {
+    for (number, (kind, values)) in KEYS.iter().enumerate() {
         setup.push_str(&format!(
             "CREATE TABLE t{number} (k {kind} PRIMARY KEY); INSERT INTO t{number} VALUES {values}; "
         ));
         tables.push(format!("t{number}: {{ from: public.t{number} }}"));
     }
-    setup.push_str(
-        "CREATE TABLE pairs (b text, a int, n int, PRIMARY KEY (b, a) INCLUDE (n)); \
-         INSERT INTO pairs SELECT 'b' || (n % 3), n, n FROM generate_series(1, 20) n; \
-         CREATE TABLE other (id int PRIMARY KEY, u text NOT NULL UNIQUE); ALTER TABLE other REPLICA IDENTITY USING INDEX other_u_key; \
-         INSERT INTO other SELECT n, 'u' || n FROM generate_series(1, 9) n; \
-         CREATE TABLE parted (id int PRIMARY KEY, n int) PARTITION BY RANGE (id); \
-         CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10); \
-         CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (30); \
-         INSERT INTO parted SELECT n, n FROM generate_series(0, 25) n; \
-         CREATE TABLE keyless (n int, t text); ALTER TABLE keyless REPLICA IDENTITY FULL; \
-         INSERT INTO keyless SELECT n / 2, NULL FROM generate_series(1, 7) n; \
-         CREATE TABLE empty (id int PRIMARY KEY, t text)",
-    );
+    setup.push_str(TABLES);
     let more = ["pairs", "other", "parted", "empty"].map(|name| format!("{name}: {{ from: public.{name} }}"));
     tables.extend(more);
     tables.push("keyless: { from: public.keyless, key: [] }".to_owned());
@@ -171,7 +173,7 @@ async fn a_table_is_read_part_by_part_whatever_its_key() {
     let launch = world.launch(&format!("{{ {} }}", tables.join(", ")), &parts(2, 3));
     launch.run_until_caught_up().await;
     let check = async |world: &mut World| {
-        for (number, (kind, _)) in kinds.iter().enumerate() {
+        for (number, (kind, _)) in KEYS.iter().enumerate() {
             let count = format!("SELECT CAST(count(*) AS text) FROM t{number}");
             assert_same(&world.held(&count).await, &world.there(&count).await, kind);
         }
@@ -188,7 +190,7 @@ async fn a_table_is_read_part_by_part_whatever_its_key() {
         "UPDATE pairs SET n = 0; DELETE FROM other WHERE id < 5; UPDATE parted SET n = -1; DELETE FROM keyless",
     )
     .await;
-    let all: Vec<String> = (0..kinds.len()).map(|n| format!("t{n}")).collect();
+    let all: Vec<String> = (0..KEYS.len()).map(|n| format!("t{n}")).collect();
     for table in all.iter().map(String::as_str).chain(["pairs", "other", "parted", "keyless"]) {
         spoil(&world, &format!("DELETE FROM {table} WHERE rowid = 1")).await;
         let ordered = launch.other(&["table", "resync"], &[table]);

@@ -319,12 +319,10 @@ async fn many_rows_go_in_several_files() {
     assert!(under.cluster().staged().is_empty(), "what was staged stays behind");
 }
 
-/// Every type that a source can say, at its ends.
-#[tokio::test(flavor = "multi_thread")]
-async fn every_type_is_loaded() {
-    let under = Under::redshift().await;
+/// Columns of every type, and values at their ends: three rows.
+fn every_type() -> (Vec<(&'static str, Type)>, Vec<ArrayRef>) {
     let decimal = |precision, scale| Type::Decimal { precision, scale };
-    let columns = [
+    let columns = vec![
         ("id", Type::Int),
         ("yes", Type::Boolean),
         ("small", Type::SmallInt),
@@ -346,7 +344,6 @@ async fn every_type_is_loaded() {
         ("doc", Type::Json),
         ("uid", Type::Uuid),
     ];
-    let contract = table(&columns, true);
     let cast = |texts: [Option<&str>; 3], data_type: Type| -> ArrayRef {
         arrow::compute::cast(&(Arc::new(StringArray::from(texts.to_vec())) as ArrayRef), &data_type.arrow()).unwrap()
     };
@@ -374,6 +371,15 @@ async fn every_type_is_loaded() {
         Arc::new(StringArray::from(vec![Some("{\"b\":1,  \"a\":[1.5,null]}"), Some("\"x\""), None])),
         Arc::new(StringArray::from(vec![Some("123e4567-e89b-12d3-a456-426614174000"), Some("x"), None])),
     ];
+    (columns, values)
+}
+
+/// Every type that a source can say, at its ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_is_loaded() {
+    let under = Under::redshift().await;
+    let (columns, values) = every_type();
+    let contract = table(&columns, true);
     under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap();
     try_load(&under, 0, created(&contract, 1, values)).await.unwrap();
     let mut shown = Vec::new();

@@ -7,7 +7,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use tokio_util::sync::CancellationToken;
 
-use crate::postgres_source::{TYPES, write_until};
+use crate::postgres_source::types::TYPES;
+use crate::postgres_source::write_until;
 use crate::support::postgres::{Server, Version, newest, server};
 use crate::support::process::{LIMIT, Launch, available, table};
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::is_loaded;
 use super::world::{By, World};
-use crate::postgres_source::TYPES;
+use crate::postgres_source::types::TYPES;
 use crate::support::process::{LIMIT, Running};
 use crate::support::proxy::{self, Proxy};
 use crate::support::s3;
