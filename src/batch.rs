@@ -54,6 +54,7 @@ pub struct RawRecords {
     rows: Vec<RawRow>,
     headers: Vec<(Slice, Slice)>,
     log_bytes: u64,
+    recalled: Box<[Arc<[u8]>]>,
 }
 
 /// Stands for "the source says no time".
@@ -75,6 +76,7 @@ impl RawRecords {
             rows: Vec::with_capacity(room(other.rows.len())),
             headers: Vec::with_capacity(room(other.headers.len())),
             log_bytes: 0,
+            recalled: Box::default(),
         }
     }
 
@@ -165,9 +167,25 @@ impl RawRecords {
         self.log_bytes
     }
 
+    /// Says what describes some of these records although it came long before them: whoever reads from here on alone
+    /// needs it. Each is the key of a record without a value, and no record of this batch.
+    pub fn recall(&mut self, descriptions: Vec<Arc<[u8]>>) {
+        self.recalled = descriptions.into();
+    }
+
+    /// What was recalled: it holds before the first record.
+    pub fn recalled(&self) -> &[Arc<[u8]>] {
+        &self.recalled
+    }
+
     /// Record number `index`.
     pub fn get(&self, index: usize) -> Option<RawRecord<'_>> {
         self.rows.get(index).map(|row| RawRecord { owner: self, row })
+    }
+
+    /// The record that was pushed last.
+    pub fn last(&self) -> Option<RawRecord<'_>> {
+        self.rows.last().map(|row| RawRecord { owner: self, row })
     }
 
     /// The record at that offset, by binary search.
@@ -433,6 +451,16 @@ pub struct Described {
     pub text: Arc<[u8]>,
 }
 
+/// By which descriptions the records of a batch were read, where they say nothing without: what an epoch that begins with
+/// the batch must recall.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReadBy {
+    /// Those that came before the batch: the number that its records name, and the text.
+    pub earlier: Vec<(u64, Arc<[u8]>)>,
+    /// The numbers that the batch itself describes.
+    pub own: Vec<u64>,
+}
+
 /// What a decoder makes of one [`RawBatch`].
 #[derive(Debug, Clone)]
 pub struct ChangeBatch {
@@ -449,6 +477,8 @@ pub struct ChangeBatch {
     pub rejects: Vec<Reject>,
     /// What the records say nothing without, in order; empty where every record speaks for itself.
     pub described: Vec<Described>,
+    /// The descriptions that the records were read by.
+    pub read_by: ReadBy,
     /// What became of the records.
     pub account: RecordAccount,
     /// The decoder's mark for the span's end.
@@ -465,6 +495,7 @@ impl ChangeBatch {
             tables: Vec::new(),
             rejects: Vec::new(),
             described: Vec::new(),
+            read_by: ReadBy::default(),
             account: RecordAccount::default(),
             mark: None,
         }

@@ -27,6 +27,7 @@ use crate::telemetry::Status;
 TOPOLOGY says today's rules, a new and empty lake, and a warehouse that this lake has not loaded yet (another schema or
 file). Every record that the old lake has kept in raw/ goes through them, with its place in the source: `run TOPOLOGY`
 then goes on at the live source exactly where the raw zone ends. Stopped or killed, the same command goes on.
+A postgres source keeps the slot and the publication that it had; the slot serves one pipeline: stop the old one first.
 The old lake must keep raw (lake.raw) and is only read. What people did to its log is not taken over: paused tables,
 entries of the quarantine that were retried or given up.")]
 pub struct ReprocessArgs {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::debezium::table::Table;
 use super::debezium::{Refusal, TableRoute};
-use crate::batch::{ChangeBatch, Described, Op, Reject, Seq};
+use crate::batch::{ChangeBatch, Described, Op, RawBatch, ReadBy, Reject, Seq};
 use crate::contract::Contract;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -16,6 +16,16 @@ pub(super) struct Routed {
     by_stream: HashMap<String, usize>,
     /// Of each table, what its newest records say nothing without.
     described: Vec<Option<Arc<[u8]>>>,
+    /// The batch that is being decoded.
+    batch: u64,
+    read_by: ReadBy,
+}
+
+/// A description as it came, for epochs that begin behind it.
+pub(super) struct Heard {
+    text: Arc<[u8]>,
+    /// The batch that it came in, or that has last said that its records are read by it.
+    batch: u64,
 }
 
 /// What a record became.
@@ -53,7 +63,31 @@ impl Routed {
             tables.push(Table::new(route)?);
         }
         let described = vec![None; tables.len()];
-        Ok(Self { source: source.to_owned(), tables, by_stream, described })
+        Ok(Self { source: source.to_owned(), tables, by_stream, described, batch: 0, read_by: ReadBy::default() })
+    }
+
+    /// Begins a batch.
+    pub fn begin(&mut self, raw: &RawBatch) -> ChangeBatch {
+        self.batch += 1;
+        self.read_by = ReadBy::default();
+        ChangeBatch::begin(raw.partition.clone(), raw.generation, raw.span.clone())
+    }
+
+    /// Takes a description of the records that name `id`: one of the batch's records, or one that is recalled with it.
+    pub fn hear(&mut self, id: u64, text: &[u8], recalled: bool) -> Heard {
+        if !recalled {
+            self.read_by.own.push(id);
+        }
+        Heard { text: text.into(), batch: self.batch - u64::from(recalled) }
+    }
+
+    /// A record of the batch that names `id` is read by `heard`.
+    #[inline]
+    pub fn rely_on(&mut self, id: u64, heard: &mut Heard) {
+        if heard.batch != self.batch {
+            heard.batch = self.batch;
+            self.read_by.earlier.push((id, Arc::clone(&heard.text)));
+        }
     }
 
     /// The table that reads the stream.
@@ -64,6 +98,11 @@ impl Routed {
     /// From here on records of the table say nothing without `text`.
     pub fn describe(&mut self, table: usize, text: &[u8]) {
         self.described[table] = Some(text.into());
+    }
+
+    /// A record of the table that is read by `heard` was refused: others may have been described since.
+    pub fn describe_by(&mut self, table: usize, heard: &Heard) {
+        self.described[table] = Some(Arc::clone(&heard.text));
     }
 
     /// Hands on what holds from `seq` on.
@@ -109,6 +148,7 @@ impl Routed {
             table.close()?;
             batch.tables.append(&mut table.done);
         }
+        batch.read_by = std::mem::take(&mut self.read_by);
         debug_assert!(batch.account.balances(), "every record is accounted for: {:?}", batch.account);
         Ok(())
     }

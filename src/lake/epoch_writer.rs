@@ -11,7 +11,7 @@ use super::quarantine::QuarantineWriter;
 use super::raw::RawWriter;
 use super::table_writer::{FinishedTable, LocalFile, TableWriter};
 use super::{DraftTable, Lake, form};
-use crate::batch::{RawBatch, RawRecord, Reject, TableChanges};
+use crate::batch::{RawBatch, RawRecord, ReadBy, Reject, TableChanges};
 use crate::epoch::{DataFile, RejectFile, TableEpoch};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -123,7 +123,13 @@ impl EpochWriter {
 
     /// Adds raw records, when the topology keeps them.
     pub fn raw(&mut self, batch: &RawBatch) -> Result<()> {
-        self.raw.push(batch)
+        self.raw_read_by(batch, &ReadBy::default())
+    }
+
+    /// The same for records that say nothing without the descriptions in `read_by`: what of them came in an earlier epoch
+    /// is kept beside them.
+    pub fn raw_read_by(&mut self, batch: &RawBatch, read_by: &ReadBy) -> Result<()> {
+        self.raw.push(batch, read_by)
     }
 
     /// Bytes held in memory.

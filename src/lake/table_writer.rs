@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
 use super::form;
@@ -67,6 +68,11 @@ impl OpenFile {
     /// Bytes held: finished row groups and the one in work.
     pub fn buffered_bytes(&self) -> usize {
         self.writer.bytes_written() + self.writer.memory_size()
+    }
+
+    /// Adds an entry to what the file says of itself.
+    pub fn note(&mut self, name: &str, value: String) {
+        self.writer.append_key_value_metadata(KeyValue::new(name.to_owned(), value));
     }
 
     /// Ends the file.

@@ -101,7 +101,7 @@ impl OpenEpoch {
             self.inside.remove(&done.advance.partition);
         }
         self.extend_span(done.advance)?;
-        self.writer.raw(&done.raw)?;
+        self.writer.raw_read_by(&done.raw, &done.read_by)?;
         for rows in &done.tables {
             self.count(rows);
             self.writer.write(rows)?;

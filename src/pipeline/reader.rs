@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{ChangeBatch, Described, Op, RawBatch, RawRecords, Reject, TableChanges};
+use crate::batch::{ChangeBatch, Described, Op, RawBatch, RawRecords, ReadBy, Reject, TableChanges};
 use crate::contract::{Contract, TableSchema};
 use crate::decode::Decoder;
 use crate::epoch::{EpochNumber, TableAccount};
@@ -59,6 +59,8 @@ pub struct Transformed {
     pub rejects: Vec<Reject>,
     /// What the records say nothing without.
     pub described: Vec<Described>,
+    /// The descriptions that the records were read by.
+    pub read_by: ReadBy,
     /// Row accounts by table.
     pub accounts: BTreeMap<String, TableAccount>,
     /// How far behind the source is after this batch.
@@ -123,6 +125,7 @@ impl Transforms {
             tables: Vec::with_capacity(batch.tables.len()),
             rejects: batch.rejects,
             described: batch.described,
+            read_by: batch.read_by,
             accounts: BTreeMap::new(),
             left_out: BTreeMap::new(),
             lag,

@@ -7,6 +7,7 @@
 //! | `raw_zone.rs` | the raw zone as a [`Source`](crate::source::Source) |
 //! | `epoch_in_hand.rs` | one old epoch: batches under spans that join on |
 //! | `by_source.rs` | one decoder for the records of all sources |
+//! | `databases.rs` | what is different about a database's own log |
 //!
 //! The raw zone takes the place of all sources. Its batches have the partitions, generations, offsets and spans of the
 //! live sources, so `_seq` is what it was, the new log ends where the old one does, and `dataflow run` goes on from there
@@ -16,10 +17,16 @@
 //! there is more to come, at `1..40` when everything up to epoch 40 is in. As long as it says the former, no live source is
 //! read into the log. With `--from 5` it begins with 5, and the first manifest has where everything stood before epoch 5.
 //!
+//! Of a database's own log an epoch is never cut: it ends with a transaction, and its file alone orders its records (rows
+//! that are read beside the stream stand between older and newer changes). What its records say nothing without and came in
+//! an earlier epoch is recalled with its file, so that reading may begin with any epoch. The orders to read tables again that
+//! its positions have fulfilled are left out: their numbers are epochs of the old log.
+//!
 //! What is not taken over: what people did to the old log (tables paused, entries of the quarantine retried or given up).
 //! A refused record is decided anew.
 
 mod by_source;
+mod databases;
 mod epoch_in_hand;
 mod raw_zone;
 mod resume;
@@ -33,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use self::by_source::BySource;
+use self::databases::{Databases, refuse_other_sources};
 use self::raw_zone::RawZone;
 use self::survey::{Survey, survey};
 use crate::batch::RecordAccount;
@@ -44,6 +52,7 @@ use crate::lake::{Access, Draft, Lake, Log};
 use crate::pipeline::build::{self, Parts, SourcePart};
 use crate::pipeline::run::{Feed, Options, Role, drive};
 use crate::progress::{Advance, Partition, Position, Span, Standing};
+use crate::source::without_orders;
 use crate::telemetry::Status;
 
 /// The source of the partition that says how far the log is filled. No topology can name a source like that.
@@ -54,6 +63,15 @@ const RETRIED: &str = "quarantine";
 /// Whether a partition belongs to this program and not to a source.
 fn is_own(partition: &Partition) -> bool {
     matches!(&*partition.source, FILLING | RETRIED)
+}
+
+/// What an epoch read of each partition, as it stands in the new log.
+fn advances(manifest: &Manifest) -> impl Iterator<Item = Advance> {
+    let of_sources = manifest.spans.iter().filter(|advance| !is_own(&advance.partition));
+    of_sources.map(|advance| {
+        let (from, to) = (without_orders(&advance.span.from), without_orders(&advance.span.to));
+        Advance { span: Span { from, to }, ..advance.clone() }
+    })
 }
 
 /// The records that an epoch read, by source, without those that came in again from quarantine.
@@ -115,6 +133,7 @@ impl Reprocess {
     pub async fn plan(loaded: &Loaded, from: &config::Lake, first: Option<EpochNumber>) -> Result<Self> {
         let mut topology = loaded.topology.clone();
         topology.warehouse.show_nothing();
+        never_cut_epochs(&mut topology);
         let topology = Arc::new(topology);
         refuse_same_place(&topology.lake, from)?;
         let opened = Log::open_any(Lake::open(from)?).await;
@@ -128,13 +147,16 @@ impl Reprocess {
         let files = old.lake().raw_files().await?;
         let survey = Arc::new(survey(&old, &files, filling.first, &new.state().progress).await?);
         refuse_unknown_sources(&topology, &survey)?;
-        refuse_databases(&topology)?;
+        let databases = Databases::of(&topology);
+        refuse_other_sources(&topology, &databases, &survey, &old_name)?;
         if let Some(file) = &survey.first_file {
-            old.lake().open_raw(file).await?.step()?;
+            let mut file = old.lake().open_raw(file).await?;
+            let batches = file.step()?.unwrap_or_default();
+            databases.refuse_older(&file, &batches)?;
         }
         refuse_loaded_warehouse(&topology, &new, &old_name).await?;
-        let source =
-            RawZone::new(old.clone(), Arc::clone(&survey), &new.state().progress, topology.limits.inflight_bytes.0);
+        let (at, inflight) = (&new.state().progress, topology.limits.inflight_bytes.0);
+        let source = RawZone::new(old.clone(), Arc::clone(&survey), databases, at, inflight);
         let part = SourcePart {
             name: "reprocess".into(),
             source: Box::new(source),
@@ -306,18 +328,15 @@ fn refuse_same_place(new: &config::Lake, old: &config::Lake) -> Result<()> {
     if same { Err(same_lake()) } else { Ok(()) }
 }
 
-/// A raw file has one number for a record's place; a change in a database's log needs three, and `_seq` is made of them.
-fn refuse_databases(topology: &Topology) -> Result<()> {
-    let databases = topology
-        .sources
-        .iter()
-        .find(|(_, source)| matches!(source, config::Source::Postgres(_) | config::Source::Mysql(_)));
-    let Some((name, _)) = databases else { return Ok(()) };
-    Err(Error::new(
-        ErrorKind::Config,
-        format!("source {name} reads its database directly: its raw records cannot be read again"),
-    )
-    .help("give the source another name to have its tables read anew, or `replay` what was processed"))
+/// An old epoch of a database's log ends with a transaction, or where the old one's limit was, and is as small as that.
+fn never_cut_epochs(topology: &mut Topology) {
+    for source in topology.sources.values_mut() {
+        match source {
+            config::Source::Postgres(postgres) => postgres.max_transaction.0 = u64::MAX,
+            config::Source::Mysql(mysql) => mysql.max_transaction.0 = u64::MAX,
+            config::Source::Kafka(_) | config::Source::File(_) => {}
+        }
+    }
 }
 
 fn refuse_unknown_sources(topology: &Topology, survey: &Survey) -> Result<()> {

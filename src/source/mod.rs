@@ -123,6 +123,22 @@ pub fn needs_resync(position: &Position) -> BTreeMap<String, String> {
     shown.into_iter().filter_map(|(name, rows)| Some((name, why(&rows.needs?).to_owned()))).collect()
 }
 
+/// The position without the orders that its tables have fulfilled: their numbers are epochs of the log that they stand in,
+/// and mean nothing in another one.
+pub fn without_orders(position: &Position) -> Position {
+    if !position.0.contains("\"order\"") {
+        return position.clone();
+    }
+    let Ok(mut place) = serde_json::from_str::<serde_json::Value>(&position.0) else { return position.clone() };
+    for part in ["tables", "reading"] {
+        let tables = place.get_mut(part).and_then(serde_json::Value::as_object_mut);
+        for table in tables.into_iter().flat_map(serde_json::Map::values_mut) {
+            table.as_object_mut().and_then(|table| table.remove("order"));
+        }
+    }
+    Position(place.to_string())
+}
+
 /// A source of changes.
 #[async_trait]
 pub trait Source: Send {

@@ -11,7 +11,8 @@
 //! # Decisions
 //!
 //! * A record with a key and no value describes a table ([`TableShape`] as JSON). Rows that follow in its partition are
-//!   read by the newest description of theirs, so every row is read by the columns that it was written with.
+//!   read by the newest description of theirs, so every row is read by the columns that it was written with. Descriptions
+//!   that are recalled with a batch count as come before it.
 //! * The key is the primary key. Where there is none, and the topology gives none, rows can only be added.
 //! * What an update's new image leaves out is as it is in the old image, else *unchanged*; never null.
 //! * What an insert leaves out (`binlog_row_image=MINIMAL`) is the column's constant default, where that is known, else
@@ -40,7 +41,7 @@ use super::debezium::row::Target;
 use super::debezium::schema::WireColumn;
 use super::debezium::write::fill;
 use super::debezium::{Refusal, TableRoute};
-use super::routed::{NO_KEY, Outcome, Routed, other_key};
+use super::routed::{Heard, NO_KEY, Outcome, Routed, other_key};
 use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, Seq};
 use crate::contract::Contract;
 use crate::error::Result;
@@ -57,8 +58,14 @@ pub struct BinlogDecoder {
     spare: [Vec<Source<'static>>; 2],
 }
 
-/// The tables that a partition has described, by the numbers that its rows name; `None` for those that nobody reads.
-type Tables = HashMap<u64, Option<Known>>;
+/// What a partition has described, by the numbers that its rows name.
+type Tables = HashMap<u64, Told>;
+
+/// A description and its table; `None` when nobody reads it.
+struct Told {
+    heard: Heard,
+    known: Option<Known>,
+}
 
 /// A table that was described.
 struct Known {
@@ -80,13 +87,14 @@ impl BinlogDecoder {
         Ok(Self { routed, partitions: HashMap::new(), scratch: Scratch::default(), spare: Default::default() })
     }
 
-    fn describe(&mut self, key: Option<&[u8]>, tables: &mut Tables) -> Outcome {
+    fn describe(&mut self, key: Option<&[u8]>, tables: &mut Tables, recalled: bool) -> Outcome {
         let key = key.unwrap_or_default();
         let Ok(shape) = serde_json::from_slice::<TableShape>(key) else {
             return Outcome::Refused(None, None, Refusal::decode("it neither describes a table nor holds a row"));
         };
+        let heard = self.routed.hear(shape.id, key, recalled);
         let Some(table) = self.routed.of(&shape.name) else {
-            tables.insert(shape.id, None);
+            tables.insert(shape.id, Told { heard, known: None });
             return Outcome::Unrouted;
         };
         self.routed.describe(table, key);
@@ -97,7 +105,7 @@ impl BinlogDecoder {
         let wires = shape.columns.iter().map(wire).collect();
         let forms = shape.columns.iter().map(|column| column.form).collect();
         let known = Known { table, wires, forms, columns: Vec::new(), epoch: None, trouble: None, shape };
-        tables.insert(known.shape.id, Some(known));
+        tables.insert(known.shape.id, Told { heard, known: Some(known) });
         Outcome::Control
     }
 
@@ -141,21 +149,19 @@ impl BinlogDecoder {
         record: &RawRecord<'_>,
         seq: Seq,
     ) -> Result<Outcome> {
-        let Some(value) = record.value() else { return Ok(self.describe(record.key(), tables)) };
+        let Some(value) = record.value() else { return Ok(self.describe(record.key(), tables, false)) };
         let record_time = record.timestamp_us();
         let record = match Record::parse(value) {
             Ok(record) => record,
             Err(malformed) => return Ok(Outcome::Refused(None, None, Refusal::decode(malformed.to_string()))),
         };
         let op = op(record.kind);
-        let known = match tables.get_mut(&record.table) {
-            Some(Some(known)) => known,
-            Some(None) => return Ok(Outcome::Unrouted),
-            None => {
-                let why = Refusal::decode("its table was not described before it, so its columns are not known");
-                return Ok(Outcome::Refused(None, Some(op), why));
-            }
+        let Some(Told { heard, known }) = tables.get_mut(&record.table) else {
+            let why = Refusal::decode("its table was not described before it, so its columns are not known");
+            return Ok(Outcome::Refused(None, Some(op), why));
         };
+        self.routed.rely_on(record.table, heard);
+        let Some(known) = known else { return Ok(Outcome::Unrouted) };
         self.agree(known)?;
         let context = Context { op, seq, time: record_time, ignore: false };
         if op == Op::Truncate {
@@ -167,7 +173,11 @@ impl BinlogDecoder {
         self.spare = [emptied(change.new), emptied(change.old)];
         Ok(match written? {
             Ok(()) => Outcome::Row,
-            Err(refusal) => Outcome::Refused(Some(known.table), Some(op), refusal),
+            Err(refusal) => {
+                // A table has one number for its events and another for rows that a query reads.
+                self.routed.describe_by(known.table, heard);
+                Outcome::Refused(Some(known.table), Some(op), refusal)
+            }
         })
     }
 
@@ -177,7 +187,7 @@ impl BinlogDecoder {
             let (minor, ordinal) = record.within();
             let seq = Seq { generation: raw.generation, major: record.offset(), minor, ordinal };
             let outcome = self.record(&raw.partition, tables, &record, seq)?;
-            if record.value().is_none() {
+            if record.value().is_none() || matches!(outcome, Outcome::Refused(..)) {
                 self.routed.say_described(batch, seq);
             }
             let time = if record.timestamp_us() == 0 { NO_TIME } else { record.timestamp_us() };
@@ -253,9 +263,12 @@ fn op(kind: RecordKind) -> Op {
 
 impl Decoder for BinlogDecoder {
     fn decode(&mut self, raw: &RawBatch) -> Result<ChangeBatch> {
-        let mut batch = ChangeBatch::begin(raw.partition.clone(), raw.generation, raw.span.clone());
+        let mut batch = self.routed.begin(raw);
         // Taken out while its rows are written, and put back.
         let mut tables = self.partitions.remove(&raw.partition).unwrap_or_default();
+        for text in raw.records.recalled() {
+            self.describe(Some(text), &mut tables, true);
+        }
         let decoded = self.records(raw, &mut tables, &mut batch);
         self.partitions.insert(raw.partition.clone(), tables);
         decoded?;

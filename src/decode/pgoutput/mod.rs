@@ -14,6 +14,7 @@
 //!   newest description of theirs, so every row is read by the columns that it was written with.
 //! * The key is the primary key; with `REPLICA IDENTITY USING INDEX` that index, because old tuples carry nothing else.
 //! * An old tuple of kind `K` is data in the columns of the replica identity alone.
+//! * Descriptions that are recalled with a batch count as come before it.
 //! * A value that is stored apart and unchanged is taken from the old tuple where that has it, else it is *unchanged*.
 //! * A change whose place inside the log is 0 is a row of a snapshot.
 
@@ -24,7 +25,6 @@ mod tests;
 mod text;
 mod types;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -37,7 +37,7 @@ use super::debezium::schema::WireColumn;
 use super::debezium::table::Table;
 use super::debezium::write::{fill, refusal};
 use super::debezium::{Refusal, TableRoute};
-use super::routed::{NO_KEY, Outcome, Routed, other_key};
+use super::routed::{Heard, NO_KEY, Outcome, Routed, other_key};
 use crate::batch::{ChangeBatch, NO_TIME, Op, RawBatch, RawRecord, Seq};
 use crate::contract::Contract;
 use crate::error::Result;
@@ -50,13 +50,14 @@ pub struct PgOutput {
     routed: Routed,
     relations: HashMap<u32, Known>,
     /// Relations that were described and that no table reads.
-    unrouted: HashSet<u32>,
+    unrouted: HashMap<u32, Heard>,
     scratch: String,
 }
 
 /// A relation that was described.
 struct Known {
     table: usize,
+    heard: Heard,
     shape: RelationShape,
     wires: Vec<WireColumn>,
     /// How its columns are read, and under which state of the table's contract that was found out.
@@ -69,8 +70,8 @@ struct Known {
 impl PgOutput {
     /// A decoder of the source `source` for the tables in `routes`, whose streams are `<schema>.<table>`.
     pub fn new(source: &str, routes: Vec<TableRoute>) -> Result<Self> {
-        let (routed, relations, unrouted) = (Routed::new(source, routes)?, HashMap::new(), HashSet::new());
-        Ok(Self { routed, relations, unrouted, scratch: String::new() })
+        let (relations, unrouted) = (HashMap::new(), HashMap::new());
+        Ok(Self { routed: Routed::new(source, routes)?, relations, unrouted, scratch: String::new() })
     }
 
     fn record(&mut self, partition: &Partition, record: &RawRecord<'_>, seq: Seq) -> Result<Outcome> {
@@ -78,7 +79,7 @@ impl PgOutput {
         let Some(value) = record.value() else {
             let key = record.key().unwrap_or_default();
             return Ok(match serde_json::from_slice::<RelationShape>(key) {
-                Ok(shape) => self.describe(shape, key),
+                Ok(shape) => self.describe(shape, key, false),
                 _ => refused(None, None, Refusal::decode("it neither describes a relation nor holds a change")),
             });
         };
@@ -109,10 +110,11 @@ impl PgOutput {
         }
     }
 
-    fn describe(&mut self, shape: RelationShape, text: &[u8]) -> Outcome {
+    fn describe(&mut self, shape: RelationShape, text: &[u8], recalled: bool) -> Outcome {
+        let heard = self.routed.hear(shape.id.into(), text, recalled);
         let Some(table) = self.routed.of(&shape.name) else {
             self.relations.remove(&shape.id);
-            self.unrouted.insert(shape.id);
+            self.unrouted.insert(shape.id, heard);
             return Outcome::Unrouted;
         };
         let wire = |column: &crate::wire::pgtype::ColumnShape| {
@@ -120,7 +122,7 @@ impl PgOutput {
             WireColumn { name: column.name.clone(), wire, natural, narrow: true }
         };
         let wires = shape.columns.iter().map(wire).collect();
-        let known = Known { table, wires, columns: Vec::new(), epoch: None, trouble: None, shape };
+        let known = Known { table, heard, wires, columns: Vec::new(), epoch: None, trouble: None, shape };
         self.unrouted.remove(&known.shape.id);
         self.relations.insert(known.shape.id, known);
         self.routed.describe(table, text);
@@ -130,6 +132,7 @@ impl PgOutput {
     /// Makes sure that the relation's columns are in its table's contract.
     fn agree(&mut self, relation: u32) -> Result<Option<usize>> {
         let Some(known) = self.relations.get_mut(&relation) else { return Ok(None) };
+        self.routed.rely_on(relation.into(), &mut known.heard);
         let table = &mut self.routed.tables[known.table];
         if known.epoch == Some(table.epoch) && table.contract.is_some() {
             return Ok(Some(known.table));
@@ -200,8 +203,9 @@ impl PgOutput {
     }
 
     /// A row of a relation that no table reads, or of one that nothing is known of.
-    fn unknown(&self, relation: u32, op: Op) -> Outcome {
-        if self.unrouted.contains(&relation) {
+    fn unknown(&mut self, relation: u32, op: Op) -> Outcome {
+        if let Some(heard) = self.unrouted.get_mut(&relation) {
+            self.routed.rely_on(relation.into(), heard);
             return Outcome::Unrouted;
         }
         let why = format!("nothing that came before it describes its relation ({relation})");
@@ -241,7 +245,12 @@ fn uncovered<'k>(known: &Known, key: &'k [String]) -> Option<&'k String> {
 
 impl Decoder for PgOutput {
     fn decode(&mut self, raw: &RawBatch) -> Result<ChangeBatch> {
-        let mut batch = ChangeBatch::begin(raw.partition.clone(), raw.generation, raw.span.clone());
+        let mut batch = self.routed.begin(raw);
+        for text in raw.records.recalled() {
+            if let Ok(shape) = serde_json::from_slice(text) {
+                self.describe(shape, text, true);
+            }
+        }
         self.routed.say_described(&mut batch, Seq::default());
         for record in raw.records.iter() {
             let (minor, ordinal) = record.within();

@@ -7,7 +7,7 @@ use arrow::datatypes::Int32Type;
 use proptest::prelude::*;
 
 use super::*;
-use crate::batch::RawRecords;
+use crate::batch::{RawRecords, ReadBy};
 use crate::config::OnMismatch;
 use crate::progress::{Position, Span};
 use crate::wire::pgoutput::InsertWriter;
@@ -177,6 +177,33 @@ fn a_snapshot_row_is_read_and_an_unknown_relation_is_nobodys() {
     let batch = decoder(None).decode(&raw).unwrap();
     assert_eq!(batch.account.rejected, 1, "nothing is known of its columns yet");
     assert_eq!(batch.tables[0].ops, [Op::Read]);
+}
+
+/// GIVEN a relation that was described in an earlier batch, THEN the batch says that it is read by that, and whoever begins
+/// with it reads it when that is recalled, as no record of its own.
+#[test]
+fn what_came_before_a_batch_is_said_and_recalled() {
+    let row = message(b'I', &[(b'N', &[Some("1"), Some("a")])]);
+    let (text, mut decoder, rows) = (shape('d', id_and_text()), decoder(None), [row.clone()]);
+    let batch = decode(&mut decoder, Some(text.clone()), &rows);
+    assert_eq!(batch.read_by, ReadBy { earlier: Vec::new(), own: vec![RELATION.into()] });
+    let earlier = vec![(u64::from(RELATION), Arc::from(text.as_slice()))];
+    for _ in 0..2 {
+        assert_eq!(decode(&mut decoder, None, &rows).read_by, ReadBy { earlier: earlier.clone(), own: Vec::new() });
+    }
+    // Of a table that nobody reads any more, too: its rows are no riddles.
+    let mut unread = PgOutput::new("shop", Vec::new()).unwrap();
+    for (decoder, outcome) in [(&mut self::decoder(None), (1, 1, 0)), (&mut unread, (1, 0, 1))] {
+        let mut records = RawRecords::default();
+        records.recall(vec![text.as_slice().into()]);
+        records.push_within(5, (2, 2), 1_000, None, Some(&row));
+        let span = Span { from: Position("a".into()), to: Position("b".into()) };
+        let partition = Partition::new("shop", "slot@1");
+        let raw = RawBatch { partition, generation: 3, span, stream: None, records, inside_transaction: false };
+        let batch = decoder.decode(&raw).unwrap();
+        assert_eq!((batch.account.read, batch.account.rows, batch.account.unrouted), outcome);
+        assert_eq!(batch.read_by.earlier, earlier);
+    }
 }
 
 proptest! {

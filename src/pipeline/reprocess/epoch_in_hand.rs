@@ -3,24 +3,36 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::resume::{Rest, Resume, inside_position};
-use super::{is_own, records_by_source};
+use super::databases::Databases;
+use super::resume::{Rest, Resume, inside_position, passing_position};
+use super::{advances, is_own, records_by_source};
 use crate::batch::{RawBatch, RawRecords};
 use crate::epoch::{EpochNumber, Manifest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::RawFile;
 use crate::progress::{Advance, Generation, Partition, Position, Span};
 
+/// What orders the records of a span, and so tells where inside it one stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Both ends are offsets: then what is between them is one too.
+    Offsets,
+    /// The records' offsets, whatever the source makes of its ends.
+    Ascending,
+    /// The file alone: rows that a database source reads beside its stream stand between older and newer changes. Such an
+    /// epoch is never cut, since it ends with a transaction.
+    File,
+}
+
 /// A span of the epoch, as far as it has been handed out.
 struct Part {
     /// Where the next batch begins; `None`: the target holds the whole span.
     at: Option<Position>,
     to: Position,
-    /// Whether both ends are offsets: then what is between them is one too.
-    offsets: bool,
+    order: Order,
     /// The target holds the records before this offset.
     first_offset: u64,
-    /// The offset behind the last record that was seen.
+    /// The offset behind the last record that was seen; where the file orders them, the number of records.
     next_offset: u64,
     /// The generation at the end of the span.
     generation: Generation,
@@ -29,26 +41,55 @@ struct Part {
 }
 
 impl Part {
-    fn new(n: EpochNumber, advance: &Advance, resume: &mut Resume) -> Self {
+    fn new(n: EpochNumber, advance: &Advance, of_database: bool, resume: &mut Resume) -> Self {
         let (at, first_offset) = match resume.rest(n, advance) {
             Rest::Nothing => (None, u64::MAX),
             Rest::From { position, offset } => (Some(position), offset),
         };
-        Self {
-            at,
-            to: advance.span.to.clone(),
-            offsets: advance.span.from.as_offset().is_some() && advance.span.to.as_offset().is_some(),
-            first_offset,
-            next_offset: 0,
-            generation: advance.generation,
-            handed_out: None,
+        let offsets = advance.span.from.as_offset().is_some() && advance.span.to.as_offset().is_some();
+        let order = match of_database {
+            true => Order::File,
+            false if offsets => Order::Offsets,
+            false => Order::Ascending,
+        };
+        let (to, generation) = (advance.span.to.clone(), advance.generation);
+        Self { at, to, order, first_offset, next_offset: 0, generation, handed_out: None }
+    }
+
+    /// Takes note of records; says what is wrong when they are outside of the span or were seen before.
+    fn see(&mut self, records: &RawRecords, first: u64, last: u64) -> Result<(), String> {
+        if self.order == Order::File {
+            self.next_offset += records.len() as u64;
+            return Ok(());
         }
+        let beyond = self.order == Order::Offsets && self.to.as_offset().is_some_and(|to| last >= to);
+        if first < self.next_offset || beyond {
+            return Err(format!("at {first} to {last} is outside of what was read, or there twice"));
+        }
+        self.next_offset = last + 1;
+        Ok(())
+    }
+
+    /// The batch with the span that it covers, without the records that the target holds; `None` when that is all.
+    fn hand_out(&mut self, n: EpochNumber, batch: RawBatch, first: u64) -> Option<RawBatch> {
+        let whole = self.order == Order::File;
+        let from = self.at.clone().filter(|_| whole || self.next_offset > self.first_offset)?;
+        let to = match self.order {
+            Order::Offsets => Position::offset(self.next_offset),
+            Order::Ascending => inside_position(n, self.next_offset),
+            Order::File => passing_position(n, self.next_offset),
+        };
+        (self.at, self.handed_out) = (Some(to.clone()), Some(batch.generation));
+        let held = !whole && first < self.first_offset;
+        let records = if held { since(&batch.records, self.first_offset) } else { batch.records };
+        Some(RawBatch { span: Span { from, to }, records, inside_transaction: whole, ..batch })
     }
 }
 
 /// An epoch of the old lake.
 pub struct EpochInHand {
     manifest: Arc<Manifest>,
+    databases: Databases,
     file: Option<RawFile>,
     waiting: VecDeque<RawBatch>,
     parts: BTreeMap<Partition, Part>,
@@ -58,10 +99,14 @@ pub struct EpochInHand {
 
 impl EpochInHand {
     /// Begins with what `resume` says is still to be read.
-    pub fn begin(manifest: Arc<Manifest>, file: Option<RawFile>, resume: &mut Resume) -> Self {
-        let spans = manifest.spans.iter().filter(|advance| !is_own(&advance.partition));
-        let parts = spans.map(|advance| (advance.partition.clone(), Part::new(manifest.n, advance, resume))).collect();
-        Self { manifest, file, waiting: VecDeque::new(), parts, seen: BTreeMap::new() }
+    pub fn begin(manifest: Arc<Manifest>, file: Option<RawFile>, databases: &Databases, resume: &mut Resume) -> Self {
+        let part = |advance: Advance| {
+            let of_database = databases.hold(&advance.partition);
+            (advance.partition.clone(), Part::new(manifest.n, &advance, of_database, resume))
+        };
+        let parts = advances(&manifest).map(part).collect();
+        let (waiting, seen) = (VecDeque::new(), BTreeMap::new());
+        Self { manifest, databases: databases.clone(), file, waiting, parts, seen }
     }
 
     /// The next batch; `None` when the epoch has been handed out. `streams` remembers what each partition's stream is.
@@ -85,7 +130,10 @@ impl EpochInHand {
             }
             if let Some(file) = &mut self.file {
                 match file.step()? {
-                    Some(batches) => self.waiting.extend(batches),
+                    Some(batches) => {
+                        self.databases.refuse_older(file, &batches)?;
+                        self.waiting.extend(batches);
+                    }
                     None => {
                         self.file = None;
                         self.check_whole()?;
@@ -101,33 +149,21 @@ impl EpochInHand {
         }
     }
 
-    /// The batch with the span that it covers, without the records that the target holds; `None` when that is all.
+    /// The batch under the span that it covers; `None` when the target holds it.
     fn under_span(&mut self, batch: RawBatch) -> Result<Option<RawBatch>> {
         let n = self.manifest.n;
         let broken = |why: String| {
             Error::new(ErrorKind::LogCorrupt, format!("the raw records of epoch {n}: {why}"))
                 .help("the raw file is not what its manifest says: restore both from a copy of the lake")
         };
-        let partition = &batch.partition;
+        let (partition, records) = (&batch.partition, &batch.records);
         let part = self.parts.get_mut(partition);
         let part = part.ok_or_else(|| broken(format!("{partition} is not among the partitions that were read")))?;
-        let offsets = batch.records.get(0).zip(batch.records.get(batch.records.len().saturating_sub(1)));
-        let Some((first, last)) = offsets.map(|(first, last)| (first.offset(), last.offset())) else {
-            return Ok(None);
-        };
-        let beyond = part.offsets && part.to.as_offset().is_some_and(|to| last >= to);
-        if first < part.next_offset || beyond {
-            return Err(broken(format!(
-                "{partition} at {first} to {last} is outside of what was read, or there twice"
-            )));
-        }
-        part.next_offset = last + 1;
-        *self.seen.entry(Arc::clone(&partition.source)).or_default() += batch.records.len() as u64;
-        let Some(from) = part.at.clone().filter(|_| last >= part.first_offset) else { return Ok(None) };
-        let to = if part.offsets { Position::offset(last + 1) } else { inside_position(n, last + 1) };
-        (part.at, part.handed_out) = (Some(to.clone()), Some(batch.generation));
-        let records = if first < part.first_offset { since(&batch.records, part.first_offset) } else { batch.records };
-        Ok(Some(RawBatch { span: Span { from, to }, records, ..batch }))
+        let Some((first, last)) = records.get(0).zip(records.last()) else { return Ok(None) };
+        let (first, last) = (first.offset(), last.offset());
+        part.see(records, first, last).map_err(|why| broken(format!("{partition} {why}")))?;
+        *self.seen.entry(Arc::clone(&partition.source)).or_default() += records.len() as u64;
+        Ok(part.hand_out(n, batch, first))
     }
 
     /// The account of the epoch says how many records were read of each source: fewer would be a silent hole.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 
+use super::databases::Databases;
 use super::epoch_in_hand::EpochInHand;
 use super::resume::Resume;
 use super::survey::Survey;
@@ -30,6 +31,7 @@ struct Ahead {
 pub struct RawZone {
     old: Log,
     survey: Arc<Survey>,
+    databases: Databases,
     /// Bytes of raw files that may be fetched ahead; one file always may.
     limit: u64,
     resume: Resume,
@@ -47,9 +49,10 @@ pub struct RawZone {
 impl RawZone {
     /// Goes on where `target` stands, and ends at the head that was surveyed. `inflight_bytes` bounds what is fetched
     /// ahead; a raw file that is larger is fetched alone.
-    pub fn new(old: Log, survey: Arc<Survey>, target: &Progress, inflight_bytes: u64) -> Self {
+    pub fn new(old: Log, survey: Arc<Survey>, databases: Databases, target: &Progress, inflight_bytes: u64) -> Self {
         Self {
             old,
+            databases,
             limit: inflight_bytes / 2,
             resume: Resume::at(target, &survey.before),
             seeking: true,
@@ -120,7 +123,7 @@ impl RawZone {
             Err(Error::new(ErrorKind::Internal, "the task that fetches raw files ended").because(panic))
         });
         match fetched {
-            Ok((manifest, file)) => Ok(Some(EpochInHand::begin(manifest, file, &mut self.resume))),
+            Ok((manifest, file)) => Ok(Some(EpochInHand::begin(manifest, file, &self.databases, &mut self.resume))),
             Err(error) => {
                 // Asked again after a pause, when it is one of those that pass.
                 let again = self.fetch(n);

@@ -2,13 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::is_own;
+use super::{advances, is_own};
 use crate::epoch::{EpochNumber, Manifest};
 use crate::progress::{Advance, Partition, Position, Progress};
 
 /// A place inside a span whose ends are in the source's own text: the raw record of epoch `n` with this offset is next.
 pub fn inside_position(n: EpochNumber, offset: u64) -> Position {
     Position(format!("raw:{n}:{offset}"))
+}
+
+/// A place inside a span whose records only the file orders: `handed_out` of them. Never in a log, because an epoch that
+/// ends there would show half of a transaction.
+pub fn passing_position(n: EpochNumber, handed_out: u64) -> Position {
+    Position(format!("raw:{n}+{handed_out}"))
 }
 
 fn parse_inside(position: &Position) -> Option<(EpochNumber, u64)> {
@@ -45,9 +51,8 @@ impl Resume {
 
     /// Whether anything of the epoch is still to be read.
     pub fn opens(&mut self, manifest: &Manifest) -> bool {
-        let spans = manifest.spans.iter().filter(|advance| !is_own(&advance.partition));
         // Every span is asked, because each answer moves the resumption on.
-        spans.filter(|advance| self.rest(manifest.n, advance) != Rest::Nothing).count() > 0
+        advances(manifest).filter(|advance| self.rest(manifest.n, advance) != Rest::Nothing).count() > 0
     }
 
     /// What of the span that epoch `n` read is still to be read.

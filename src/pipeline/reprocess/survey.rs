@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 
 use super::resume::Resume;
-use super::{is_own, records_by_source};
+use super::{advances, records_by_source};
 use crate::epoch::{DataFile, EpochNumber, Manifest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{Log, RawFiles};
@@ -196,8 +196,8 @@ impl Look {
 }
 
 fn advance(progress: &mut Progress, manifest: &Manifest) -> Result<()> {
-    for advance in manifest.spans.iter().filter(|advance| !is_own(&advance.partition)) {
-        progress.advance(advance).map_err(|error| {
+    for advance in advances(manifest) {
+        progress.advance(&advance).map_err(|error| {
             Error::new(ErrorKind::LogCorrupt, format!("manifest {} of the old lake does not join on", manifest.n))
                 .because(error)
         })?;

@@ -68,6 +68,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+pub use self::opening::slot_name;
 pub use self::probe::{probe, slot_now};
 
 use self::guardian::Guard;

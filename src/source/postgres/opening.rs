@@ -31,6 +31,11 @@ pub(super) fn names(topology: &str, source: &str, config: &PostgresSource) -> Re
     Ok((name(&config.slot, "slot")?, name(&config.publication, "publication")?))
 }
 
+/// The name of the slot that a source of that topology reads.
+pub fn slot_name(topology: &str, source: &str, config: &PostgresSource) -> Result<String> {
+    names(topology, source, config).map(|(slot, _)| slot)
+}
+
 /// The default name of slot and publication; `what` is the setting that says another one.
 fn default_name(topology: &str, source: &str, what: &str) -> Result<String> {
     let sound = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '_' };

@@ -57,3 +57,8 @@ async fn a_second_loader_does_no_harm() {
 async fn a_lake_is_loaded_again_and_gives_the_same() {
     lake::loaded_again(By::Postgres).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lake_is_built_anew_by_other_rules() {
+    lake::built_anew(By::Postgres).await;
+}
