@@ -163,15 +163,16 @@ impl Altered {
         const AT_ONCE: &str = "a text is defined and converted at once";
         const UNKNOWN: &str = "a character set that it is converted to or from is not known";
         let mut silent = None;
+        // How long a text is that is defined and converted at once, servers do not agree on; nor how long bytes are.
+        let is_new = |column: &CatalogColumn| {
+            !before.iter().any(|known| known.name == column.name && known.column_type == column.column_type)
+        };
+        if self.columns.iter().any(|column| longest(&column.data_type).is_some() && is_new(column)) {
+            return Err(AT_ONCE);
+        }
         for column in self.columns.iter_mut().filter(|column| is_text(&column.data_type)) {
             // Bytes stay bytes.
             let Some(old) = column.charset.clone().filter(|charset| charset != "binary") else { continue };
-            // How long a text is that is defined and converted at once, servers do not agree on.
-            if longest(&column.data_type).is_some()
-                && !before.iter().any(|known| known.name == column.name && known.column_type == column.column_type)
-            {
-                return Err(AT_ONCE);
-            }
             take_charset(column, charset).ok_or(UNKNOWN)?;
             if charset == "binary" {
                 // Its default is one of bytes from then on.
@@ -214,10 +215,11 @@ impl Altered {
         self.primary &= self.columns.iter().any(|column| column.key);
         // One that stands for the key goes on doing so unless it is touched itself.
         let stands = !had && before.iter().any(|column| column.key);
+        let stands_in = |column: &CatalogColumn| (column.nullable, is_indexed_whole(&column.data_type));
         let touched = |known: &CatalogColumn| {
             alteration.steps.iter().any(|step| match step {
                 Step::Drop { column, .. } => same(column, &known.name),
-                Step::Change { old, column, .. } => same(old, &known.name) && column.nullable != known.nullable,
+                Step::Change { old, column, .. } => same(old, &known.name) && stands_in(column) != stands_in(known),
                 _ => false,
             })
         };

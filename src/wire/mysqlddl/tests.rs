@@ -270,9 +270,16 @@ fn a_unique_index_stands_for_a_key_or_it_is_not_known_which() {
     assert_eq!(shown(&known, "shop.t"), ["a int", "b* int", "c int"]);
     let known = history(&["create table t (a int not null)", "create unique index i on t (a)"]);
     assert_eq!(shown(&known, "shop.t"), ["a* int"]);
-    for change in ["drop index k on t", "alter table t modify a int", "alter table t drop key k"] {
+    for change in [
+        "drop index k on t",
+        "alter table t modify a int",
+        "alter table t drop key k",
+        "alter table t modify a json not null",
+    ] {
         assert!(history(&[create, change]).unknown("shop.t").is_some(), "{change}");
     }
+    let hashed = ["create table t (a text not null unique)", "alter table t modify a varchar(9) not null"];
+    assert!(history(&hashed).unknown("shop.t").is_some());
     let composite = ["create table t (a int, b int, c int, primary key (a, b))", "alter table t drop b"];
     assert_eq!(shown(&history(&composite), "shop.t"), ["a* int", "c int"]);
 }
@@ -288,6 +295,7 @@ fn what_is_not_understood_makes_its_table_unknown_and_no_other() {
         "create or replace table t select 1 as a",
         "create table t as select * from u",
         "alter table t add column 'unfinished",
+        "alter table t convert to character set latin1, change a b long varbinary",
     ] {
         let mut history = history(&["create table t (a int)", "create table u (a int)"]);
         history.apply(statement);
