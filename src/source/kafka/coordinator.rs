@@ -515,6 +515,18 @@ impl Coordinator {
         }
     }
 
+    /// Has everything fetched again from where it stands.
+    pub(super) fn fetch_again(&self, consumer: &BaseConsumer<Context>) {
+        let mut list = TopicPartitionList::new();
+        for assigned in &mut lock(&self.state).assigned {
+            // What the client calls its position may be one of before.
+            assigned.settled = false;
+            let offset = Offset::Offset(assigned.next as i64);
+            let _outcome = list.add_partition_offset(&assigned.topic, assigned.number, offset);
+        }
+        self.assign_again(consumer, &list);
+    }
+
     /// Commits offsets for lag tools.
     pub(super) fn committable(&self, committed: &Progress) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();

@@ -223,7 +223,12 @@ impl Reader {
         for attempt in 1.. {
             self.coordinator.follow_topics(&self.consumer, true);
             match self.coordinator.check_positions() {
-                Ok(()) => return tracing::debug!(%reason, "a position was out of range"),
+                // The client does not fetch any more where it said this, and it does not say where: perhaps an answer about
+                // a topic that was made again meanwhile, after its new content had been placed.
+                Ok(()) => {
+                    tracing::debug!(%reason, "a position was out of range");
+                    return self.coordinator.fetch_again(&self.consumer);
+                }
                 // Brokers take a moment to agree that a topic was made again.
                 Err(_) if attempt < 3 => std::thread::sleep(Duration::from_millis(300)),
                 Err(error) => return self.coordinator.fail(error),
