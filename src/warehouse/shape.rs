@@ -18,6 +18,8 @@ pub(crate) struct Shape {
     pub rows: usize,
     /// There are rows that need a base.
     pub partial: bool,
+    /// There are rows that moved to another key.
+    pub moves: bool,
     /// There are deletes.
     pub deletes: bool,
     /// There are refused versions.
@@ -33,6 +35,7 @@ impl Shape {
         Self {
             rows: load.rows.iter().map(TableChanges::len).sum(),
             partial: !whole,
+            moves: load.rows.iter().any(|c| c.old_keys.is_some() || c.ops.contains(&Op::Move)),
             deletes: ops().any(|op| matches!(op, Op::Delete | Op::Move)),
             refused: ops().any(|op| *op == Op::Refused),
             oldest: load.rows.iter().flat_map(|c| &c.seqs).min().copied(),
@@ -48,7 +51,7 @@ impl Shape {
 
     /// What the merge must do.
     pub(crate) fn needs(&self, marked: bool) -> Needs {
-        Needs { partial: self.partial, gone: self.deletes || self.partial, marked }
+        Needs { partial: self.partial, moves: self.moves, gone: self.deletes || self.moves, marked }
     }
 }
 

@@ -250,6 +250,35 @@ async fn a_load_takes_few_statements() {
     assert!(history.iter().all(|sql| !sql.contains("t001")), "{history:#?}");
 }
 
+/// What a table costs, in statements, by what its rows are: what is not asked is not needed either, because every load ends
+/// as the model says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_takes_more_statements_only_for_rows_that_need_them() {
+    let under = Under::redshift().await;
+    let contract = contract();
+    under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap();
+    let partial = |seq, id| Change { op: Op::Update, seq, id, old: None, a: Some(-id), b: None };
+    let loads = [
+        ("whole rows", vec![put(1, 1, 1, "x"), put(2, 2, 2, "y"), put(3, 3, 3, "z")], 6),
+        ("whole rows again", vec![put(4, 1, 1, "x"), put(5, 2, 2, "y")], 6),
+        ("a delete", vec![gone(6, 1)], 6),
+        ("unchanged columns", vec![partial(7, 2), put(8, 4, 4, "w")], 8),
+        ("unchanged columns and a delete", vec![partial(9, 4), gone(10, 2)], 8),
+        ("a key that moves", vec![moved(11, 3, 5)], 10),
+    ];
+    for (n, (what, rows, statements)) in (0..).zip(loads) {
+        under.cluster().sim.reset_counters();
+        let load = fold(&contract, DeleteMode::Hard, vec![batch(&contract, &rows)], false).unwrap();
+        under.warehouse().apply(&unit(n, vec![load])).await.unwrap();
+        // The first load of a group makes its control tables.
+        if n > 0 {
+            assert_eq!(under.cluster().sim.counters().all(), statements + 7, "{what}");
+        }
+    }
+    let expected = [(4, 9, -4, "w".to_owned()), (5, 11, 3, "z".to_owned())];
+    assert_eq!(shown(&under).await, expected);
+}
+
 /// GIVEN rows that Redshift cannot hold, THEN the table is parked with the column and the reason, before anything is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_load_is_never_sent() {

@@ -63,10 +63,10 @@ impl Merge<'_> {
     }
 
     /// Marks partial rows without a base as incomplete, and fills the others. Soft deletes without one have nothing to do;
-    /// those that stand on a refused version take nothing from the changes after it.
-    pub(crate) fn fill(&self, marked: bool) -> Vec<String> {
+    /// those that stand on a refused version take nothing from the changes after it. `moves`: some may have another key.
+    pub(crate) fn fill(&self, marked: bool, moves: bool) -> Vec<String> {
         let ((stage, s), target, base) = (self.staged(), &self.target, self.base(self.staged().1));
-        let mut out = self.rebase();
+        let mut out = if moves { self.rebase() } else { Vec::new() };
         out.push(format!(
             "UPDATE {stage} SET _df_state = CASE WHEN _df_op IN ('d', 'm') THEN 3 ELSE 2 END \
              WHERE _df_state = 0 AND _df_unchanged IS NOT NULL AND {}",

@@ -94,6 +94,8 @@ pub(crate) fn document_column(column: usize) -> String {
 pub(crate) struct Needs {
     /// Rows that need a base.
     pub partial: bool,
+    /// Rows that moved to another key.
+    pub moves: bool,
     /// Deletes, or moves that may turn out to be incomplete.
     pub gone: bool,
     /// Tombstones or refused versions matter: `_df_key` is filled.
@@ -237,18 +239,18 @@ impl Merge<'_> {
         let mut out = if marked { self.refuse() } else { Vec::new() };
         out.extend(self.guard(low.as_ref().map(|(seq, _)| *seq), marked));
         if needs.partial {
-            out.extend(self.fill(marked));
+            out.extend(self.fill(marked, needs.moves));
         }
         let unique = self.dialect != Dialect::Redshift;
         match self.mode {
-            DeleteMode::Soft if needs.partial && !unique => {
+            DeleteMode::Soft if needs.moves && !unique => {
                 out.push(self.hide());
                 out.extend(self.replace(true, true));
             }
             DeleteMode::Hard | DeleteMode::Soft if !unique => out.extend(self.replace(true, needs.gone)),
             DeleteMode::Hard if needs.gone => out.extend([self.delete(), self.upsert(true)]),
             DeleteMode::Hard => out.push(self.upsert(true)),
-            DeleteMode::Soft if needs.partial => out.extend([self.hide(), self.upsert(true)]),
+            DeleteMode::Soft if needs.moves => out.extend([self.hide(), self.upsert(true)]),
             DeleteMode::Soft => out.push(self.upsert(true)),
             DeleteMode::History => {
                 out.extend(self.versions());
@@ -261,12 +263,12 @@ impl Merge<'_> {
         out
     }
 
-    /// How many counted rows are applied, superseded and incomplete.
+    /// How many counted rows are applied, superseded and incomplete, and how many rows there are.
     pub(crate) fn count(&self) -> String {
-        let count = |states: &str| format!("count(CASE WHEN _df_state IN ({states}) THEN 1 END)");
+        let count =
+            |states: &str| format!("count(CASE WHEN _df_op NOT IN ('m', 'x') AND _df_state IN ({states}) THEN 1 END)");
         let (applied, superseded, incomplete) = (count("0, 3"), count("1"), count("2"));
-        let stage = &self.stage;
-        format!("SELECT {applied}, {superseded}, {incomplete} FROM {stage} WHERE _df_op NOT IN ('m', 'x')")
+        format!("SELECT {applied}, {superseded}, {incomplete}, count(*) FROM {}", self.stage)
     }
 
     /// The numbers of the incomplete rows.

@@ -26,7 +26,7 @@ fn statements(dialect: Dialect, mode: DeleteMode, needs: Needs) -> String {
     merge.statements(needs, None, true).join(";\n")
 }
 
-const ALL: Needs = Needs { partial: true, gone: true, marked: true };
+const ALL: Needs = Needs { partial: true, moves: true, gone: true, marked: true };
 
 #[test]
 fn hard_in_full() {
@@ -47,7 +47,7 @@ fn hard_in_full() {
 
 #[test]
 fn only_what_is_needed() {
-    let needs = Needs { partial: false, gone: true, marked: false };
+    let needs = Needs { partial: false, moves: false, gone: true, marked: false };
     insta::assert_snapshot!(statements(Dialect::Sqlite, DeleteMode::Hard, needs), @r#"
     UPDATE stage AS s SET _df_state = 1 FROM "s"."t" AS t WHERE t."id" = s."id" AND t._seq >= s._seq AND s._df_op <> 'x';
     DELETE FROM "s"."t" WHERE rowid IN (SELECT t.rowid FROM stage AS s JOIN "s"."t" AS t ON t."id" = s."id" WHERE ((s._df_state = 0 AND s._df_op IN ('d', 'm')) OR (s._df_state = 2 AND (s."id" <> s._df_base_0))));
@@ -57,7 +57,7 @@ fn only_what_is_needed() {
 
 #[test]
 fn soft_rows_stay() {
-    let needs = Needs { partial: true, gone: true, marked: false };
+    let needs = Needs { partial: true, moves: true, gone: true, marked: false };
     insta::assert_snapshot!(statements(Dialect::Postgres, DeleteMode::Soft, needs), @r#"
     UPDATE stage AS s SET _df_state = 1 FROM "s"."t" AS t WHERE t."id" = s."id" AND t._seq >= s._seq AND s._df_op <> 'x';
     UPDATE stage AS s SET _df_base_0 = s."id", _df_base_key = NULL FROM "s"."t" AS t WHERE s._df_state = 0 AND s._df_unchanged IS NOT NULL AND (s."id" <> s._df_base_0) AND t."id" = s."id" AND t._seq >= s._df_arrived AND t._deleted IS NOT TRUE;
@@ -71,7 +71,7 @@ fn soft_rows_stay() {
 
 #[test]
 fn history_ends_versions() {
-    let needs = Needs { partial: false, gone: true, marked: false };
+    let needs = Needs { partial: false, moves: false, gone: true, marked: false };
     insta::assert_snapshot!(statements(Dialect::Sqlite, DeleteMode::History, needs), @r#"
     UPDATE stage AS s SET _df_state = 1 FROM "s"."t" AS t WHERE t."id" = s."id" AND t._seq = s._seq AND s._df_op IN ('r', 'c', 'u');
     UPDATE stage AS s SET _df_state = 1 FROM "s"."t" AS t WHERE t."id" = s."id" AND t._end_seq = s._seq AND s._df_op IN ('d', 'm');

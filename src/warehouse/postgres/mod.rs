@@ -225,7 +225,7 @@ pub fn plan(schema_name: &str, topology: &str, contract: &Contract, mode: Delete
         out.push(merge.upsert(false));
     }
     out.extend(staged(sql::StageKind::Merge));
-    out.extend(merge.statements(Needs { partial: true, gone: true, marked: true }, None, true));
+    out.extend(merge.statements(Needs { partial: true, moves: true, gone: true, marked: true }, None, true));
     out
 }
 

@@ -195,7 +195,7 @@ impl Loading<'_> {
                     }
                     self.run(statement, table).await?;
                 }
-                return self.outcome(load, &merge, round.shape.partial).await;
+                return self.outcome(round, &merge).await;
             }
         };
         Ok((LoadAccount { applied, superseded: staged - applied, ..LoadAccount::default() }, Vec::new()))
@@ -209,11 +209,10 @@ impl Loading<'_> {
         let copy = sql::copy(&round.stage, schema, round.form, &round.manifest, &self.warehouse.iam_role);
         let large = round.form.documents == Documents::Whole;
         self.run(copy, table).await.map_err(|error| if large { unread(error, table) } else { error })?;
-        let copied = self.session.run(sql::COPIED, Some(table)).await?;
-        let copied = copied.single().and_then(|count| count.trim().parse::<u64>().ok());
-        if copied != Some(round.rows) {
-            let message = format!("Redshift says that COPY took {copied:?} rows of {} of table {table}", round.rows);
-            return Err(Error::new(ErrorKind::WarehouseUnavailable, message));
+        // What is merged is counted together with what became of it.
+        if large || round.form.kind != StageKind::Merge {
+            let copied = self.session.run(sql::COPIED, Some(table)).await?;
+            all_copied(round, copied.single().and_then(|count| count.trim().parse().ok()))?;
         }
         if large { self.check_documents(round).await } else { Ok(()) }
     }
@@ -229,21 +228,18 @@ impl Loading<'_> {
         }
     }
 
-    async fn outcome(
-        &mut self,
-        load: &TableLoad,
-        merge: &Merge<'_>,
-        partial: bool,
-    ) -> Result<(LoadAccount, Vec<Incomplete>)> {
+    async fn outcome(&mut self, round: &Round, merge: &Merge<'_>) -> Result<(LoadAccount, Vec<Incomplete>)> {
+        let (load, shape) = (&round.load, &round.shape);
         let table = Some(load.contract.table.as_str());
         let counts = self.session.run(&merge.count(), table).await?;
-        let count = |column: usize| -> u64 {
-            let value = counts.rows.first().and_then(|row| row.get(column)).and_then(Option::as_deref);
-            value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
-        };
-        let account = LoadAccount { loaded: 0, applied: count(0), superseded: count(1), incomplete: count(2) };
+        let count =
+            |column: usize| -> Option<u64> { counts.rows.first()?.get(column)?.as_deref()?.trim().parse().ok() };
+        all_copied(round, count(3))?;
+        let [applied, superseded, incomplete] = [0, 1, 2].map(|column| count(column).unwrap_or(0));
+        let account = LoadAccount { loaded: 0, applied, superseded, incomplete };
         // Also rows that are not counted (what a move left) can be incomplete.
-        let numbers = if partial { self.session.run(&merge.incomplete(), table).await?.rows } else { Vec::new() };
+        let asks = shape.partial && (incomplete > 0 || shape.moves);
+        let numbers = if asks { self.session.run(&merge.incomplete(), table).await?.rows } else { Vec::new() };
         let number = |row: &Vec<Option<String>>| row.first()?.as_deref()?.trim().parse::<i64>().ok();
         let numbers: Vec<i64> = numbers.iter().filter_map(number).collect();
         Ok((account, incompletes(load, &numbers)?))
@@ -379,6 +375,15 @@ fn unread(error: Error, table: &str) -> Error {
         "nothing was changed; `dataflow check --connect` says whether this cluster loads documents beyond 65535 bytes; if not, \
          keep them out with a `validate` whose rule is `octet_length(the column) <= 65535`, then `dataflow table resume`",
     )
+}
+
+fn all_copied(round: &Round, copied: Option<u64>) -> Result<()> {
+    if copied == Some(round.rows) {
+        return Ok(());
+    }
+    let (table, rows) = (&round.load.contract.table, round.rows);
+    let message = format!("Redshift says that COPY took {copied:?} rows of {rows} of table {table}");
+    Err(Error::new(ErrorKind::WarehouseUnavailable, message))
 }
 
 fn miscounted(load: &TableLoad, what: &str) -> Error {

@@ -281,8 +281,9 @@ pub fn plan(
     let staged = |kind, documents| {
         let form = StageForm::new(kind, documents);
         let copy = sql::copy(stage, schema, form, "s3://…/….manifest", &config.iam_role);
-        [sql::create_stage(stage, schema, form, ""), copy, sql::COPIED.to_owned()]
+        [sql::create_stage(stage, schema, form, ""), copy]
     };
+    let counted = || sql::COPIED.to_owned();
     let large = |kind| {
         let form = StageForm::new(kind, Documents::Whole);
         let create = sql::create_stage(stage, schema, form, &layout::lies(table_layout));
@@ -292,20 +293,21 @@ pub fn plan(
     };
     let has_documents = documents::has_documents(schema);
     if schema.key.is_empty() {
-        out.extend(staged(StageKind::Append, Documents::Text));
+        out.extend(staged(StageKind::Append, Documents::Text).into_iter().chain([counted()]));
         out.push(names.append(&merge));
         out.extend(has_documents.then(|| large(StageKind::Append)).into_iter().flatten());
         return out;
     }
     if mode != DeleteMode::History {
-        out.extend(staged(StageKind::Plain, Documents::Text));
+        out.extend(staged(StageKind::Plain, Documents::Text).into_iter().chain([counted()]));
         out.push(merge.supersede());
         out.extend(merge.replace(false, false));
     }
     let beside = if has_documents { Documents::Beside } else { Documents::Text };
     out.extend(staged(StageKind::Merge, beside));
     let merge = StageForm::new(StageKind::Merge, beside).merged(merge);
-    out.extend(merge.statements(Needs { partial: true, gone: true, marked: true }, None, true));
+    out.extend(merge.statements(Needs { partial: true, moves: true, gone: true, marked: true }, None, true));
+    out.push(merge.count());
     let kind = if mode == DeleteMode::History { StageKind::Merge } else { StageKind::Plain };
     out.extend(has_documents.then(|| large(kind)).into_iter().flatten());
     out

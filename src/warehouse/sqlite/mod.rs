@@ -310,6 +310,6 @@ pub fn plan(topology: &str, contract: &Contract, mode: DeleteMode) -> Vec<String
     }
     out.push(sql::create_stage(schema));
     out.push(format!("INSERT INTO {} ({}) VALUES …", sql::STAGE, columns.join(", ")));
-    out.extend(merge.statements(Needs { partial: true, gone: true, marked: true }, None, true));
+    out.extend(merge.statements(Needs { partial: true, moves: true, gone: true, marked: true }, None, true));
     out
 }
