@@ -2,10 +2,9 @@
 
 use super::*;
 
-/// Columns of every type, and values at their ends: four rows.
-fn every_type() -> (Vec<(&'static str, Type)>, Vec<ArrayRef>) {
+fn columns_of_every_type() -> Vec<(&'static str, Type)> {
     let decimal = |precision, scale| Type::Decimal { precision, scale };
-    let columns = vec![
+    vec![
         ("id", Type::Int),
         ("yes", Type::Boolean),
         ("small", Type::SmallInt),
@@ -26,7 +25,12 @@ fn every_type() -> (Vec<(&'static str, Type)>, Vec<ArrayRef>) {
         ("doc", Type::Json),
         ("uid", Type::Uuid),
         ("or\"der", Type::TEXT),
-    ];
+    ]
+}
+
+/// Values of every type at their ends: four rows.
+fn values_of_every_type() -> Vec<ArrayRef> {
+    let decimal = |precision, scale| Type::Decimal { precision, scale };
     let cast = |texts: [Option<&str>; 4], data_type: Type| -> ArrayRef {
         arrow::compute::cast(&(Arc::new(StringArray::from(texts.to_vec())) as ArrayRef), &data_type.arrow()).unwrap()
     };
@@ -36,7 +40,7 @@ fn every_type() -> (Vec<(&'static str, Type)>, Vec<ArrayRef>) {
     // 2000 years of microseconds: far, but inside what everybody prints.
     let far = 63_113_904_000_000_000;
     let times = [Some(0), Some(-1), Some(far), None];
-    let values: Vec<ArrayRef> = vec![
+    vec![
         Arc::new(arrow::array::Int32Array::from(vec![1, 2, i32::MIN, 4])),
         Arc::new(arrow::array::BooleanArray::from(vec![Some(true), Some(false), None, None])),
         Arc::new(arrow::array::Int16Array::from(vec![Some(i16::MIN), Some(i16::MAX), Some(0), None])),
@@ -72,13 +76,12 @@ fn every_type() -> (Vec<(&'static str, Type)>, Vec<ArrayRef>) {
             None,
         ])),
         Arc::new(StringArray::from(vec![Some("x"), None, Some(""), None])),
-    ];
-    (columns, values)
+    ]
 }
 
 /// What the warehouse shows of them.
 pub(super) async fn every_type_is_kept_exactly(under: Under) -> String {
-    let (columns, values) = every_type();
+    let (columns, values) = (columns_of_every_type(), values_of_every_type());
     let contract = table(&columns, true);
     under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap();
     let account = try_load(&under, 0, created(&contract, 1, values)).await.unwrap();
