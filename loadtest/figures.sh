@@ -8,6 +8,7 @@
 #   loadtest/figures.sh redshift  the same with Redshift, and the statements and commits that its emulator counts
 #   loadtest/figures.sh latency   from commit in PostgreSQL to commit in a PostgreSQL warehouse, row by row
 #   loadtest/figures.sh memory    peak memory while EVENTS events of 20 tables are drained, at default settings
+#   loadtest/figures.sh documents peak memory while 25, 50 and 100 documents of 16 MB go into Redshift (its emulator)
 #   loadtest/figures.sh build     the release build from nothing, in a target folder of its own
 #
 # EVENTS (kafka, postgres, mysql: 2000000, memory: 10000000), ROUNDS (postgres, mysql: 5), RATE (latency: 5000 changes a
@@ -234,8 +235,10 @@ build() {
 . loadtest/figures/mysql.sh
 # shellcheck source=loadtest/figures/lake.sh
 . loadtest/figures/lake.sh
+# shellcheck source=loadtest/figures/documents.sh
+. loadtest/figures/documents.sh
 
 case "${1:-}" in
-  kafka | postgres | mysql | lake | redshift | latency | memory | build) "$1" ;;
-  *) sed -n '2,16p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
+  kafka | postgres | mysql | lake | redshift | latency | memory | documents | build) "$1" ;;
+  *) sed -n '2,17p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
 esac

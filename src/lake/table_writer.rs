@@ -18,6 +18,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// Rows that are encoded at once: bounds what a write needs beside the writer.
 const SLICE_ROWS: usize = 64 << 10;
 
+/// A file that is so large is ended, and the next one begun: what is appended to a larger one is copied with all of it, and
+/// who reads it back has all of it in memory beside its rows.
+const FILE_BYTES: usize = 128 << 20;
+
 /// What the end of a file takes, about.
 const FOOTER_BYTES: usize = 64 << 10;
 
@@ -75,6 +79,11 @@ impl OpenFile {
         self.writer.append_key_value_metadata(KeyValue::new(name.to_owned(), value));
     }
 
+    /// Bytes that the file would have by now, about.
+    fn file_bytes(&self) -> usize {
+        self.writer.bytes_written() + self.writer.in_progress_size()
+    }
+
     /// Ends the file.
     pub fn finish(mut self) -> Result<LocalFile> {
         self.make_room();
@@ -105,6 +114,7 @@ pub(super) struct FinishedTable {
 /// One table's open file and what is known of its rows.
 pub(super) struct TableWriter {
     properties: WriterProperties,
+    file_bytes: usize,
     open: Option<OpenFile>,
     /// Whether rows are written as they come. A column that is being written costs its compressor, about 0.7 MiB, and its
     /// dictionary; so most tables of an epoch are written one after the other, a row group at a time.
@@ -129,6 +139,7 @@ impl TableWriter {
     pub fn new(contract: &Arc<Contract>, properties: WriterProperties, streamed: bool) -> Self {
         Self {
             properties,
+            file_bytes: FILE_BYTES,
             open: None,
             streamed,
             pending: Vec::new(),
@@ -159,6 +170,7 @@ impl TableWriter {
             };
             if self.streamed {
                 self.file()?.write(&batch)?;
+                self.end_large()?;
             } else {
                 self.pending_bytes += batch.get_array_memory_size();
                 self.pending.push(batch);
@@ -190,7 +202,16 @@ impl TableWriter {
         for batch in pending {
             open.write(&batch)?;
         }
-        open.end_group()
+        open.end_group()?;
+        self.end_large()
+    }
+
+    /// Ends the open file when it is large.
+    fn end_large(&mut self) -> Result<()> {
+        if self.open.as_ref().is_some_and(|open| open.file_bytes() >= self.file_bytes) {
+            return self.end_file();
+        }
+        Ok(())
     }
 
     /// The columns that are written as rows come.
@@ -227,6 +248,10 @@ impl TableWriter {
 
     fn close(&mut self) -> Result<()> {
         self.write_group()?;
+        self.end_file()
+    }
+
+    fn end_file(&mut self) -> Result<()> {
         if let Some(open) = self.open.take() {
             self.done.push((open.finish()?, self.contract.output.clone()));
         }
@@ -250,5 +275,66 @@ impl TableWriter {
             fold: self.keys.fold(),
             truncate: self.truncate,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
+    use arrow::datatypes::Int64Type;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+    use super::*;
+    use crate::batch::Seq;
+    use crate::config::Compression;
+    use crate::contract::{Column, Type};
+    use crate::progress::Partition;
+
+    /// Rows of these numbers, each of a kilobyte that does not pack.
+    fn changes(contract: &Arc<Contract>, ids: std::ops::Range<i64>) -> TableChanges {
+        let text =
+            |id: i64| (0..256).map(|n| format!("{:04x}", (id * 7919 + n * n * 104_729) & 0xFFFF)).collect::<String>();
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values(ids.clone().map(text)));
+        let count = ids.clone().count();
+        let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(ids)), texts];
+        TableChanges {
+            contract: Arc::clone(contract),
+            partition: Partition::new("s", "t/0"),
+            rows: RecordBatch::try_new(contract.output.arrow(), columns).expect("a batch"),
+            ops: vec![Op::Create; count],
+            seqs: vec![Seq::default(); count],
+            source_times_us: vec![NO_TIME; count],
+            unchanged: vec![None; 2],
+            old_keys: None,
+        }
+    }
+
+    #[test]
+    fn what_is_large_goes_into_several_files_in_order() {
+        let columns = vec![Column::new("id", Type::BigInt), Column::new("doc", Type::Json)];
+        let schema = TableSchema { columns, key: vec!["id".into()] };
+        let contract =
+            Arc::new(Contract { table: "t".into(), version: 1, input: schema.clone(), output: schema.clone() });
+        for streamed in [true, false] {
+            let writer = TableWriter::new(&contract, form::properties(Compression::Snappy), streamed);
+            let mut writer = TableWriter { file_bytes: 64 << 10, ..writer };
+            for from in (0..400).step_by(20) {
+                writer.write(&changes(&contract, from..from + 20)).expect("written");
+                writer.write_group().expect("written");
+            }
+            let done = writer.finish().expect("finished");
+            let mut ids = Vec::new();
+            for (file, output) in &done.files {
+                assert_eq!(output, &schema);
+                assert!(file.body.len() < 128 << 10, "{streamed}: {}", file.body.len());
+                let reader = ParquetRecordBatchReaderBuilder::try_new(file.body.clone()).and_then(|b| b.build());
+                for batch in reader.expect("Parquet") {
+                    ids.extend(batch.expect("rows").column(0).as_primitive::<Int64Type>().values().to_vec());
+                }
+            }
+            assert_eq!(ids, (0..400).collect::<Vec<_>>(), "{streamed}");
+            assert!((4..=8).contains(&done.files.len()), "{streamed}: {}", done.files.len());
+            assert!(!done.fold, "no key comes twice, whichever file it is in");
+        }
     }
 }

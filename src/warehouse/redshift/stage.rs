@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::Compression;
-use parquet::file::properties::{WriterProperties, WriterVersion};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
 use super::documents::{Kinds, marked_as_json};
@@ -30,6 +30,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::warehouse::merge::{StageColumn, base_column};
 use crate::warehouse::names::{PARTITION, SEQ};
 use crate::warehouse::shape::StageRows;
+
+/// What the end of a file takes, about.
+const FOOTER_BYTES: usize = 64 << 10;
 
 /// A file that is to be staged.
 pub(super) struct Staged {
@@ -75,6 +78,9 @@ pub(super) fn encode(
         }
         writer.write(&batch).map_err(|error| unwritable(load, error))?;
     }
+    // What grows while it is appended is copied again and again.
+    let size = writer.in_progress_size();
+    writer.inner_mut().reserve_exact(size + size / 8 + FOOTER_BYTES);
     let body = writer.into_inner().map_err(|error| unwritable(load, error))?.into();
     Ok(Staged { body, rows, documents: kinds })
 }
@@ -93,7 +99,10 @@ fn writer(
     let output = &load.contract.output;
     if documents == Documents::Whole {
         for column in output.columns.iter().filter(|column| column.data_type == Type::Json) {
-            properties = properties.set_column_dictionary_enabled(ColumnPath::from(column.name.as_str()), false);
+            let path = ColumnPath::from(column.name.as_str());
+            // The first and the last of such documents say nothing, and would be kept for every page.
+            properties = properties.set_column_dictionary_enabled(path.clone(), false);
+            properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
         }
         // Whether a page is full is looked at after every row: a thousand of such documents are more than a page may have.
         properties = properties.set_write_batch_size(1);
