@@ -32,6 +32,9 @@
 //! *Two compactors do no harm.* Each entry moves one partition of the log on by one, from where it stood when the pass was
 //! planned. So of two that were planned at the same place the second is fenced, and its files are swept.
 //!
+//! *An hour is taken up whole.* A catalog shows a compacted hour by its new folder alone, so an entry that said the first
+//! half of it would hide the second. However many manifests an hour has, they are planned together.
+//!
 //! *Late files.* An hour is closed when no attempt that began in it can still be committed. Should one be all the same (a
 //! clock was wrong), the next pass makes the hour again out of what it compacted and what came, under another folder, and
 //! the newer entry counts.
@@ -77,6 +80,8 @@ pub struct CompactOptions {
     pub range_bytes: u64,
     /// A file ends when it has so many bytes.
     pub file_bytes: usize,
+    /// Manifests that a plan looks at, and more only where an hour has not ended by then.
+    pub manifests: u64,
 }
 
 impl CompactOptions {
@@ -87,6 +92,7 @@ impl CompactOptions {
             closed_after: (open + STRAGGLERS).max(TimeDelta::hours(2)),
             range_bytes: 96 << 20,
             file_bytes: 128 << 20,
+            manifests: 1024,
         }
     }
 }
@@ -113,16 +119,18 @@ pub async fn compact(log: &Log, now: DateTime<Utc>, options: &CompactOptions) ->
     let mut report = CompactReport::default();
     loop {
         let state = log.refresh().await?;
-        let plan = plan::plan(log, &state, now - options.closed_after).await?;
+        let plan = plan::plan(log, &state, now, options).await?;
         // By hour: what is done first is the oldest.
         let ended = plan.jobs.first().and_then(|job| plan::end_of(&job.hour));
         behind(ended.map_or(0.0, |ended| (now - ended).as_seconds_f64()));
-        let more = plan.cut && plan.through > state.compacted_through;
-        Pass { log, state: &state, options, passes: Passes::at(&state), report: &mut report }.run(plan).await?;
+        let cut = plan.cut;
+        let pass = Pass { log, state: &state, options, passes: Passes::at(&state), report: &mut report };
+        let moved = pass.run(plan).await?;
         if report.fenced {
             return Ok(report);
         }
-        if !more {
+        // The same plan would be made again where the log does not say that this one is done.
+        if !cut || !moved {
             behind(0.0);
             return Ok(report);
         }
@@ -161,21 +169,20 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    async fn run(&mut self, plan: plan::Plan) -> Result<()> {
+    /// Does what is planned. Says whether the log knows that it is done.
+    async fn run(mut self, plan: plan::Plan) -> Result<bool> {
         let mut entry = Entry::default();
         for job in plan.jobs {
             let full = entry.hour.as_deref().is_some_and(|hour| hour != job.hour) || entry.bytes >= ENTRY_BYTES;
             if full && !self.commit(std::mem::take(&mut entry), self.state.compacted_through).await? {
-                return Ok(());
+                return Ok(false);
             }
             let files = rewrite::rewrite(self.log.lake(), self.state, &job, entry.attempt, self.options).await?;
             entry.add(&job, files);
         }
-        let idle = entry.tables.is_empty() && plan.through < self.state.compacted_through + WORTH_A_MANIFEST;
-        if !idle {
-            self.commit(entry, plan.through).await?;
-        }
-        Ok(())
+        let worth = WORTH_A_MANIFEST.min(self.options.manifests);
+        let idle = entry.tables.is_empty() && plan.through < self.state.compacted_through + worth;
+        Ok(!idle && self.commit(entry, plan.through).await?)
     }
 
     /// Puts the entry; `false` when somebody else was quicker.

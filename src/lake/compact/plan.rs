@@ -6,14 +6,12 @@ use std::sync::Arc;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt};
 
-use super::hour_of;
+use super::{CompactOptions, hour_of};
 use crate::contract::Column;
 use crate::epoch::{Compaction, Control, DataFile, EpochNumber, Manifest};
 use crate::error::Result;
 use crate::lake::{Log, LogState};
 
-/// Manifests that one plan looks at.
-const MANIFESTS_PER_PLAN: u64 = 1024;
 /// Manifests that are read at the same time.
 const READ_AHEAD: usize = 16;
 
@@ -47,23 +45,36 @@ pub(super) struct Plan {
     pub cut: bool,
 }
 
-/// Looks at what earlier passes have not dealt with. Hours that end before `closed` are closed.
-pub(super) async fn plan(log: &Log, state: &LogState, closed: DateTime<Utc>) -> Result<Plan> {
+/// Looks at what earlier passes have not dealt with. Hours are closed that ended `closed_after` before `now`.
+///
+/// An hour is only taken up whole. A log that goes on behind what was looked at may hold more of it, until a manifest is
+/// found that was sealed when the hour was closed.
+pub(super) async fn plan(log: &Log, state: &LogState, now: DateTime<Utc>, options: &CompactOptions) -> Result<Plan> {
     let begin = state.compacted_through + 1;
-    let end = state.n.min(begin + MANIFESTS_PER_PLAN - 1);
+    let closed = now - options.closed_after;
     let mut found = Found::default();
-    let mut manifests = futures::stream::iter(begin..=end).map(|n| log.manifest(n)).buffered(READ_AHEAD);
-    while let Some(manifest) = manifests.try_next().await? {
-        found.look_at(&manifest, closed);
-    }
-    let cut = end < state.n;
-    if cut {
-        found.put_off_the_last_hours(begin);
-    }
-    let through = found.open_from.map_or(end, |n| n - 1);
-    let mut plan = Plan { jobs: Vec::new(), through, cut };
-    for ((hour, table), epochs) in found.closed {
-        plan.jobs.extend(job(log, state, hour, table, epochs).await?);
+    let mut end = begin - 1;
+    let (whole, open_from) = loop {
+        let next = end + 1;
+        end = state.n.min(end + options.manifests.max(1));
+        let mut manifests = futures::stream::iter(next..=end).map(|n| log.manifest(n)).buffered(READ_AHEAD);
+        while let Some(manifest) = manifests.try_next().await? {
+            found.look_at(&manifest);
+        }
+        let known = if end < state.n { found.sealed_at - options.closed_after } else { closed };
+        let (whole, open_from) = found.whole(closed.min(known));
+        // Read on, unless the log knows of enough that is done when the plan is: the next plan begins behind it.
+        let put_off = open_from != found.whole(closed).1;
+        if end == state.n || !put_off || open_from >= Some(begin + options.manifests) {
+            break (whole, open_from);
+        }
+    };
+    let through = open_from.map_or(end, |n| n - 1);
+    let mut plan = Plan { jobs: Vec::new(), through, cut: end < state.n };
+    for hour in whole {
+        for (table, epochs) in found.hours.remove(&hour).unwrap_or_default() {
+            plan.jobs.extend(job(log, state, hour.clone(), table, epochs).await?);
+        }
     }
     Ok(plan)
 }
@@ -73,38 +84,27 @@ type Epochs = Vec<(EpochNumber, Vec<DataFile>)>;
 /// The files of manifests by hour and table.
 #[derive(Default)]
 struct Found {
-    closed: BTreeMap<(String, String), Epochs>,
-    /// The first epoch that has files in an hour that waits.
-    open_from: Option<EpochNumber>,
-    /// The newest manifest with files.
-    last: EpochNumber,
+    hours: BTreeMap<String, BTreeMap<String, Epochs>>,
+    /// When the newest manifest was sealed.
+    sealed_at: DateTime<Utc>,
 }
 
 impl Found {
-    fn look_at(&mut self, manifest: &Manifest, closed: DateTime<Utc>) {
+    fn look_at(&mut self, manifest: &Manifest) {
+        self.sealed_at = self.sealed_at.max(manifest.sealed_at);
         for (table, epoch) in &manifest.tables {
             let Some(hour) = epoch.files.first().and_then(|file| hour_of(&file.path)) else { continue };
-            self.last = manifest.n;
-            if end_of(hour).is_some_and(|end| end <= closed) {
-                let of_table = self.closed.entry((hour.to_owned(), table.clone())).or_default();
-                of_table.push((manifest.n, epoch.files.clone()));
-            } else {
-                self.open_from.get_or_insert(manifest.n);
-            }
+            let of_table = self.hours.entry(hour.to_owned()).or_default().entry(table.clone()).or_default();
+            of_table.push((manifest.n, epoch.files.clone()));
         }
     }
 
-    /// Hours that go on behind the end of the plan wait for the next one, unless the plan would be of nothing else.
-    fn put_off_the_last_hours(&mut self, begin: EpochNumber) {
-        let of_last = |epochs: &Epochs| epochs.last().is_some_and(|(n, _)| *n == self.last);
-        let hours: Vec<String> =
-            self.closed.iter().filter(|(_, epochs)| of_last(epochs)).map(|((hour, _), _)| hour.clone()).collect();
-        let late = self.closed.iter().filter(|((hour, _), _)| hours.contains(hour));
-        let first = late.filter_map(|(_, epochs)| epochs.first().map(|(n, _)| *n)).min();
-        if let Some(first) = first.filter(|first| *first > begin) {
-            self.closed.retain(|(hour, _), _| !hours.contains(hour));
-            self.open_from = Some(self.open_from.map_or(first, |open| open.min(first)));
-        }
+    /// The hours that ended before `closed`, and the first epoch that has files in another one.
+    fn whole(&self, closed: DateTime<Utc>) -> (Vec<String>, Option<EpochNumber>) {
+        let is_whole = |hour: &str| end_of(hour).is_some_and(|end| end <= closed);
+        let (whole, open): (Vec<_>, Vec<_>) = self.hours.iter().partition(|(hour, _)| is_whole(hour));
+        let open_from = open.iter().flat_map(|(_, tables)| tables.values()).filter_map(|epochs| epochs.first());
+        (whole.into_iter().map(|(hour, _)| hour.clone()).collect(), open_from.map(|(n, _)| *n).min())
     }
 }
 

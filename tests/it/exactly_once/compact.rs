@@ -20,9 +20,9 @@ use crate::support::oracle::Oracle;
 use crate::support::process::{LIMIT, Launch, metric, upkeep};
 
 const GENERATED: u64 = 1_500;
-/// So small that the test's few rows make many ranges and files.
+/// So small that the test's few rows make many ranges and files, and that an hour has more manifests than a plan looks at.
 const SMALL: CompactOptions =
-    CompactOptions { closed_after: TimeDelta::hours(2), range_bytes: 16 << 10, file_bytes: 8 << 10 };
+    CompactOptions { closed_after: TimeDelta::hours(2), range_bytes: 16 << 10, file_bytes: 8 << 10, manifests: 3 };
 
 /// A shop that was read into a lake and loaded, in a dozen epochs.
 async fn sold() -> (World, Stock) {
@@ -161,6 +161,13 @@ async fn every_epoch_reads_the_same_from_compacted_files() {
     assert_eq!(told(&log).await, before, "from the originals");
     let again = compact(&log, tomorrow(), &SMALL).await.unwrap();
     assert_eq!((again.hours, again.rows), (0, 0), "nothing is left to do");
+    // A catalog shows the newest folder of an hour: it has to hold all of it.
+    let whole: u64 = compactions(&log).await.values().flat_map(|c| &c.files).map(|file| file.rows).sum();
+    assert_eq!(
+        (whole, report.hours),
+        (rows as u64, compactions(&log).await.len() as u64),
+        "hours in pieces: {report:?}"
+    );
 
     let early = retire_as_of(&log, &NoOutsiders, Utc::now() + TimeDelta::hours(20)).await.unwrap();
     assert_eq!((early.entries, early.files), (0, 0), "readers have a day");
