@@ -81,7 +81,7 @@ pub const COMPACTION_DELETED_TOTAL: &str = "dataflow_compaction_deleted_total";
 pub const COMPACTION_BEHIND_SECONDS: &str = "dataflow_compaction_behind_seconds";
 /// Requests to the catalog, counter, labels `operation`, `answer` (`ok`, or the error's code).
 pub const CATALOG_REQUESTS_TOTAL: &str = "dataflow_catalog_requests_total";
-/// What was made or changed in the catalog, counter, labels `what` (`tables`, `registered`, `moved`, `refitted` partitions).
+/// What was made or changed in the catalog, counter, labels `what` (`tables`, `registered`, `moved` partitions).
 pub const CATALOG_CHANGES_TOTAL: &str = "dataflow_catalog_changes_total";
 /// The newest epoch in the log, gauge.
 pub const LOG_EPOCH: &str = "dataflow_log_epoch";

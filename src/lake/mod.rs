@@ -25,6 +25,8 @@
 //! <lake>/_log/probe/<ulid>                      tries the store out, and is deleted at once
 //! <lake>/processed/<table>/dt=2026-11-22/hour=14/<attempt>.parquet
 //! <lake>/compacted/<table>/dt=2026-11-22/hour=14/<attempt>/v<contract>-<number>.parquet
+//! <lake>/catalog/<table>/dt=2026-11-22/hour=14/<attempt>.parquet
+//!                                               copies of what manifests name: hours that are not compacted, for a catalog
 //! <lake>/quarantine/dt=2026-11-22/<attempt>.parquet
 //! <lake>/raw/dt=2026-11-22/hour=14/<attempt>.parquet
 //! <lake>/archive/raw/dt=2026-11-22/hour=14/…     the same files, later

@@ -8,17 +8,16 @@ use crate::config;
 use crate::net::arn;
 
 /// Folders whose objects are deleted in time: by the sweep, by retention, by a probe of the store.
-const TRANSIENT: [&str; 9] =
-    ["processed", "compacted", "raw", "quarantine", "curated", "archive", "_log/probe", "_stage", "_tmp"];
+const TRANSIENT: [&str; 10] =
+    ["processed", "compacted", "catalog", "raw", "quarantine", "curated", "archive", "_log/probe", "_stage", "_tmp"];
 
-const CATALOG_ACTIONS: [&str; 9] = [
+const CATALOG_ACTIONS: [&str; 8] = [
     "glue:GetDatabase",
     "glue:CreateDatabase",
     "glue:GetTable",
     "glue:CreateTable",
     "glue:UpdateTable",
     "glue:GetPartition",
-    "glue:GetPartitions",
     "glue:BatchCreatePartition",
     "glue:BatchUpdatePartition",
 ];

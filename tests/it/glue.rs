@@ -1,6 +1,7 @@
 //! The catalog of the lake in an emulator of AWS Glue (moto).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -113,15 +114,24 @@ fn hour(number: usize) -> String {
     format!("dt=2026-01-{:02}/hour={:02}", number / 24 + 1, number % 24)
 }
 
-/// A manifest with one file of a table in an hour. The catalog looks at names only.
-async fn commit(log: &Log, table: &str, schema: &TableSchema, number: usize) {
+/// A manifest with one file of a table in an hour. The catalog does not look into it.
+async fn commit(log: &Log, server: &S3Server, table: &str, schema: &TableSchema, number: usize) {
     let attempt = Ulid::new();
     let path = format!("processed/{table}/{}/{attempt}.parquet", hour(number));
+    let place = server.folder().join("sales").join(&path);
+    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+    std::fs::write(place, attempt.to_string()).unwrap();
     let file = DataFile { path, contract: 0, rows: 1, bytes: 1, memory_bytes: 1, crc32: 0 };
     let epoch = TableEpoch { files: vec![file], ..TableEpoch::default() };
     let part = DraftTable { epoch, input: schema.clone(), outputs: vec![schema.clone()] };
     let tables = BTreeMap::from([(table.to_owned(), part)]);
     log.commit(Draft { tables, ..Draft::new(attempt, Utc::now()) }, &same).await.unwrap();
+}
+
+/// The files in a folder.
+fn names(folder: &Path) -> BTreeSet<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return BTreeSet::new() };
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 /// Says that an hour of orders was compacted, and gives the folder.
@@ -147,7 +157,7 @@ struct World {
     moto: Moto,
     lake: config::Lake,
     log: Log,
-    _server: S3Server,
+    server: S3Server,
 }
 
 impl World {
@@ -162,10 +172,10 @@ impl World {
         let log = Log::open(Lake::open(&lake).unwrap(), "sales", Access::Write).await.unwrap();
         // More than one request takes.
         for number in 0..HOURS {
-            commit(&log, "orders", &narrow(), number).await;
+            commit(&log, &server, "orders", &narrow(), number).await;
         }
-        commit(&log, "lines", &narrow(), 7).await;
-        Some(Self { moto, lake, log, _server: server })
+        commit(&log, &server, "lines", &narrow(), 7).await;
+        Some(Self { moto, lake, log, server })
     }
 
     fn catalog(&self) -> Catalog {
@@ -181,13 +191,13 @@ fn narrow() -> TableSchema {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_and_partitions_follow_the_log() {
-    let Some(World { moto, lake, log, _server }) = World::start().await else { return };
+    let Some(World { moto, lake, log, server }) = World::start().await else { return };
     let catalog = Catalog::open(&lake).unwrap().unwrap();
     let first = catalog.follow(&log).await.unwrap();
-    assert_eq!((first.registered, first.moved, first.refitted, first.tables.len()), (231, 0, 0, 2));
+    assert_eq!((first.registered, first.moved, first.tables.len()), (231, 0, 2));
     let found = moto.places("orders").await;
     assert_eq!(found.len(), HOURS);
-    assert_eq!(found["2026-01-02/03"], "s3://lake/sales/processed/orders/dt=2026-01-02/hour=03/");
+    assert_eq!(found["2026-01-02/03"], "s3://lake/sales/catalog/orders/dt=2026-01-02/hour=03/");
     let of_table = columns(&moto.table("orders").await);
     assert_eq!((of_table["id"].as_str(), of_table["price"].as_str()), ("int", "decimal(9,2)"));
     assert_eq!((of_table["_seq"].as_str(), of_table["_source_time"].as_str()), ("string", "timestamp"));
@@ -205,22 +215,30 @@ async fn tables_and_partitions_follow_the_log() {
     wide.columns[0] = Column::new("id", Type::BigInt);
     wide.columns[1] = Column::new("Price", Type::Decimal { precision: 18, scale: 4 });
     wide.columns.push(Column::new("note", Type::TEXT));
-    commit(&log, "orders", &wide, HOURS - 1).await;
-    commit(&log, "orders", &wide, HOURS).await;
+    commit(&log, &server, "orders", &wide, HOURS - 1).await;
+    commit(&log, &server, "orders", &wide, HOURS).await;
     let changed = catalog.follow(&log).await.unwrap();
-    assert_eq!((changed.registered, changed.moved, changed.refitted), (1, 0, 230));
+    assert_eq!((changed.registered, changed.moved), (1, 0));
     assert_eq!(changed.tables, vec!["orders".to_owned()]);
     let table = moto.table("orders").await;
     assert_eq!((columns(&table)["id"].as_str(), columns(&table)["note"].as_str()), ("bigint", "string"));
     assert_eq!(columns(&table)["price"], "decimal(18,4)");
     assert_eq!((&table["Description"], &table["Parameters"]["owner"]), (&"what was ordered".into(), &"sales".into()));
-    for partition in moto.partitions("orders").await.values() {
-        assert_eq!(columns(partition), columns(&table), "readers refuse a partition that differs from its table");
+    // A reader takes a file's types from its partition, and casts them to the table's.
+    let partitions = moto.partitions("orders").await;
+    let last_two = [HOURS - 1, HOURS].map(|number| format!("2026-01-{:02}/{:02}", number / 24 + 1, number % 24));
+    for (values, partition) in &partitions {
+        let wanted = if last_two.contains(values) { columns(&table) } else { of_table.clone() };
+        assert_eq!(columns(partition), wanted, "the files of {values} have other columns");
+    }
+    for number in [0, HOURS - 1, HOURS] {
+        let names = |zone: &str| names(&server.folder().join("sales").join(zone).join("orders").join(hour(number)));
+        assert_eq!(names("catalog"), names("processed"), "files of hour {number}");
     }
 
     // One who starts anew finds it as it should be.
     let anew = Catalog::open(&lake).unwrap().unwrap().follow(&log).await.unwrap();
-    assert_eq!((anew.registered, anew.moved, anew.refitted, anew.tables.len()), (0, 0, 0, 0));
+    assert_eq!((anew.registered, anew.moved, anew.tables.len()), (0, 0, 0));
     // Somebody deletes a table: it is made again, with all that it had.
     let before = moto.places("orders").await;
     moto.ask("DeleteTable", json!({ "DatabaseName": "sales", "Name": "orders" })).await;
@@ -230,7 +248,7 @@ async fn tables_and_partitions_follow_the_log() {
     // Without news nothing is asked, not even whether it is there; with news in an hour that is known neither.
     drop(moto);
     assert_eq!(catalog.follow(&log).await.unwrap().registered, 0);
-    commit(&log, "orders", &wide, HOURS).await;
+    commit(&log, &server, "orders", &wide, HOURS).await;
     assert_eq!(catalog.follow(&log).await.unwrap().registered, 0);
 }
 
@@ -245,8 +263,11 @@ async fn a_compaction_moves_its_partition_before_its_originals_may_go() {
     assert!(!have_left(&catalog, log, &entry, 2).await, "readers are sent to the originals");
     expected.insert("2026-01-01/03".into(), folder);
     assert_eq!(moto.places("orders").await, expected);
+    let shown = world.server.folder().join("sales/catalog/orders").join(hour(3));
     assert!(!have_left(&catalog, log, &entry, 0).await, "queries that began before are not over");
+    assert_eq!(names(&shown).len(), 1, "what they read");
     assert!(have_left(&catalog, log, &entry, 2).await);
+    assert_eq!(names(&shown), BTreeSet::new());
 
     // The usual way: the catalog follows the log, and moves that partition and no other.
     let (folder, entry) = compacted(log, 5, 6..=6).await;
@@ -276,6 +297,70 @@ async fn a_compaction_moves_its_partition_before_its_originals_may_go() {
     assert_eq!(moto.places("orders").await, expected);
 }
 
+/// The topology of a shop whose lake has a catalog.
+fn cataloged(s3: &S3Server, moto: &Moto, follow: bool) -> String {
+    format!(
+        "version: 1\nname: shop\nsources: {{ shop: {{ kind: file, path: events, follow: {follow} }} }}\n{TABLES}\n\
+         lake: {{ url: \"s3://lake/shop\", region: eu-west-3, endpoint: \"{}\", access_key_id: {ACCESS_KEY}, \
+         secret_access_key: {SECRET_KEY}, raw: {{ keep: none }}, quarantine: {{ key: \"{}\", retention: 30d }}, \
+         catalog: {{ kind: glue, database: sales, endpoint: \"{}\", every: 1s }} }}\n\
+         warehouse: {{ kind: sqlite, path: shop.db }}\n{EPOCHS}",
+        s3.endpoint,
+        "5a".repeat(32),
+        moto.endpoint,
+    )
+}
+
+/// GIVEN a process that is killed when it has uploaded an epoch and before the log has it, WHEN its rows are read again, THEN
+/// one who lists the folders of the catalog finds the files of the manifests and no others: no row twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_an_attempt_that_was_killed_are_not_shown() {
+    if !available("python") {
+        return;
+    }
+    let (moto, s3) = (Moto::start().await, S3Server::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let stock = Stock::make(182, busy_shop(1_500), 1_500);
+    stock.write_files(&folder.path().join("events"), 4);
+    let launch = Launch::new(folder.path(), &cataloged(&s3, &moto, false));
+    let broken = launch.clone().arg("--until-caught-up").failpoints("log.put.before=1*off->return(kill)");
+    let mut killed = broken.run();
+    assert!(!killed.exit(LIMIT).await.success());
+    launch.run_until_caught_up().await;
+
+    let glue = config::Glue {
+        database: "sales".into(),
+        endpoint: Some(moto.endpoint.clone()),
+        every: config::Span::seconds(1),
+    };
+    let lake = config::Lake { catalog: Some(config::Catalog::Glue(glue)), ..s3.lake("shop") };
+    let log = Log::open(Lake::open(&lake).unwrap(), "shop", Access::Write).await.unwrap();
+    Catalog::open(&lake).unwrap().unwrap().follow(&log).await.unwrap();
+    let mut named: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for n in 1..=log.state().n {
+        for (table, epoch) in &log.manifest(n).await.unwrap().tables {
+            for file in &epoch.files {
+                let parts: Vec<&str> = file.path.split('/').collect();
+                let hour = parts[2..4].iter().map(|part| part.split_once('=').unwrap().1).collect::<Vec<_>>().join("/");
+                assert!(named.entry((table.clone(), hour)).or_default().insert(parts[4].to_owned()));
+            }
+        }
+    }
+    let (mut shown, mut uploaded) = (BTreeMap::new(), BTreeSet::new());
+    for table in log.state().contracts.keys() {
+        for (values, place) in moto.places(table).await {
+            let place = s3.folder().join(place.strip_prefix("s3://lake/").unwrap());
+            shown.insert((table.clone(), values.clone()), names(&place));
+            let (day, hour) = values.split_once('/').unwrap();
+            let processed = format!("shop/processed/{table}/dt={day}/hour={hour}");
+            uploaded.extend(names(&s3.folder().join(processed)).into_iter().map(|name| (table.clone(), name)));
+        }
+    }
+    let count: usize = named.values().map(BTreeSet::len).sum();
+    assert!(uploaded.len() > count, "the killed attempt left nothing: {uploaded:?}");
+    assert_eq!(shown, named);
+}
+
 /// GIVEN a topology with a catalog, THEN a process that loads brings it up to date, and says how: what it made, what it asked
 /// for, when it last succeeded; and that it cannot, when Glue is away.
 #[tokio::test(flavor = "multi_thread")]
@@ -287,16 +372,7 @@ async fn a_process_that_loads_keeps_the_catalog() {
     let folder = tempfile::tempdir().unwrap();
     let stock = Stock::make(181, busy_shop(400), 400);
     stock.write_files(&folder.path().join("events"), 1);
-    let topology = format!(
-        "version: 1\nname: shop\nsources: {{ shop: {{ kind: file, path: events, follow: true }} }}\n{TABLES}\n\
-         lake: {{ url: \"s3://lake/shop\", region: eu-west-3, endpoint: \"{}\", access_key_id: {ACCESS_KEY}, \
-         secret_access_key: {SECRET_KEY}, raw: {{ keep: none }}, quarantine: {{ key: \"{}\", retention: 30d }}, \
-         catalog: {{ kind: glue, database: sales, endpoint: \"{}\", every: 1s }} }}\n\
-         warehouse: {{ kind: sqlite, path: shop.db }}\n{EPOCHS}",
-        s3.endpoint,
-        "5a".repeat(32),
-        moto.endpoint,
-    );
+    let topology = cataloged(&s3, &moto, true);
     let launch = Launch::new(folder.path(), &topology);
     let mut process = launch.run();
     let begun = Instant::now();

@@ -1,10 +1,12 @@
 //! Tables and partitions as Glue describes them: Hive's types, external tables of Parquet files.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use super::ZONE;
 use crate::contract::{Contract, Type};
 use crate::lake::form;
 
@@ -14,14 +16,14 @@ pub(super) struct Partition {
     /// `dt=2026-11-22/hour=14`
     pub hour: String,
     pub location: String,
+    /// Whose columns its files have.
+    pub contract: Arc<Contract>,
     /// The hour was compacted: a partition that is there already moves.
     pub moved: bool,
 }
 
 /// The parameter that says how far a table's partitions were brought.
 pub(super) const THROUGH: &str = "dataflow.through";
-/// The parameter that says of which version of the contract a table's partitions have the columns.
-pub(super) const REFITTED: &str = "dataflow.refitted";
 /// The parameter that says when a partition was given its place.
 pub(super) const MOVED_AT: &str = "dataflow.moved_at";
 /// The columns that a table's partitions have instead.
@@ -34,17 +36,17 @@ pub(super) fn table(url: &str, contract: &Contract) -> Value {
         "TableType": "EXTERNAL_TABLE",
         "Parameters": { "EXTERNAL": "TRUE", "classification": "parquet", "dataflow.contract": contract.version.to_string() },
         "PartitionKeys": PARTITIONED_BY.map(|name| json!({ "Name": name, "Type": "string" })),
-        "StorageDescriptor": storage(contract, &format!("{url}/processed/{}/", contract.table)),
+        "StorageDescriptor": storage(contract, &format!("{url}/{ZONE}/{}/", contract.table)),
     })
 }
 
 /// Glue's `PartitionInput`.
-pub(super) fn partition(contract: &Contract, partition: &Partition, now: DateTime<Utc>) -> Value {
+pub(super) fn partition(partition: &Partition, now: DateTime<Utc>) -> Value {
     let parameters = if partition.moved { json!({ MOVED_AT: now.to_rfc3339() }) } else { json!({}) };
     json!({
         "Values": values(&partition.hour),
         "Parameters": parameters,
-        "StorageDescriptor": storage(contract, &partition.location),
+        "StorageDescriptor": storage(&partition.contract, &partition.location),
     })
 }
 
@@ -68,7 +70,7 @@ fn storage(contract: &Contract, location: &str) -> Value {
 
 /// The columns of the files, by name. Left out are those that Hive has no type for (decimals of more than 38 digits), and
 /// those whose name is taken: by a partition's column, or by another that differs in its case alone.
-pub(super) fn columns(contract: &Contract) -> Vec<Value> {
+fn columns(contract: &Contract) -> Vec<Value> {
     let own =
         contract.output.columns.iter().filter_map(|column| Some((column.name.as_str(), hive(&column.data_type)?)));
     let ours = [

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::form::{self, MOVED_AT, Partition, REFITTED, THROUGH};
+use super::form::{self, MOVED_AT, Partition, THROUGH};
 use crate::config;
 use crate::contract::Contract;
 use crate::epoch::EpochNumber;
@@ -35,8 +35,6 @@ pub(super) struct Found {
     pub through: EpochNumber,
     /// It is new, or has other columns now.
     pub changed: bool,
-    /// Its partitions have its columns.
-    pub refitted: bool,
 }
 
 /// A database of Glue.
@@ -82,18 +80,16 @@ impl Glue {
     /// Makes the table, or gives it its new columns.
     pub async fn ensure_table(&self, contract: &Contract, wanted: &Value) -> Result<Found> {
         let Some(found) = self.table(&contract.table).await? else {
-            let mut wanted = wanted.clone();
-            wanted["Parameters"][REFITTED] = contract.version.to_string().into();
             self.fine_if_there(self.ask("CreateTable", json!({ "TableInput": wanted })).await)?;
-            return Ok(Found { through: 0, changed: true, refitted: true });
+            return Ok(Found { through: 0, changed: true });
         };
-        let parameter = |name: &str| found["Parameters"][name].as_str().and_then(|text| text.parse().ok());
-        let refitted = parameter(REFITTED) == Some(u64::from(contract.version));
-        let mut known = Found { through: parameter(THROUGH).unwrap_or(0), changed: false, refitted };
-        if plain(&found["StorageDescriptor"]) == plain(&wanted["StorageDescriptor"]) {
-            return Ok(known);
+        let through = found["Parameters"][THROUGH].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let (there, wanted_there) = (plain(&found["StorageDescriptor"]), plain(&wanted["StorageDescriptor"]));
+        if there == wanted_there {
+            return Ok(Found { through, changed: false });
         }
-        known.changed = true;
+        // Partitions that are elsewhere as well are made anew: an older program showed other folders.
+        let through = if there.1 == wanted_there.1 { through } else { 0 };
         self.update_table(&found, |input| {
             input["StorageDescriptor"] = wanted["StorageDescriptor"].clone();
             for (name, value) in wanted["Parameters"].as_object().into_iter().flatten() {
@@ -101,7 +97,7 @@ impl Glue {
             }
         })
         .await?;
-        Ok(known)
+        Ok(Found { through, changed: true })
     }
 
     /// Says something in a table's parameters.
@@ -143,70 +139,37 @@ impl Glue {
         Ok(Some((location, found["Parameters"][MOVED_AT].as_str().and_then(|text| text.parse().ok()))))
     }
 
-    /// Registers partitions, and moves those that are there already and were compacted. Returns how many of each.
-    pub async fn register(&self, table: &str, contract: &Contract, partitions: &[Partition]) -> Result<(u64, u64)> {
+    /// Registers partitions, and changes those that are there already. Returns how many were new, and how many were there
+    /// and are compacted.
+    pub async fn register(&self, table: &str, partitions: &[Partition]) -> Result<(u64, u64)> {
         let (mut registered, mut moved) = (0, 0);
         for batch in partitions.chunks(BATCH) {
-            let inputs: Vec<Value> = batch.iter().map(|p| form::partition(contract, p, Utc::now())).collect();
+            let inputs: Vec<Value> = batch.iter().map(|p| form::partition(p, Utc::now())).collect();
             let body = json!({ "TableName": table.to_lowercase(), "PartitionInputList": inputs });
             let answer = self.ask("BatchCreatePartition", body).await.map_err(|refusal| self.failed(refusal))?;
             let there = self.refused(table, &answer, Some("AlreadyExistsException"))?;
             registered += (batch.len() - there.len()) as u64;
-            let is_there = |p: &&Partition| p.moved && there.contains(&form::values(&p.hour));
-            let moving: Vec<Partition> = batch.iter().filter(is_there).cloned().collect();
-            moved += moving.len() as u64;
-            self.update(table, contract, &moving).await?;
+            let is_there = |p: &&Partition| there.contains(&form::values(&p.hour));
+            let changed: Vec<Partition> = batch.iter().filter(is_there).cloned().collect();
+            moved += changed.iter().filter(|p| p.moved).count() as u64;
+            self.update(table, &changed).await?;
         }
         Ok((registered, moved))
     }
 
     /// Gives partitions that are there their place and their columns.
-    pub async fn update(&self, table: &str, contract: &Contract, partitions: &[Partition]) -> Result<()> {
+    pub async fn update(&self, table: &str, partitions: &[Partition]) -> Result<()> {
         let entry = |p: &Partition| {
-            let input = form::partition(contract, p, Utc::now());
+            let input = form::partition(p, Utc::now());
             json!({ "PartitionValueList": form::values(&p.hour), "PartitionInput": input })
         };
-        self.update_partitions(table, partitions.iter().map(entry).collect()).await
-    }
-
-    async fn update_partitions(&self, table: &str, entries: Vec<Value>) -> Result<()> {
+        let entries: Vec<Value> = partitions.iter().map(entry).collect();
         for entries in entries.chunks(BATCH) {
             let body = json!({ "TableName": table.to_lowercase(), "Entries": entries });
             let answer = self.ask("BatchUpdatePartition", body).await.map_err(|refusal| self.failed(refusal))?;
             self.refused(table, &answer, None)?;
         }
         Ok(())
-    }
-
-    /// Gives the partitions of a table its columns: readers compare the two. Returns how many had others.
-    pub async fn refit(&self, contract: &Contract) -> Result<u64> {
-        let wanted = Value::from(form::columns(contract));
-        let (mut refitted, mut next) = (0, Value::Null);
-        loop {
-            let mut body = json!({ "TableName": contract.table.to_lowercase() });
-            if !next.is_null() {
-                body["NextToken"] = next;
-            }
-            let mut answer = self.ask("GetPartitions", body).await.map_err(|refusal| self.failed(refusal))?;
-            let mut entries = Vec::new();
-            for partition in answer["Partitions"].as_array_mut().into_iter().flatten() {
-                let storage = &mut partition["StorageDescriptor"];
-                if named(&storage["Columns"]) == named(&wanted) {
-                    continue;
-                }
-                storage["Columns"] = wanted.clone();
-                let (values, storage) = (&partition["Values"], &partition["StorageDescriptor"]);
-                let parameters = partition["Parameters"].as_object().cloned().unwrap_or_default();
-                let input = json!({ "Values": values, "Parameters": parameters, "StorageDescriptor": storage });
-                entries.push(json!({ "PartitionValueList": values, "PartitionInput": input }));
-            }
-            refitted += entries.len() as u64;
-            self.update_partitions(&contract.table, entries).await?;
-            next = answer["NextToken"].take();
-            if next.as_str().is_none_or(str::is_empty) {
-                return Ok(refitted);
-            }
-        }
     }
 
     /// The partitions that a batch refused with the code that is fine; any other is an error.

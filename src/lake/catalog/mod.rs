@@ -4,21 +4,36 @@
 //! |---|---|
 //! | `form.rs` | tables and partitions as Glue describes them |
 //! | `glue.rs` | the requests |
+//! | `hours.rs` | what the log says of the hours: new files, and where compacted ones are |
 //!
-//! The catalog is a function of the log: tables are the contracts, partitions are the hours that have files, and a
-//! partition's place is the hour's folder, or the folder of its compaction. So a pass that was cut off is just done again.
-//! How far a table's partitions have been brought stands in the table itself (`dataflow.through`), for the next process;
-//! this one knows it, so a table without news costs no request.
+//! The catalog is a function of the log: tables are the contracts, partitions are the hours that have files. So a pass that
+//! was cut off is just done again. How far a table's partitions have been brought stands in the table itself
+//! (`dataflow.through`), for the next process; this one knows it, so a table without news costs no request.
 //!
-//! A partition moves from one folder to the other in one request, after the entry that says so is in the log; both folders
-//! hold the same rows. Files go when their partition has been elsewhere for a day ([`Outsiders`]), which is looked at just
-//! before: a query that was planned on them is over, and a process that was slow to move a partition back is corrected. A
-//! partition is registered after its first file, so a reader may see the last minute late, and no row twice.
+//! # No row twice
+//!
+//! Who reads by a catalog lists folders, and knows nothing of the log. In `processed/` lies also what no manifest names: the
+//! files of an attempt that was killed before its manifest was put, and whose rows were read again. So no partition is
+//! there. An hour that is not compacted is shown by a folder of its own (`catalog/T/H/`), into which a pass copies the files
+//! of the manifests, under their own names. An hour that is compacted is shown by the folder of the newest entry about it,
+//! which holds the files of that entry alone. A partition moves from one to the other in one request, after the entry
+//! is in the log; both hold the same rows.
+//!
+//! The copies go when their partition has been elsewhere for a day ([`Outsiders`]), which is looked at just before, and the
+//! originals after them: a query that was planned on them is over, and a process that was slow to move a partition back is
+//! corrected. A partition is registered after its first file, so a reader may see the last minute late, and no row twice.
+//!
+//! # Types
+//!
+//! A partition has the columns that its files have: those of the version of the contract that they were written with, the
+//! newest where an hour has several. A table has those of the newest. Athena reads a file by its partition's types and casts
+//! to the table's; a partition that claimed wider types than its files have would be refused.
 
 mod form;
 mod glue;
+mod hours;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,21 +41,27 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Mutex;
 
-use super::compact::hour_of;
 use super::sweep::MINIMUM_AGE;
-use super::{Log, LogState, Outsiders};
+use super::{Lake, Log, LogState, Outsiders};
 use crate::config;
 use crate::contract::Contract;
-use crate::epoch::{Compaction, Control, EpochNumber};
-use crate::error::Result;
+use crate::epoch::{Compaction, EpochNumber};
+use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 use crate::telemetry;
-use form::Partition;
 use glue::{Found, Glue};
+use hours::{Places, news};
 
 /// A table says how far its partitions were brought when it has new ones, and after so many epochs without.
 const WORTH_AN_UPDATE: u64 = 1024;
 /// Manifests that are read at the same time.
 const READ_AHEAD: usize = 16;
+/// Manifests whose files are shown before it is noted.
+const AT_ONCE: EpochNumber = 1024;
+/// Files that are copied at the same time.
+const COPIES: usize = 8;
+/// The folder of hours that are not compacted, as readers of the catalog see them.
+const ZONE: &str = "catalog";
 /// Hours of a table that are known to be registered.
 const HOURS_KNOWN: usize = 48;
 
@@ -53,18 +74,11 @@ pub struct CatalogReport {
     pub registered: u64,
     /// Partitions whose place moved.
     pub moved: u64,
-    /// Partitions that got the columns that their table has now.
-    pub refitted: u64,
 }
 
 impl CatalogReport {
     fn count(&self) {
-        let made = [
-            ("tables", self.tables.len() as u64),
-            ("registered", self.registered),
-            ("moved", self.moved),
-            ("refitted", self.refitted),
-        ];
+        let made = [("tables", self.tables.len() as u64), ("registered", self.registered), ("moved", self.moved)];
         for (what, count) in made {
             metrics::counter!(telemetry::CATALOG_CHANGES_TOTAL, "what" => what).increment(count);
         }
@@ -90,7 +104,8 @@ struct KnownTable {
     /// How far its partitions were brought, and how far it says so itself.
     through: EpochNumber,
     noted: EpochNumber,
-    hours: BTreeSet<String>,
+    /// Registered hours, and of which version their columns are.
+    hours: BTreeMap<String, u32>,
 }
 
 impl Catalog {
@@ -129,41 +144,62 @@ impl Catalog {
         for contract in state.contracts.values() {
             self.bring_table(log.lake().url(), contract, known, report).await?;
         }
-        let hours = hours(log, state.n, &known.tables).await?;
-        let places = Places::of(log, &state, hours.values().flat_map(BTreeMap::keys)).await?;
-        for (table, hours) in hours {
-            let (Some(contract), Some(known)) = (state.contracts.get(&table), known.tables.get_mut(&table)) else {
-                continue;
-            };
+        let through = known.tables.values().map(|known| known.through).min().unwrap_or(state.n);
+        let mut to = through;
+        while to < state.n {
+            to = state.n.min(to + AT_ONCE);
+            self.bring_partitions(log, &state, to, &mut known.tables, report).await?;
+        }
+        Ok(())
+    }
+
+    /// Shows the files of the manifests up to `to`.
+    async fn bring_partitions(
+        &self,
+        log: &Log,
+        state: &LogState,
+        to: EpochNumber,
+        known: &mut BTreeMap<String, KnownTable>,
+        report: &mut CatalogReport,
+    ) -> Result<()> {
+        let news = news(log, to, known).await?;
+        let places = Places::of(log, state, news.values().flat_map(BTreeMap::keys)).await?;
+        for (table, hours) in news {
+            let Some(known) = known.get_mut(&table) else { continue };
             let mut partitions = Vec::new();
-            for (hour, compacted) in hours {
-                if compacted || !known.hours.contains(&hour) {
-                    partitions.push(places.partition(log.lake().url(), &table, &hour));
+            for (hour, news) in hours {
+                let partition = places.partition(log, state, &table, &hour, news.contract)?;
+                if !partition.moved {
+                    show(log.lake(), news.files).await?;
+                }
+                let as_known = known.hours.get(&hour).is_some_and(|version| *version >= partition.contract.version);
+                if news.compacted || !as_known {
+                    partitions.push(partition);
                 }
             }
             if partitions.is_empty() {
                 continue;
             }
-            let (registered, moved) = self.glue.register(&table, contract, &partitions).await?;
+            let (registered, moved) = self.glue.register(&table, &partitions).await?;
             (report.registered, report.moved) = (report.registered + registered, report.moved + moved);
-            self.glue.note(&table, form::THROUGH, state.n).await?;
-            known.noted = state.n;
-            known.hours.extend(partitions.into_iter().map(|partition| partition.hour));
+            self.glue.note(&table, form::THROUGH, to).await?;
+            known.noted = to;
+            known.hours.extend(partitions.into_iter().map(|partition| (partition.hour, partition.contract.version)));
             while known.hours.len() > HOURS_KNOWN {
                 known.hours.pop_first();
             }
         }
-        for (table, known) in &mut known.tables {
-            known.through = state.n;
-            if state.n >= known.noted + WORTH_AN_UPDATE {
-                self.glue.note(table, form::THROUGH, state.n).await?;
-                known.noted = state.n;
+        for (table, known) in known.iter_mut().filter(|(_, known)| known.through < to) {
+            known.through = to;
+            if to >= known.noted + WORTH_AN_UPDATE {
+                self.glue.note(table, form::THROUGH, to).await?;
+                known.noted = to;
             }
         }
         Ok(())
     }
 
-    /// Makes a table, or gives it and its partitions the columns of its contract.
+    /// Makes a table, or gives it the columns of its contract.
     async fn bring_table(
         &self,
         url: &str,
@@ -175,16 +211,11 @@ impl Catalog {
         if known.tables.get(table).is_some_and(|known| known.contract == contract.version) {
             return Ok(());
         }
-        let Found { through, changed, refitted } =
-            self.glue.ensure_table(contract, &form::table(url, contract)).await?;
+        let Found { through, changed } = self.glue.ensure_table(contract, &form::table(url, contract)).await?;
         if changed {
             report.tables.push(table.clone());
         }
-        if !refitted {
-            report.refitted += self.glue.refit(contract).await?;
-            self.glue.note(table, form::REFITTED, contract.version.into()).await?;
-        }
-        let fresh = KnownTable { contract: contract.version, through, noted: through, hours: BTreeSet::new() };
+        let fresh = KnownTable { contract: contract.version, through, noted: through, hours: BTreeMap::new() };
         known.tables.entry(table.clone()).or_insert(fresh).contract = contract.version;
         Ok(())
     }
@@ -203,76 +234,53 @@ impl Outsiders for Catalog {
         let places = Places::of(log, &state, [&hour.to_owned()]).await?;
         let mut left = true;
         for table in tables.keys() {
-            let Some(contract) = state.contracts.get(table) else { continue };
             let Some((location, moved_at)) = self.glue.partition(table, hour).await? else { continue };
-            let wanted = places.partition(log.lake().url(), table, hour);
+            let wanted = places.partition(log, &state, table, hour, 0)?;
             if location != wanted.location {
                 tracing::warn!(table, hour, location, "the catalog has an older place of a partition; moving it");
-                self.glue.update(table, contract, &[wanted]).await?;
+                self.glue.update(table, &[wanted]).await?;
                 left = false;
             } else {
                 left &= moved_at.is_none_or(|moved_at| now - moved_at > MINIMUM_AGE);
+            }
+        }
+        if left {
+            for table in tables.keys() {
+                forget(log.lake(), table, hour).await?;
             }
         }
         Ok(left)
     }
 }
 
-/// The hours of each table that got files, and whether they were compacted, after the epoch that its table is through with.
-async fn hours(
-    log: &Log,
-    to: EpochNumber,
-    known: &BTreeMap<String, KnownTable>,
-) -> Result<BTreeMap<String, BTreeMap<String, bool>>> {
-    let mut found: BTreeMap<String, BTreeMap<String, bool>> = BTreeMap::new();
-    let from = known.values().map(|known| known.through).min().unwrap_or(to);
-    let mut manifests = futures::stream::iter(from + 1..=to).map(|n| log.manifest(n)).buffered(READ_AHEAD);
-    while let Some(manifest) = manifests.try_next().await? {
-        let n = manifest.n;
-        let behind = |table: &String| known.get(table).is_some_and(|known| known.through < n);
-        for (table, epoch) in manifest.tables.iter().filter(|(table, _)| behind(table)) {
-            for hour in epoch.files.iter().filter_map(|file| hour_of(&file.path)) {
-                found.entry(table.clone()).or_default().entry(hour.to_owned()).or_default();
+/// Copies committed files to where readers of the catalog see them.
+async fn show(lake: &Lake, files: Vec<String>) -> Result<()> {
+    futures::stream::iter(files)
+        .map(|path| async move {
+            let shown = shown(&path);
+            if lake.store.exists(&shown).await? {
+                return Ok(());
             }
-        }
-        for control in &manifest.control {
-            let Control::Compacted { hour, tables, .. } = control else { continue };
-            for table in tables.keys().filter(|table| behind(table)) {
-                found.entry(table.clone()).or_default().insert(hour.clone(), true);
+            failpoint::hit("catalog.copy.before");
+            let Err(error) = lake.store.copy(&path, &shown).await else { return Ok(()) };
+            if lake.store.exists(&path).await? {
+                return Err(error);
             }
-        }
-    }
-    Ok(found)
+            Err(Error::new(ErrorKind::LogCorrupt, format!("{}/{path} is missing", lake.url()))
+                .help("a manifest names it, and its hour is not compacted: restore it from a copy of the lake"))
+        })
+        .buffer_unordered(COPIES)
+        .try_collect()
+        .await
 }
 
-/// Where the files of compacted hours are, by hour and table.
-struct Places(BTreeMap<String, BTreeMap<String, String>>);
+/// Where a processed file is shown.
+fn shown(path: &str) -> String {
+    format!("{ZONE}/{}", path.split_once('/').map_or(path, |(_, rest)| rest))
+}
 
-impl Places {
-    /// Those of these hours. Every entry of the log is read once, however many tables it is about.
-    async fn of(log: &Log, state: &LogState, hours: impl IntoIterator<Item = &String>) -> Result<Self> {
-        let hours: BTreeSet<&String> = hours.into_iter().collect();
-        let entries: Vec<EpochNumber> =
-            hours.iter().flat_map(|hour| state.compactions.get(*hour).into_iter().flatten().copied()).collect();
-        let mut manifests = futures::stream::iter(entries).map(|n| log.manifest(n)).buffered(READ_AHEAD);
-        let mut found: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-        while let Some(manifest) = manifests.try_next().await? {
-            for control in &manifest.control {
-                let Control::Compacted { hour, tables, .. } = control else { continue };
-                for (table, compaction) in tables {
-                    let folder = compaction.files.first().and_then(|file| file.path.rsplit_once('/'));
-                    let of_hour = found.entry(hour.clone()).or_default();
-                    // The entries of an hour are in order: the newest counts.
-                    of_hour.extend(folder.map(|(folder, _)| (table.clone(), folder.to_owned())));
-                }
-            }
-        }
-        Ok(Self(found))
-    }
-
-    fn partition(&self, url: &str, table: &str, hour: &str) -> Partition {
-        let compacted = self.0.get(hour).and_then(|tables| tables.get(table));
-        let folder = compacted.cloned().unwrap_or_else(|| format!("processed/{table}/{hour}"));
-        Partition { hour: hour.to_owned(), location: format!("{url}/{folder}/"), moved: compacted.is_some() }
-    }
+/// Deletes what was shown of an hour before it was compacted.
+async fn forget(lake: &Lake, table: &str, hour: &str) -> Result<()> {
+    let files = lake.store.list(&format!("{ZONE}/{table}/{hour}")).await?;
+    lake.store.delete_all(files.into_iter().map(|file| file.location.to_string()).collect()).await
 }
