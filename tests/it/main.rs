@@ -52,6 +52,8 @@ mod redshift_commands;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_costs;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
+mod redshift_ddl;
+#[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_faults;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_groups;

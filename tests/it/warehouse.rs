@@ -197,6 +197,11 @@ impl Under {
         &*self.warehouse
     }
 
+    /// Another loader of the same topology.
+    pub(crate) async fn another(&self) -> Arc<dyn Warehouse> {
+        dataflow::warehouse::open(&self.config, "t", Arc::clone(&self.staging)).await.unwrap()
+    }
+
     pub(crate) fn config(&self) -> &dataflow::config::Warehouse {
         &self.config
     }

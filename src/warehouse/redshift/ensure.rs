@@ -18,7 +18,7 @@ use crate::warehouse::names::{literal, quote};
 
 /// What must be done to a live table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Add {
         column: String,
         sql_type: String,
@@ -34,9 +34,6 @@ enum Step {
         sql_type: String,
     },
 }
-
-/// The column that is about to take another one's place.
-const WIDER: &str = "_dataflow_wider";
 
 impl Redshift {
     pub(super) async fn set_up(&self) -> Result<()> {
@@ -96,7 +93,7 @@ impl Redshift {
         }
         if !live.is_empty() {
             for step in steps(table, schema, mode, &live)? {
-                self.take(&mut lease.session, table, step).await?;
+                self.take(&mut lease.session, contract, mode, step).await?;
             }
             self.compare_layout(&mut lease.session, table).await?;
         }
@@ -121,7 +118,7 @@ impl Redshift {
         epoch.map_or(Ok(()), |epoch| Err(crate::warehouse::lost(table, epoch)))
     }
 
-    async fn live_columns(&self, session: &mut Session, table: &str) -> Result<Vec<LiveColumn>> {
+    pub(super) async fn live_columns(&self, session: &mut Session, table: &str) -> Result<Vec<LiveColumn>> {
         let answer = session.run(&self.names.columns(table), Some(table)).await?;
         let column = |row: &Vec<Option<String>>| {
             let number = |index: usize| row.get(index)?.as_deref()?.trim().parse::<u32>().ok();
@@ -137,32 +134,11 @@ impl Redshift {
         Ok(answer.rows.iter().map(column).collect())
     }
 
-    /// Redshift widens no number in place. Readers see the old column or the new one, and wait while it is filled.
-    async fn replace(&self, session: &mut Session, table: &str, column: &str, sql_type: &str) -> Result<()> {
-        let (of, old) = (self.names.of(table), quote(column));
-        let statements = [
-            "BEGIN".to_owned(),
-            self.names.add_column(table, WIDER, sql_type),
-            format!("UPDATE {of} SET {WIDER} = {old}"),
-            format!("ALTER TABLE {of} DROP COLUMN {old}"),
-            format!("ALTER TABLE {of} RENAME COLUMN {WIDER} TO {old}"),
-            "COMMIT".to_owned(),
-        ];
-        tracing::info!(table, column, sql_type, "a wider column takes the place of the old one");
-        for statement in statements {
-            if let Err(error) = session.run(&statement, Some(table)).await {
-                // When the session has gone, so has the transaction.
-                let _gone = session.run("ROLLBACK", None).await;
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    async fn take(&self, session: &mut Session, table: &str, step: Step) -> Result<()> {
+    async fn take(&self, session: &mut Session, contract: &Contract, mode: DeleteMode, step: Step) -> Result<()> {
+        let table = contract.table.as_str();
         let (statement, fine, help) = match &step {
             Step::Replace { column, from, sql_type } => {
-                let replaced = self.replace(session, table, column, sql_type).await;
+                let replaced = self.replace(session, contract, mode, column).await;
                 return replaced.map_err(|error| {
                     let doing = format!("column {column} is of type {from}, and must become {sql_type}");
                     match error.disposition() {
@@ -200,7 +176,7 @@ impl Redshift {
 }
 
 /// What a live table lacks.
-fn steps(table: &str, schema: &TableSchema, mode: DeleteMode, live: &[LiveColumn]) -> Result<Vec<Step>> {
+pub(super) fn steps(table: &str, schema: &TableSchema, mode: DeleteMode, live: &[LiveColumn]) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     for column in &schema.columns {
         let wanted = sql_type(column.data_type);

@@ -13,7 +13,7 @@
 //! | `homes.rs` | which group loads which table |
 //! | `views.rs` | views for people and their tools |
 //! | `state.rs` | a group's control table: ledger, accounts, floors |
-//! | `ensure.rs` | control tables, and tables as their contracts say |
+//! | `ensure.rs`, `replace.rs` | control tables, and tables as their contracts say; wider columns in the place of narrow ones |
 //! | `upload.rs`, `parts.rs` | what a load stages before its transaction begins; in how many files |
 //! | `apply.rs` | one unit, one transaction |
 //! | `inspect.rs` | what people ask |
@@ -37,6 +37,7 @@ mod patience;
 mod policy;
 mod probe;
 mod range;
+mod replace;
 mod session;
 mod sessions;
 mod sql;

@@ -47,6 +47,8 @@ pub enum Fault {
     Silence,
     /// The statement runs, until somebody cancels it or it has taken too long; the client may go, it goes on.
     Stuck,
+    /// The statement is done only once `Sim::heal` is called; whoever holds a lock holds it meanwhile.
+    Held,
     /// COPY only: the scan of a file fails for no reason of the file's.
     ScanFailed,
 }
@@ -63,7 +65,7 @@ impl Fault {
             // <https://repost.aws/knowledge-center/redshift-query-abort>
             Self::QueueTimeout => Some(Refusal::new("57014", "Query (100000) cancelled on user's request")),
             Self::ScanFailed => Some(Refusal::spectrum(15_001, "Task failed due to an internal error.")),
-            Self::AnswerLost | Self::ResetBefore | Self::Silence | Self::Stuck => None,
+            Self::AnswerLost | Self::ResetBefore | Self::Silence | Self::Stuck | Self::Held => None,
         }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     /// Whether there has ever been a late-binding view.
     pub late_views: AtomicBool,
     salts: AtomicU32,
+    /// Tells that nothing goes wrong any more.
+    pub heals: tokio::sync::watch::Sender<()>,
     watch: Mutex<Watch>,
     conflicts: Mutex<Conflicts>,
     users: Mutex<Users>,
@@ -56,6 +58,7 @@ impl Shared {
             admin: tokio::sync::Mutex::new(admin),
             late_views: AtomicBool::new(late.as_deref() != Some("0")),
             salts: AtomicU32::new(std::process::id()),
+            heals: tokio::sync::watch::Sender::new(()),
             watch: Mutex::default(),
             conflicts: Mutex::default(),
             users: Mutex::new(users),

@@ -12,8 +12,11 @@ use super::{Ask, Session};
 impl Session {
     /// Runs a statement and puts its answer.
     pub(super) async fn execute(&mut self, plan: &Plan, text: &str, ask: Ask<'_>) -> Result<(), Stop> {
+        let mut healed = self.shared.heals.subscribe();
         let fault = self.shared.watch().statement(plan.kind, text);
         match fault {
+            // Whoever says that nothing goes wrong any more goes only when the emulator does.
+            Some(Fault::Held) => _ = healed.changed().await,
             Some(Fault::ResetBefore) => return Err(Stop::Gone(std::io::ErrorKind::ConnectionReset.into())),
             Some(Fault::Silence) => return self.be_silent().await,
             Some(Fault::Stuck) => return self.relay(Ask::Simple("SELECT pg_sleep(86400)")).await.map(|_| ()),
