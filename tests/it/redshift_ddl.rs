@@ -12,6 +12,7 @@ use dataflow::error::Disposition;
 use dataflow::pipeline::fold::fold;
 use dataflow::warehouse::Warehouse;
 use redshift_sim::{Fault, Isolation, Kind, Rule};
+use tokio_postgres::SimpleQueryMessage;
 
 use crate::support::process::LIMIT;
 use crate::warehouse::{Under, created, table, try_load, unit};
@@ -126,4 +127,85 @@ async fn an_older_contract_does_not_make_a_column_narrower() {
     let digits =
         "SELECT numeric_precision::text FROM information_schema.columns WHERE table_name = 't' AND column_name = 'a'";
     assert_eq!(under.rows(digits).await, [[Some("18".to_owned())]]);
+}
+
+/// The rows of a query, as somebody's tool asks it; or why there are none.
+async fn ask(url: &str, query: &str) -> Result<usize, String> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.map_err(|e| e.to_string())?;
+    let driver = tokio::spawn(connection);
+    let answer = client.simple_query(query).await;
+    driver.abort();
+    let is_row = |message: &&SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(_));
+    let why = |error: tokio_postgres::Error| error.as_db_error().map_or(error.to_string(), ToString::to_string);
+    answer.map(|messages| messages.iter().filter(is_row).count()).map_err(why)
+}
+
+/// The views that people see, and what is left beside them.
+async fn views(under: &Under) -> Vec<String> {
+    let rows = under.rows("SELECT name || ': ' || sql FROM sim.late_views WHERE schema = 'bi' ORDER BY name").await;
+    rows.into_iter().filter_map(|row| row[0].clone()).collect()
+}
+
+/// GIVEN a table with a view and a row.
+async fn shown() -> Under {
+    let under = Under::redshift().await;
+    let groups = [("g".to_owned(), vec!["t".to_owned()])].into();
+    dataflow::warehouse::assign(under.config(), "t", &groups, &[]).await.unwrap();
+    let contract = of(Type::Int);
+    under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap();
+    try_load(&under, 0, created(&contract, 1, vec![ints([1, 2]), ints([10, 20])])).await.unwrap();
+    under
+}
+
+fn with_more() -> Arc<Contract> {
+    table(&[("id", Type::Int), ("a", Type::Int), ("more", Type::Int)], true)
+}
+
+/// GIVEN a view that is made anew because its table has got a column, WHEN somebody's query comes while that is not
+/// committed, THEN it waits and is answered; and nothing is left of the old view.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_meets_a_view_that_is_made_anew_is_answered() {
+    let under = shown().await;
+    let (sim, contract) = (&under.cluster().sim, with_more());
+    let met = sim.fail(Rule::new(Fault::Held).on(Kind::Commit).times(1));
+    let url = sim.url();
+    let query = "SELECT id FROM bi.t /* somebody */";
+    let reader = async {
+        until("the view is made anew", async || met.times() == 1).await;
+        ask(&url, query).await
+    };
+    let go_on = async {
+        let came = async || sim.history().iter().any(|sql| sql.eq_ignore_ascii_case("SELECT id FROM bi . t"));
+        until("the query comes", came).await;
+        sim.heal();
+    };
+    let (made, answer, ()) = tokio::join!(under.warehouse().ensure(&contract, DeleteMode::Hard), reader, go_on);
+    made.unwrap();
+    assert_eq!(answer, Ok(2));
+    let views = views(&under).await;
+    let tables: Vec<&String> = views.iter().filter(|view| !view.starts_with("_dataflow_freshness")).collect();
+    assert!(tables.iter().any(|view| view.starts_with("t: ") && view.contains("\"more\"")), "{views:#?}");
+    assert!(
+        !views.iter().any(|view| view.starts_with("_dataflow_next") || view.starts_with("_dataflow_last")),
+        "{views:#?}"
+    );
+}
+
+/// GIVEN somebody who reads a view for longer than a load is to wait, WHEN its table gets a column, THEN the table has it and
+/// loads go on, the view stays as it was, and the next start makes it, and takes away what was left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_read_for_long_does_not_keep_loads_waiting() {
+    let under = shown().await;
+    let (sim, contract) = (&under.cluster().sim, with_more());
+    sim.fail(Rule::new(Fault::QueueTimeout).on(Kind::Alter).containing("rename to").times(1));
+    under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap();
+    assert_eq!(sim.counters().injected, 1);
+    let next = vec![ints([3, 4]), ints([30, 40]), ints([5, 6])];
+    try_load(&under, 1, created(&contract, 3, next)).await.unwrap();
+    assert_eq!(ask(&sim.url(), "SELECT id, a FROM bi.t").await, Ok(4));
+    assert!(views(&under).await.iter().any(|view| view.starts_with("_dataflow_next_t_")), "nothing was left");
+    let groups = [("g".to_owned(), vec!["t".to_owned()])].into();
+    dataflow::warehouse::assign(under.config(), "t", &groups, &[(contract, DeleteMode::Hard)]).await.unwrap();
+    assert_eq!(ask(&sim.url(), "SELECT id, a, more FROM bi.t WHERE more > 0").await, Ok(2));
+    assert!(!views(&under).await.iter().any(|view| view.starts_with("_dataflow_next")), "something is left");
 }

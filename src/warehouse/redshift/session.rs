@@ -47,7 +47,7 @@ pub(super) struct Place {
     pub user: Option<String>,
     pub password: Option<Vec<u8>>,
     /// How long the server may be silent.
-    limit: Duration,
+    pub limit: Duration,
     /// By which the cluster chooses a queue.
     query_group: Option<String>,
     /// `None`: no TLS.
@@ -149,10 +149,14 @@ fn tls(more: Option<&str>) -> Result<ClientConfig> {
 pub(super) fn settings(limit: Duration, query_group: Option<&str>) -> Vec<String> {
     // Times are compared and written as UTC, however the user is set up. The server gives up when we do, also when we are
     // not there any more to say so.
-    let timeout = format!("SET statement_timeout TO {}", limit.as_millis().min(MOST_MS));
-    let mut settings = vec!["SET timezone TO 'UTC'".to_owned(), timeout];
+    let mut settings = vec!["SET timezone TO 'UTC'".to_owned(), timeout(limit)];
     settings.extend(query_group.map(|group| format!("SET query_group TO {}", text(group))));
     settings
+}
+
+/// Ends statements that take longer.
+pub(super) fn timeout(limit: Duration) -> String {
+    format!("SET statement_timeout TO {}", limit.as_millis().min(MOST_MS))
 }
 
 type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;

@@ -10,11 +10,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::failure::is_doubtful;
-use super::session::Session;
+use super::session::{Session, timeout};
 use super::sql::{Names, STATE_PREFIX, readable};
 use super::types::LIMITS;
 use super::{Redshift, text};
@@ -31,6 +32,11 @@ const FRESHNESS_PREFIX: &str = "_dataflow_freshness_";
 const READABLE: usize = 32;
 /// How often a view is tried again that fails for no reason that Redshift gives.
 const DOUBTS: usize = 3;
+/// How long a view may wait for those who read it. Loads wait with it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// In front of the name of a view that is about to take another one's place, and of one that has lost it.
+const NEXT_PREFIX: &str = "_dataflow_next_";
+const LAST_PREFIX: &str = "_dataflow_last_";
 /// How often the topologies that share the schema are counted again while others start.
 const LOOKS: usize = 5;
 
@@ -180,6 +186,7 @@ impl Redshift {
         for (contract, _) in tables {
             self.free(&notes, &contract.table)?;
         }
+        self.clear_aside(session, &notes).await?;
         let tables = tables.iter().filter(|(contract, _)| there.contains(&contract.table.to_ascii_lowercase()));
         for (contract, mode) in tables {
             self.renew(session, &notes, contract, *mode).await?;
@@ -189,6 +196,18 @@ impl Redshift {
             self.show_freshness(session, &states, notes).await?;
         }
         self.sessions.give_back(lease);
+        Ok(())
+    }
+
+    /// Drops what a crash has left of views that were made anew.
+    async fn clear_aside(&self, session: &mut Session, notes: &Notes) -> Result<()> {
+        let ours = |note: &Note| note.topology.as_ref().is_none_or(|topology| *topology == self.topology);
+        for (name, note) in notes {
+            let aside = [NEXT_PREFIX, LAST_PREFIX].iter().any(|prefix| name.starts_with(prefix));
+            if aside && note.as_ref().is_some_and(ours) {
+                session.run(&format!("DROP VIEW IF EXISTS {}", self.view(name)), Some(name)).await?;
+            }
+        }
         Ok(())
     }
 
@@ -315,51 +334,98 @@ impl Redshift {
         if notes.get(&view.to_ascii_lowercase()).and_then(Option::as_ref) == Some(&note) {
             return Ok(());
         }
-        let comment = format!("COMMENT ON VIEW {}.{} IS {}", quote(&self.views), quote(view), text(&note.text()));
-        let statements = [statement.to_owned(), comment];
+        let (there, limit) = (notes.contains_key(&view.to_ascii_lowercase()), self.sessions.place.limit);
+        let bounded = limit > PATIENCE;
+        if bounded {
+            session.run(&timeout(PATIENCE), None).await?;
+        }
+        let made = self.try_make(session, there, view, statement, &note).await;
+        let waited = made.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::WarehouseLimit(_)));
+        let made = match made {
+            Err(error) if waited || error.disposition() != Disposition::Retry => {
+                let views = &self.views;
+                let help = if waited { "the next start tries it again; to do it now" } else { "to do it" };
+                tracing::warn!("make the view {views}.{view}: {error}; loads go on without it; {help}: {statement}");
+                Ok(())
+            }
+            made => made,
+        };
+        if bounded && made.is_ok() {
+            session.run(&timeout(limit), None).await?;
+        }
+        made
+    }
+
+    async fn try_make(
+        &self,
+        session: &mut Session,
+        there: bool,
+        view: &str,
+        statement: &str,
+        note: &Note,
+    ) -> Result<()> {
+        let statements = [statement.to_owned(), self.comment(view, note)];
         let mut made = run_all(session, view, &statements).await;
         for _ in 0..DOUBTS {
             if made.as_ref().is_err_and(is_doubtful) {
                 made = run_all(session, view, &statements).await;
             }
         }
-        let refused = made.as_ref().is_err_and(|error| error.disposition() != Disposition::Retry);
-        if refused && notes.contains_key(&view.to_ascii_lowercase()) {
-            made = self.make_anew(session, view, &statements).await;
-        }
         match made {
-            Err(error) if error.disposition() != Disposition::Retry => {
-                let views = &self.views;
-                tracing::warn!("make the view {views}.{view}: {error}; loads go on without it; to do it: {statement}");
-                Ok(())
+            Err(error) if there && error.disposition() != Disposition::Retry => {
+                self.make_anew(session, view, statement, note).await
             }
             made => made,
         }
     }
 
-    /// Drops a view and makes it again, with what was granted on it: a view can be replaced only by one with the same columns.
-    /// Its readers see the old one or the new one.
-    async fn make_anew(&self, session: &mut Session, view: &str, statements: &[String]) -> Result<()> {
-        let of = format!("{}.{}", quote(&self.views), quote(view));
-        let grants = match self.grants(session, view, &of).await {
+    fn comment(&self, view: &str, note: &Note) -> String {
+        format!("COMMENT ON VIEW {} IS {}", self.view(view), text(&note.text()))
+    }
+
+    fn view(&self, name: &str) -> String {
+        format!("{}.{}", quote(&self.views), quote(name))
+    }
+
+    /// Puts another view in the place of one, with what was granted on it: a view can be replaced only by one with the same
+    /// columns. The old one goes when it has lost its name: who waits for a view that is dropped in the same transaction as the
+    /// new one comes finds neither (<https://github.com/dbt-labs/dbt-core/issues/3112>). What a crash leaves goes the next time.
+    async fn make_anew(&self, session: &mut Session, view: &str, statement: &str, note: &Note) -> Result<()> {
+        let (of, next, last) = (self.view(view), aside(NEXT_PREFIX, view), aside(LAST_PREFIX, view));
+        let grants = match self.grants(session, view, &self.view(&next)).await {
             Err(error) if error.disposition() == Disposition::Retry => return Err(error),
             grants => grants,
         };
-        let again = grants.as_ref().map_or(&[][..], Vec::as_slice);
-        let whole =
-            [&["BEGIN".to_owned(), format!("DROP VIEW {of}")][..], statements, again, &["COMMIT".to_owned()]].concat();
-        if let Err(error) = run_all(session, view, &whole).await {
+        let gone = |name: &str| format!("DROP VIEW IF EXISTS {}", self.view(name));
+        let made = [gone(&next), gone(&last), statement.replacen(&of, &self.view(&next), 1), self.comment(&next, note)];
+        run_all(session, view, &made).await?;
+        run_all(session, view, grants.as_ref().map_or(&[][..], Vec::as_slice)).await?;
+        let renamed = [
+            "BEGIN".to_owned(),
+            format!("ALTER TABLE {of} RENAME TO {}", quote(&last)),
+            format!("ALTER TABLE {} RENAME TO {}", self.view(&next), quote(view)),
+            "COMMIT".to_owned(),
+        ];
+        if let Err(error) = run_all(session, view, &renamed).await {
             // When the session has gone, so has the transaction.
             let _gone = session.run("ROLLBACK", None).await;
             return Err(error);
         }
+        if let Err(error) = session.run(&gone(&last), Some(view)).await {
+            tracing::info!("{}: {error}; it is dropped when the view is next made anew", gone(&last));
+        }
+        self.tell_made_anew(view, &grants);
+        Ok(())
+    }
+
+    fn tell_made_anew(&self, view: &str, grants: &Result<Vec<String>>) {
         let views = &self.views;
         let help = format!(
             "rights that others gave must be given again; ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT SELECT ON TABLES TO … gives \
              them for good",
             quote(views)
         );
-        match &grants {
+        match grants {
             Ok(grants) => tracing::info!(
                 "the view {views}.{view} has other columns: made anew, with {} grants; {help}",
                 grants.len()
@@ -368,7 +434,6 @@ impl Redshift {
                 tracing::warn!("the view {views}.{view} has other columns: made anew; read its grants: {error}; {help}")
             }
         }
-        Ok(())
     }
 
     /// What gives again what was granted on a view, as far as the user may see it.
@@ -395,6 +460,12 @@ impl Redshift {
         let rows = session.run(&statement, None).await?.rows;
         Ok(rows.into_iter().filter_map(grant).collect())
     }
+}
+
+/// The name of a view that stands aside.
+fn aside(prefix: &str, view: &str) -> String {
+    let readable: String = readable(view).chars().take(READABLE).collect();
+    format!("{prefix}{readable}_{:08x}", xxh3_64(view.to_ascii_lowercase().as_bytes()) as u32)
 }
 
 async fn run_all(session: &mut Session, view: &str, statements: &[String]) -> Result<()> {

@@ -35,6 +35,12 @@ BEGIN
   EXECUTE format('DROP VIEW IF EXISTS %I.%I', s, short);
   DELETE FROM sim.late_views WHERE schema = s AND name = n;
 END $$;
+-- r_ALTER_TABLE.html: RENAME TO takes views, too; what was granted and said of one stays.
+CREATE PROCEDURE sim.rename_late_view(s text, n text, short text, renamed text, short_renamed text) LANGUAGE plpgsql AS $$
+BEGIN
+  EXECUTE format('ALTER VIEW %I.%I RENAME TO %I', s, short, short_renamed);
+  UPDATE sim.late_views SET name = renamed WHERE schema = s AND name = n;
+END $$;
 CREATE TABLE sim.load_errors (
     at timestamp NOT NULL, transaction_id bigint, session_id bigint, query_id bigint, file_name text, line_number bigint,
     column_name text, column_type text, column_length text, error_code int, error_message text);

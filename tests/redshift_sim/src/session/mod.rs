@@ -12,6 +12,7 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use crate::backend::{Backend, refusal_of};
 use crate::fault::Kind;
 use crate::lex::{self, Token};
+use crate::names::short;
 use crate::refusal::{Refusal, Stop};
 use crate::server::Shared;
 use crate::sql::{self, Effect, Plan, Settings};
@@ -49,6 +50,8 @@ pub(crate) struct Session {
     case_sensitive: bool,
     /// It has made late-binding views, or dropped some.
     views: bool,
+    /// OIDs of the late-binding views that the statement reads.
+    opens: Vec<String>,
     prepared: Prepared,
 }
 
@@ -66,6 +69,7 @@ impl Session {
             transaction: None,
             case_sensitive: false,
             views: false,
+            opens: Vec::new(),
             prepared: Prepared::default(),
         };
         session.shared.watch().opened();
@@ -226,7 +230,45 @@ impl Session {
                 .map(|row| row.map(Option::unwrap_or_default).into())
                 .collect();
         }
+        self.look_up(tokens, &settings).await?;
         Ok(settings)
+    }
+
+    /// Which views the names of a statement mean, as its parser sees it: nobody looks again when their locks are had.
+    async fn look_up(&mut self, tokens: &[Token], settings: &Settings) -> Result<(), Stop> {
+        self.opens.clear();
+        let own = self.views && self.backend.status == b'T';
+        if own || !tokens[0].is_any(&["select", "with", "(", "insert"]) {
+            return Ok(());
+        }
+        for (schema, view, _) in &settings.late_views {
+            let named = |t: &[Token]| t[0].name() == Some(schema) && t[1].is_symbol(".") && t[2].name() == Some(view);
+            if tokens.windows(3).any(named) {
+                let name = format!("{}.{}", lex::identifier(schema), lex::identifier(&short(view)));
+                let oid = format!("SELECT to_regclass({})::oid", lex::literal(&name));
+                self.opens.extend(self.shared.admin.lock().await.value(&oid).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for whoever changes a view that the statement reads. If it was dropped meanwhile, nobody finds the new one of its
+    /// name; if it was renamed, it is still there: <https://github.com/dbt-labs/dbt-core/issues/3112>.
+    async fn open_views(&mut self) -> Result<(), Stop> {
+        for oid in std::mem::take(&mut self.opens) {
+            let changes = format!(
+                "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database WHERE d.datname = current_database() \
+                 AND relation = {oid} AND mode = 'AccessExclusiveLock' AND granted"
+            );
+            while self.shared.admin.lock().await.value(&changes).await?.as_deref() != Some("0") {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            let there = format!("SELECT 1 FROM pg_class WHERE oid = {oid}");
+            if self.shared.admin.lock().await.value(&there).await?.is_none() {
+                return Err(Refusal::new("XX000", format!("could not open relation with OID {oid}")).into());
+            }
+        }
+        Ok(())
     }
 
     /// Only superusers see it, and those whom they let: <https://docs.aws.amazon.com/redshift/latest/dg/r_SVV_TABLE_INFO.html>.
@@ -242,7 +284,7 @@ impl Session {
 
     /// What a statement changes in how later ones are read.
     fn note(&mut self, plan: &Plan, tokens: &[Token]) {
-        self.views |= plan.tag.is_some_and(|tag| tag.ends_with(" VIEW"));
+        self.views |= plan.sql.contains("_late_view(");
         if plan.tag == Some("CREATE VIEW") {
             self.shared.late_views.store(true, Ordering::Release);
         }

@@ -34,6 +34,7 @@ impl Session {
             return Err(Refusal::new("25P02", text).into());
         }
         self.refuse_in_block(&plan.effect)?;
+        self.open_views().await?;
         let last = self.with_effect(plan, ask).await?;
         if fault == Some(Fault::AnswerLost) {
             return Err(Stop::Gone(std::io::ErrorKind::ConnectionReset.into()));

@@ -85,6 +85,7 @@ pub fn plan(tokens: &[Token], settings: &Settings) -> Result<Plan, Refusal> {
     let first = tokens.first().ok_or_else(|| Refusal::syntax(";"))?;
     match first.value.as_str() {
         "copy" => return copy::plan(tokens),
+        "alter" if late_view_at(tokens, 2, settings).is_some() => return alter_late_view(tokens),
         "alter" => return table::alter(tokens),
         "create" | "drop" | "grant" | "revoke" | "comment" => return definition(tokens, settings),
         _ => {}
@@ -258,6 +259,18 @@ fn view(tokens: &[Token], settings: &Settings) -> Result<Plan, Refusal> {
     let (inside, query) = (literal(&short(view)), literal(&query));
     let sql = format!("CALL sim.make_late_view({}, {}, {inside}, {query}, {replaces})", literal(schema), literal(view));
     Ok(Plan::new(Kind::Create, sql, Effect::Query).tagged("CREATE VIEW"))
+}
+
+/// A view can only be renamed: <https://docs.aws.amazon.com/redshift/latest/dg/r_ALTER_TABLE.html>.
+fn alter_late_view(tokens: &[Token]) -> Result<Plan, Refusal> {
+    let (_, parts, after) = name_parts(tokens, 2)?;
+    let words: Vec<&str> = tokens[after..].iter().map(|t| &*t.value).collect();
+    let (["rename", "to", renamed], [schema, view]) = (words.as_slice(), parts.as_slice()) else {
+        return Err(Refusal::not_emulated("ALTER TABLE of a view but for RENAME TO"));
+    };
+    let arguments = [schema.as_str(), view, &short(view), renamed, &short(renamed)].map(literal);
+    let sql = format!("CALL sim.rename_late_view({})", arguments.join(", "));
+    Ok(Plan::new(Kind::Alter, sql, Effect::Query).tagged("ALTER TABLE"))
 }
 
 fn late_view(tokens: &[Token], settings: &Settings) -> Option<(String, String)> {
