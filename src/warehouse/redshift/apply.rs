@@ -36,6 +36,11 @@ pub(super) async fn apply(warehouse: &Redshift, unit: &LoadUnit) -> Result<Appli
     Ok(Applied { log: unit.log, through: unit.through, held: unit.held.clone(), accounts })
 }
 
+/// What loads of a group are counted by.
+pub(super) fn load_of(group: &str) -> String {
+    format!("load of {group}")
+}
+
 /// What a transaction has done.
 struct Loading<'a> {
     warehouse: &'a Redshift,
@@ -98,6 +103,7 @@ impl Loading<'_> {
             let table = work.load.contract.table.clone();
             let known = state.tables.remove(&table).unwrap_or_default();
             let (account, known) = self.table(work, known).await?;
+            self.warehouse.patience.passed(&load_of(&self.unit.group), &table);
             accounts.insert(table.clone(), account);
             state.tables.insert(table, known);
         }

@@ -7,7 +7,7 @@
 //! | `connection`, `server`, `resources` | the cluster is away, restarts, or has no room | for ever |
 //! | `store`, `credentials` | S3 is slow; a login has expired | for ever |
 //! | `queue`, `silence` | a limit on time or on waiting ended the statement: the queue's, the user's, ours | a few times: see `patience.rs` |
-//! | `internal` | Redshift does not say what | a few times: see `patience.rs` |
+//! | `internal` | Redshift does not say what | for a while: see `patience.rs` |
 //!
 //! The first three say nothing of what was asked, and pass without anybody changing the topology. A limit may be one that
 //! the same statement exceeds each time, and then only a person can end it.

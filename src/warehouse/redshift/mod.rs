@@ -5,7 +5,7 @@
 //! | `session.rs`, `sessions.rs` | TLS, log-in, plain statements; the few sessions that groups share |
 //! | `credentials.rs` | user and password, from the URL or lent by AWS |
 //! | `failure.rs` | what a failure means, by SQLSTATE and text |
-//! | `patience.rs` | how often a statement may be ended by a limit, or fail for no reason |
+//! | `patience.rs` | how often a statement may be ended by a limit, or fail for no reason, and for how long |
 //! | `sql.rs` | SQL text |
 //! | `types.rs` | contract types, the stage's and the catalog's |
 //! | `stage.rs`, `documents.rs` | folded rows as the Parquet file of a stage; documents that are too long for a text |
@@ -232,7 +232,7 @@ impl Warehouse for Redshift {
             self.known().remove(&unit.group);
         }
         self.patience
-            .judge(&format!("load of {}", unit.group), applied)
+            .judge(&apply::load_of(&unit.group), applied)
             .map_err(|e| e.doing(format!("apply epochs {}..={} of group {}", unit.after + 1, unit.through, unit.group)))
     }
 

@@ -5,9 +5,13 @@
 //! Such a limit passes when the cluster is less busy, so it is tried again, by the loader with ever smaller units. What a
 //! limit ends each time is for a person: the table is parked. Statements of no table (the lock, the ledger, COMMIT) are small
 //! whatever is loaded: when even those are ended, nothing can be loaded, and the process says so and stops, but later.
+//!
+//! A failure inside Redshift says nothing of the table whose turn it was. Most are over in minutes, and whatever comes next
+//! meets the same. So its table is parked only when it goes on, or when others of its group go through meanwhile.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::failure::{counted, is_doubtful};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,8 +21,10 @@ const OF_A_TABLE: u32 = 6;
 /// The same for what is about no table, before the process stops.
 const OF_NO_TABLE: u32 = 24;
 
-/// How often in a row a statement about a table fails for no reason that Redshift gives, before the table is parked.
+/// How often in a row a statement about a table fails for no reason that Redshift gives, before the table may be parked.
 const DOUBTS_OF_A_TABLE: u32 = 4;
+/// How long that has to go on, unless other tables go through.
+const DOUBTED_FOR: Duration = Duration::from_secs(15 * 60);
 /// The same for what is about no table, before the process stops.
 const DOUBTS_OF_NO_TABLE: u32 = 24;
 
@@ -32,11 +38,29 @@ const INSIDE: &str = "look at the cluster's health and events (a node that is re
      goes on, open a case at AWS with this message";
 
 /// Counts, by what is being done.
-#[derive(Debug, Default)]
-pub(super) struct Patience(Mutex<BTreeMap<String, Times>>);
+#[derive(Debug)]
+pub(super) struct Patience {
+    counts: Mutex<BTreeMap<String, Times>>,
+    doubted_for: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { counts: Mutex::default(), doubted_for: DOUBTED_FOR }
+    }
+}
 
 /// How often in a row, by table and what ended it.
-type Times = BTreeMap<(Option<String>, Ended), u32>;
+type Times = BTreeMap<(Option<String>, Ended), Row>;
+
+/// So often in a row, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    times: u32,
+    since: Instant,
+    /// Another table went through meanwhile.
+    others_pass: bool,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Ended {
@@ -66,9 +90,22 @@ impl Ended {
 }
 
 impl Patience {
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<String, Times>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All statements about a table went well, whatever becomes of the rest.
+    pub fn passed(&self, doing: &str, table: &str) {
+        let mut counts = self.counts();
+        if let Some(rows) = counts.get_mut(doing) {
+            rows.retain(|(of, _), _| of.as_deref() != Some(table));
+            rows.values_mut().for_each(|row| row.others_pass = true);
+        }
+    }
+
     /// Counts what was ended, and forgets what is done; after the last time in a row the error is for a person.
     pub fn judge<T>(&self, doing: &str, done: Result<T>) -> Result<T> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts();
         let error = match done {
             Err(error) => error,
             Ok(done) => {
@@ -78,28 +115,42 @@ impl Patience {
         };
         let Some((table, ended)) = Ended::by(&error) else { return Err(error) };
         let most = ended.most(table.is_some());
-        let times = counts.entry(doing.to_owned()).or_default().entry((table.clone(), ended)).or_default();
-        *times += 1;
-        if *times < most {
+        let begun = Row { times: 0, since: Instant::now(), others_pass: false };
+        let row = counts.entry(doing.to_owned()).or_default().entry((table.clone(), ended)).or_insert(begun);
+        row.times += 1;
+        let row = *row;
+        let goes_on = table.is_none() || ended == Ended::ByLimit || row.since.elapsed() >= self.doubted_for;
+        if row.times < most || !(goes_on || row.others_pass) {
             return Err(match ended {
                 Ended::ByLimit => error,
-                Ended::Inside => inside(error, &format!(", attempt {times} of {most}")),
+                Ended::Inside => inside(error, &format!(", {} times in a row so far", row.times)),
             });
         }
         // Whoever resumes it gets all attempts again.
         counts.remove(doing);
-        let (what, help) = match ended {
-            Ended::ByLimit => (format!("a limit ended it {most} times in a row"), HELP),
-            Ended::Inside => (format!("Redshift failed inside {most} times in a row"), INSIDE),
-        };
-        Err(match table {
-            Some(table) => {
-                Error::new(ErrorKind::Table(table), what).help(format!("{help}; then `dataflow table resume`"))
-            }
-            None => Error::new(ErrorKind::WarehouseRefused, what).help(help),
-        }
-        .because(error.to_string()))
+        Err(given_up(&error, table, ended, row))
     }
+}
+
+/// What is for a person.
+fn given_up(error: &Error, table: Option<String>, ended: Ended, row: Row) -> Error {
+    let Row { times, since, others_pass } = row;
+    let (what, help) = match ended {
+        Ended::ByLimit => (format!("a limit ended it {times} times in a row"), HELP),
+        Ended::Inside if others_pass => (
+            format!("Redshift failed inside {times} times in a row, while other tables of its group went through"),
+            INSIDE,
+        ),
+        Ended::Inside => {
+            let minutes = since.elapsed().as_secs() / 60;
+            (format!("Redshift failed inside {times} times in a row, for {minutes} minutes"), INSIDE)
+        }
+    };
+    match table {
+        Some(table) => Error::new(ErrorKind::Table(table), what).help(format!("{help}; then `dataflow table resume`")),
+        None => Error::new(ErrorKind::WarehouseRefused, what).help(help),
+    }
+    .because(error.to_string())
 }
 
 /// A failure that passes, for no reason that Redshift gives.
@@ -152,21 +203,53 @@ mod tests {
         assert!(error.to_string().contains("query_group"), "{error}");
     }
 
+    fn failed(kind: ErrorKind) -> Result<()> {
+        Err(Error::new(kind, "a statement failed").because("internal (XX000)"))
+    }
+
+    fn table(name: &str) -> ErrorKind {
+        ErrorKind::Table(name.into())
+    }
+
     #[test]
-    fn what_is_not_explained_has_a_few_attempts() {
-        let patience = Patience::default();
-        let failed = |kind: ErrorKind| Err::<(), _>(Error::new(kind, "a statement failed").because("internal (XX000)"));
-        let judge = |kind: ErrorKind| patience.judge("g", failed(kind)).expect_err("failed").kind().clone();
-        let orders = ErrorKind::Table("orders".into());
+    fn what_is_not_explained_has_a_few_attempts_and_a_while() {
+        let patience = Patience { doubted_for: Duration::ZERO, ..Patience::default() };
+        let judge = |kind: ErrorKind| patience.judge("g", failed(kind)).expect_err("failed");
         for _ in 1..DOUBTS_OF_A_TABLE {
-            assert_eq!(judge(orders.clone()), ErrorKind::WarehouseUnavailable);
+            assert_eq!(judge(table("orders")).kind(), &ErrorKind::WarehouseUnavailable);
         }
-        assert_eq!(judge(orders.clone()), orders);
+        let error = judge(table("orders"));
+        assert_eq!(error.kind(), &table("orders"));
+        assert!(error.to_string().contains("4 times in a row, for 0 minutes"), "{error}");
         for _ in 1..DOUBTS_OF_NO_TABLE {
-            assert_eq!(judge(ErrorKind::Internal), ErrorKind::WarehouseUnavailable);
+            assert_eq!(judge(ErrorKind::Internal).kind(), &ErrorKind::WarehouseUnavailable);
         }
-        assert_eq!(judge(ErrorKind::Internal), ErrorKind::WarehouseRefused);
+        assert_eq!(judge(ErrorKind::Internal).kind(), &ErrorKind::WarehouseRefused);
         let other = patience.judge("g", Err::<(), _>(Error::new(ErrorKind::Internal, "a bug of ours")));
         assert_eq!(other.expect_err("failed").kind(), &ErrorKind::Internal);
+    }
+
+    #[test]
+    fn what_every_table_meets_parks_none_until_it_has_gone_on_for_long() {
+        let patience = Patience::default();
+        let judge = |kind: ErrorKind| patience.judge("g", failed(kind)).expect_err("failed").kind().clone();
+        for _ in 0..10 * DOUBTS_OF_A_TABLE {
+            assert_eq!(judge(table("orders")), ErrorKind::WarehouseUnavailable);
+            assert_eq!(judge(table("lines")), ErrorKind::WarehouseUnavailable);
+        }
+        // Others go through: it is the table's own.
+        patience.passed("g", "lines");
+        assert_eq!(judge(table("orders")), table("orders"));
+        for _ in 1..DOUBTS_OF_A_TABLE {
+            patience.passed("another group", "lines");
+            assert_eq!(judge(table("orders")), ErrorKind::WarehouseUnavailable);
+        }
+        // One that went through itself meanwhile begins anew.
+        patience.passed("g", "orders");
+        for _ in 0..DOUBTS_OF_A_TABLE {
+            assert_eq!(judge(table("orders")), ErrorKind::WarehouseUnavailable);
+        }
+        patience.passed("g", "lines");
+        assert_eq!(judge(table("orders")), table("orders"));
     }
 }
