@@ -349,6 +349,8 @@ async fn check_tries_out_what_no_page_promises() {
     note: documents beyond 65535 bytes load, and go from a stage into a table: yes
     note: documents beyond 65535 bytes stay when other columns of their row change: yes
     good: JSON_PARSE and JSON_SERIALIZE give a document back
+    good: of equal names in an object JSON_PARSE keeps the last
+    note: bytes are read as hexadecimal digits: yes
     good: a document is read as its text
     good: texts that differ in trailing blanks alone are told apart by their lengths
     good: times go through UTC into TIMESTAMPTZ and back

@@ -179,9 +179,7 @@ async fn failures_are_counted_by_their_reasons() {
         (Fault::AnswerLost, Kind::Commit, "connection"),
         (Fault::ScanFailed, Kind::Copy, "internal"),
     ];
-    for (fault, kind, _) in faults {
-        cluster.sim.fail(Rule::new(fault).on(kind).after(1).times(1));
-    }
+    let met = faults.map(|(fault, kind, _)| cluster.sim.fail(Rule::new(fault).on(kind).after(1).times(1)));
     let topology = shop(&cluster).replace("follow: false", "follow: true");
     let mut process = Launch::new(folder.path(), &topology).run();
     let tables = ["orders", "order_lines", "customers", "products"];
@@ -189,8 +187,12 @@ async fn failures_are_counted_by_their_reasons() {
         let changes = |name: &str| crate::support::process::table(status, name)["changes_total"].as_u64();
         status["problems"].as_array().is_some_and(Vec::is_empty)
             && tables.iter().all(|table| changes(table).is_some_and(|n| n > 0))
+            && met.iter().all(|met| met.times() > 0)
     };
-    process.wait_for("the shop", LIMIT, loaded).await;
+    process.wait_for("the shop and every fault", LIMIT, loaded).await;
+    for ((fault, kind, _), met) in faults.iter().zip(&met) {
+        assert_eq!(met.times(), 1, "{fault:?} at {kind:?}");
+    }
     let metrics = process.page("/metrics").await.unwrap();
     for (fault, _, reason) in faults {
         let counted = format!("dataflow_warehouse_faults_total{{reason=\"{reason}\"}}");

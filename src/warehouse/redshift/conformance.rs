@@ -234,13 +234,20 @@ fn document_cases() -> Cases {
 
 /// Statements that loads use, or might use, on temporary tables: what, whether loads use it, the statements of which the
 /// last gives one value, and the value.
-const STATEMENTS: [(&str, bool, &[&str], &str); 7] = [
+const STATEMENTS: [(&str, bool, &[&str], &str); 9] = [
     (
         "JSON_PARSE and JSON_SERIALIZE give a document back",
         true,
         &["SELECT JSON_SERIALIZE(JSON_PARSE('[1]')) = '[1]' AND JSON_SIZE(JSON_PARSE('[1]')) = 3"],
         "t",
     ),
+    (
+        "of equal names in an object JSON_PARSE keeps the last",
+        true,
+        &["SELECT JSON_SERIALIZE(JSON_PARSE('{\"a\":1,\"a\":2}')) = JSON_SERIALIZE(JSON_PARSE('{\"a\":2}'))"],
+        "t",
+    ),
+    ("bytes are read as hexadecimal digits", false, &["SELECT CAST('ab' AS varbyte)"], "6162"),
     ("a document is read as its text", true, &["SELECT JSON_PARSE('[1]')"], "[1]"),
     (
         "texts that differ in trailing blanks alone are told apart by their lengths",

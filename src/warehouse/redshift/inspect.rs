@@ -9,6 +9,7 @@ use super::apply::STATEMENT_BYTES;
 use super::sql::{INCOMPLETE_PREFIX, STATE_PREFIX};
 use super::{Redshift, text};
 use crate::config::RedshiftWarehouse;
+use crate::contract::Type;
 use crate::epoch::DeleteMode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::warehouse::inspect::{
@@ -138,8 +139,11 @@ impl Inspect for Redshift {
         for setting in READ_SETTINGS {
             lease.session.run(setting, None).await?;
         }
+        let is_binary = |(_, data_type): &(String, Type)| *data_type == Type::Binary;
         let read = lease.session.each(&statement, Some(query.table), |mut row| {
             let seq = row.pop().flatten();
+            let bytes = row.iter_mut().zip(query.columns).filter(|(_, column)| is_binary(column));
+            bytes.filter_map(|(cell, _)| cell.as_mut()).for_each(marked_as_bytes);
             take(&HeldRow { cells: row, seq })
         });
         read.await.map_err(|e| e.doing("read the rows of the warehouse"))?;
@@ -148,15 +152,18 @@ impl Inspect for Redshift {
     }
 }
 
+/// Bytes are printed as hexadecimal digits alone: <https://docs.aws.amazon.com/redshift/latest/dg/r_VARBYTE_type.html>.
+fn marked_as_bytes(cell: &mut String) {
+    if !cell.starts_with("\\x") {
+        cell.insert_str(0, "\\x");
+    }
+}
+
 fn select(target: &str, query: &HeldQuery<'_>, there: &BTreeSet<String>) -> String {
-    use crate::contract::Type;
     let has = |name: &str| there.contains(&name.to_ascii_lowercase());
-    let column = |(name, data_type): &(String, Type)| match (has(name), data_type) {
-        (false, _) => "NULL".to_owned(),
-        // A document comes as text by itself: what JSON_SERIALIZE makes is never null, and has an end.
-        (true, Type::Binary) => format!("chr(92) || 'x' || FROM_VARBYTE({}, 'hex')", quote(name)),
-        (true, _) => quote(name),
-    };
+    // Documents and bytes come as text by themselves: what JSON_SERIALIZE and FROM_VARBYTE make is as long as a text at most,
+    // and the former is never null.
+    let column = |(name, _): &(String, Type)| if has(name) { quote(name) } else { "NULL".to_owned() };
     let mut columns: Vec<String> = query.columns.iter().map(column).collect();
     columns.push(if has(SEQ) { SEQ.to_owned() } else { "NULL".to_owned() });
     let keys = query.keys.filter(|keys| keys.columns.iter().all(|(name, _)| has(name)));
@@ -170,7 +177,7 @@ fn condition(keys: &HeldKeys) -> String {
         return String::new();
     }
     // At least these rows: one whose key has more blanks at its end comes along, and is told apart by whoever asked.
-    let cell = |(column, value): (&(String, crate::contract::Type), &String)| {
+    let cell = |(column, value): (&(String, Type), &String)| {
         format!("{} = {}", quote(&column.0), if value.contains('\\') { text(value) } else { literal(value) })
     };
     let row = |values: &Vec<String>| {

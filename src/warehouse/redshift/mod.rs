@@ -24,6 +24,7 @@
 //! table, the ledger's compare-and-set, `COPY` into a temporary table, and delete-and-insert, in one transaction.
 
 mod apply;
+mod attributes;
 mod conformance;
 mod credentials;
 mod documents;

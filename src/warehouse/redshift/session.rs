@@ -149,7 +149,10 @@ fn tls(more: Option<&str>) -> Result<ClientConfig> {
 pub(super) fn settings(limit: Duration, query_group: Option<&str>) -> Vec<String> {
     // Times are compared and written as UTC, however the user is set up. The server gives up when we do, also when we are
     // not there any more to say so.
-    let mut settings = vec!["SET timezone TO 'UTC'".to_owned(), timeout(limit)];
+    // Of equal names in an object JSON_PARSE keeps the last, instead of refusing the document:
+    // <https://docs.aws.amazon.com/redshift/latest/dg/super-configurations.html#parsing-options-super>.
+    let last_attribute = "SET json_parse_dedup_attributes TO on".to_owned();
+    let mut settings = vec!["SET timezone TO 'UTC'".to_owned(), last_attribute, timeout(limit)];
     settings.extend(query_group.map(|group| format!("SET query_group TO {}", text(group))));
     settings
 }

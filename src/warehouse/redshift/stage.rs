@@ -19,6 +19,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
+use super::attributes::with_last_attributes;
 use super::documents::{Kinds, marked_as_json};
 use super::parts::Part;
 use super::sql::{Documents, STATE, StageForm, StageKind};
@@ -56,7 +57,7 @@ pub(super) fn encode(
     let mut writer = writer(&layout, load, documents).map_err(|error| unwritable(load, error))?;
     let (mut number, mut rows, mut kinds) = (part.first, 0u64, Kinds::of(&load.contract.output));
     for changes in &part.rows {
-        let mut columns = data_columns(load, changes)?;
+        let mut columns = data_columns(load, changes, documents)?;
         columns.push(Arc::new(StringArray::from_iter_values(changes.seqs.iter().map(Seq::to_string))));
         match kind {
             StageKind::Plain => {}
@@ -190,12 +191,15 @@ fn time_text(micros: i64) -> String {
 
 /// The data columns. What Redshift cannot hold was refused when it was read; a lake that was written for another
 /// warehouse may have it all the same, and COPY takes all rows or none: every value is proven to load.
-fn data_columns(load: &TableLoad, changes: &TableChanges) -> Result<Vec<ArrayRef>> {
+fn data_columns(load: &TableLoad, changes: &TableChanges, documents: Documents) -> Result<Vec<ArrayRef>> {
     let output = &load.contract.output;
     let mut columns = Vec::with_capacity(output.columns.len());
     for (column, array) in output.columns.iter().zip(changes.rows.columns()) {
         prove(load, changes, column, array)?;
-        columns.push(staged(column.data_type, array));
+        columns.push(match (column.data_type, documents) {
+            (Type::Json, Documents::Whole) => with_last_attributes(array),
+            (data_type, _) => staged(data_type, array),
+        });
     }
     let of_key = output.key_indices();
     let key: Vec<(Type, &ArrayRef)> =

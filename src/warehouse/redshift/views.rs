@@ -112,9 +112,13 @@ fn of_freshness(views: &str, topology: &str, names: &Names, states: &[String]) -
     };
     let time = |column: &str| format!("TIMESTAMP 'epoch' + {column} / 1000000 * INTERVAL '1 second'");
     let (committed, loaded) = (time("max_source_time_us"), time("applied_at_us"));
+    // It is the reader's session that asks, and getdate() is in that session's time zone, as what a TIMESTAMP is taken for when
+    // it becomes a TIMESTAMPTZ: <https://docs.aws.amazon.com/redshift/latest/dg/r_GETDATE.html>,
+    // <https://docs.aws.amazon.com/redshift/latest/dg/c_Supported_data_types.html#r_Type_conversion>.
+    let now = "CAST(getdate() AS timestamptz) AT TIME ZONE 'UTC'";
     format!(
         "CREATE OR REPLACE VIEW {}.{} AS SELECT table_name, {committed} AS committed_at, {loaded} AS loaded_at, \
-         DATEDIFF(second, {committed}, getdate()) AS lag_seconds, applied AS changes, epoch, topology FROM ({}) AS tables \
+         DATEDIFF(second, {committed}, {now}) AS lag_seconds, applied AS changes, epoch, topology FROM ({}) AS tables \
          WITH NO SCHEMA BINDING",
         quote(views),
         quote(&freshness_of(topology)),

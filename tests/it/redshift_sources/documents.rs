@@ -86,6 +86,38 @@ async fn long_documents_load_and_stay_while_their_rows_change() {
     assert!(history.iter().all(|sql| !sql.contains("json_serialize ( b .")), "a long document is made a text of");
 }
 
+/// GIVEN documents in whose objects one name stands twice, shorter and longer than a text, WHEN rows come and change, beside
+/// such documents too, THEN all of them load with the last of each name, as the source's `jsonb` has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_equal_names_in_an_object_the_last_is_kept() {
+    let setup = "CREATE TABLE items (id int PRIMARY KEY, n int, doc json, more json); ALTER TABLE items \
+         ALTER doc SET STORAGE EXTERNAL, ALTER more SET STORAGE EXTERNAL";
+    let Some(mut world) = World::new(By::Postgres, setup).await else { return };
+    let launch = world.launch(&["items"]);
+    let short = r#"'{"a":1,"b":[{"a":1,"\u0061":{"c":1,"c":2}}],"a":2}'::json"#;
+    let long = |letter: char| {
+        format!(
+            "('{{\"a\":\"' || repeat('{letter}', 40000) || '\",\"b\":[{{\"c\":1,\"c\":2}}],\"a\":[\"' || repeat('{letter}', 40000) \
+             || '\",\"' || repeat('{letter}', 40000) || '\"], \"b\" : 3}}')::json"
+        )
+    };
+    for step in [
+        format!("INSERT INTO items VALUES (1, 1, {short}, {short}), (2, 2, '{{}}', NULL)"),
+        // The short ones go with the long ones: in their rows, and in the stage of partial rows.
+        format!("INSERT INTO items VALUES (3, 3, {}, {short}), (4, 4, {short}, '[]')", long('x')),
+        format!(
+            "UPDATE items SET n = n + 10; UPDATE items SET more = {} WHERE id = 3; UPDATE items SET doc = {short} WHERE id = 2; \
+             INSERT INTO items VALUES (5, 5, {short}, {})",
+            long('y'),
+            long('z')
+        ),
+    ] {
+        world.run(&step).await;
+        launch.run_until_caught_up().await;
+        world.assert_same(&launch, &["items"]).await;
+    }
+}
+
 /// GIVEN documents that no SUPER holds, THEN their rows wait in quarantine, with the limit that holds, and the others go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_super_holds_waits_in_quarantine() {

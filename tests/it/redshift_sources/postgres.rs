@@ -1,6 +1,6 @@
 //! PostgreSQL, read directly, into Redshift.
 
-use super::world::By;
+use super::world::{By, World};
 use super::{lake, login, rows, tables};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,4 +61,22 @@ async fn a_lake_is_loaded_again_and_gives_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_is_built_anew_by_other_rules() {
     lake::built_anew(By::Postgres).await;
+}
+
+/// GIVEN binary values as long as any that load, which as text are twice as long as one may be, THEN they arrive, and `verify`
+/// reads them.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_binary_values_are_verified() {
+    let setup = "CREATE TABLE items (id int PRIMARY KEY, raw bytea)";
+    let Some(mut world) = World::new(By::Postgres, setup).await else { return };
+    let launch = world.launch(rows::ITEMS);
+    let of = |bytes: usize| format!("decode(repeat('5c', {bytes}), 'hex')");
+    let [short, long, longest] = [32_766, 32_767, 64_000].map(of);
+    world
+        .run(&format!(
+            "INSERT INTO items VALUES (1, {short}), (2, {long}), (3, {longest}), (4, ''), (5, NULL), (6, '\\x78')"
+        ))
+        .await;
+    launch.run_until_caught_up().await;
+    world.assert_same(&launch, rows::ITEMS).await;
 }

@@ -74,10 +74,10 @@ CREATE OPERATOR CLASS sim.blanks_do_not_count DEFAULT FOR TYPE varchar USING has
 -- r_VERSION.html
 CREATE OR REPLACE FUNCTION pg_catalog.version() RETURNS text LANGUAGE sql STABLE AS
 $$ SELECT 'PostgreSQL 8.0.2 on i686-pc-linux-gnu, compiled by GCC gcc (GCC) 3.4.2 20041017 (Red Hat 3.4.2-6.fc3), Redshift 1.0.100000 (emulated by redshift-sim)' $$;
--- r_GETDATE.html, r_SYSDATE.html: both without a time zone, in UTC; one is the statement's time, the other the transaction's.
+-- r_GETDATE.html, r_SYSDATE.html: both in the session's time zone; one is the statement's time, the other the transaction's.
 CREATE FUNCTION pg_catalog.getdate() RETURNS timestamp LANGUAGE sql VOLATILE AS
-$$ SELECT date_trunc('second', statement_timestamp() AT TIME ZONE 'utc') $$;
-CREATE FUNCTION pg_catalog.sysdate() RETURNS timestamp LANGUAGE sql STABLE AS $$ SELECT now() AT TIME ZONE 'utc' $$;
+$$ SELECT date_trunc('second', statement_timestamp()::timestamp) $$;
+CREATE FUNCTION pg_catalog.sysdate() RETURNS timestamp LANGUAGE sql STABLE AS $$ SELECT now()::timestamp $$;
 CREATE FUNCTION pg_catalog.nvl2(anyelement, anyelement, anyelement) RETURNS anyelement LANGUAGE sql IMMUTABLE AS
 $$ SELECT CASE WHEN $1 IS NOT NULL THEN $2 ELSE $3 END $$;
 -- https://docs.aws.amazon.com/redshift/latest/dg/r_HAS_ASSUMEROLE_PRIVILEGE.html
@@ -86,9 +86,17 @@ CREATE FUNCTION pg_catalog.len(text) RETURNS int LANGUAGE sql IMMUTABLE STRICT A
 -- As compact as Redshift writes a document.
 CREATE FUNCTION sim.compact(jsonb) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
 $$ SELECT regexp_replace($1::text, '("([^"\\]|\\.)*")| ', '\1', 'g') $$;
+-- Whether one name stands twice in an object.
+CREATE FUNCTION sim.repeats_a_name(document json) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT AS $$
+  WITH RECURSIVE part(j) AS (
+    SELECT document UNION ALL SELECT inner_part.value FROM part, LATERAL (
+      SELECT value FROM json_each(CASE json_typeof(j) WHEN 'object' THEN j ELSE '{}' END)
+      UNION ALL SELECT value FROM json_array_elements(CASE json_typeof(j) WHEN 'array' THEN j ELSE '[]' END)) AS inner_part)
+  SELECT EXISTS (SELECT FROM part WHERE json_typeof(j) = 'object' AND (SELECT count(*) > count(DISTINCT key) FROM json_each(j)))
+$$;
 -- JSON_PARSE.html, JSON_SERIALIZE.html, IS_VALID_JSON.html, JSON_EXTRACT_PATH_TEXT.html; limitations-super.html: a thousand
 -- levels. That numbers load which no float8 comes near to, or of thousands of digits, is written nowhere: they do not.
-CREATE FUNCTION pg_catalog.json_parse(text) RETURNS super LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+CREATE FUNCTION pg_catalog.json_parse(text) RETURNS super LANGUAGE plpgsql STABLE STRICT AS $$
 DECLARE
   parsed jsonb := $1::jsonb;
   bare text := regexp_replace($1, '"([^"\\]|\\.)*"', '', 'g');
@@ -96,6 +104,11 @@ DECLARE
   bracket text;
   number text;
 BEGIN
+  -- super-configurations.html: with json_parse_dedup_attributes the last stays, as in a jsonb.
+  IF lower(coalesce(current_setting('sim.json_parse_dedup_attributes', true), '')) NOT IN ('on', 'true', '1')
+      AND sim.repeats_a_name($1::json) THEN
+    RAISE EXCEPTION 'Invalid JSON: duplicate attribute names in the same object';
+  END IF;
   IF octet_length($1) > 16000000 THEN RAISE EXCEPTION 'SUPER of % bytes; it holds 16000000', octet_length($1); END IF;
   -- r_enable_large_strings_opt_in.html: this cluster has not opted in.
   IF octet_length($1) > 65535 AND EXISTS (SELECT FROM regexp_matches($1, '"(?:[^"\\]|\\.)*"', 'g') AS m
@@ -128,9 +141,14 @@ CREATE FUNCTION pg_catalog.json_extract_path_text(text, VARIADIC text[]) RETURNS
 $$ SELECT $1::jsonb #>> $2 $$;
 CREATE FUNCTION pg_catalog.can_json_parse(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT AS
 $$ BEGIN PERFORM $1::jsonb; RETURN true; EXCEPTION WHEN others THEN RETURN false; END $$;
--- r_FROM_VARBYTE.html, r_json_typeof.html
-CREATE FUNCTION pg_catalog.from_varbyte(varbyte, text) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
-$$ SELECT CASE lower($2) WHEN 'hex' THEN encode($1::bytea, 'hex') ELSE convert_from($1::bytea, 'UTF8') END $$;
+-- r_FROM_VARBYTE.html: a VARCHAR, which has 65,535 bytes (r_Character_types.html).
+CREATE FUNCTION pg_catalog.from_varbyte(varbyte, text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE made text := CASE lower($2) WHEN 'hex' THEN encode($1::bytea, 'hex') ELSE convert_from($1::bytea, 'UTF8') END;
+BEGIN
+  IF octet_length(made) > 65535 THEN RAISE EXCEPTION 'Value too long for character type' USING ERRCODE = '22001'; END IF;
+  RETURN made;
+END $$;
+-- r_json_typeof.html
 CREATE FUNCTION pg_catalog.json_typeof(super) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT jsonb_typeof($1::jsonb) $$;
 -- r_is_object.html, r_is_array.html, r_is_varchar.html
 CREATE FUNCTION pg_catalog.is_object(super) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT jsonb_typeof($1::jsonb) = 'object' $$;

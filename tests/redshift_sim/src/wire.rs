@@ -11,7 +11,15 @@ use crate::refusal::Refusal;
 
 /// The types of PostgreSQL that stand for types which only Redshift has: (PostgreSQL's OID, Redshift's).
 /// <https://docs.aws.amazon.com/redshift/latest/dg/r_SUPER_type.html>, `…/r_VARBYTE_type.html`.
-const TYPES: [(u32, u32); 2] = [(3802, 4000), (17, 6551)];
+const TYPES: [(u32, u32); 2] = [(3802, SUPER), (17, VARBYTE)];
+const SUPER: u32 = 4000;
+const VARBYTE: u32 = 6551;
+/// TEXT, CHAR and VARCHAR, of which none is longer: <https://docs.aws.amazon.com/redshift/latest/dg/r_Character_types.html>.
+const TEXTS: [u32; 3] = [25, 1042, 1043];
+const TEXT_BYTES: usize = 65_535;
+
+/// What a `RowDescription` says of a column behind its name, in bytes.
+const FIELD: usize = 18;
 
 /// One message: its tag and its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +143,41 @@ impl Message {
         values
     }
 
+    /// The types of a `RowDescription`'s columns.
+    pub fn column_types(&self) -> Vec<u32> {
+        let mut rest = self.body.get(2..).unwrap_or_default();
+        let mut types = Vec::new();
+        while take_text(&mut rest).is_some() && rest.len() >= FIELD {
+            types.push(u32::from_be_bytes([rest[6], rest[7], rest[8], rest[9]]));
+            rest = &rest[FIELD..];
+        }
+        types
+    }
+
+    /// A `DataRow` in text format as Redshift prints values of these types: bytes as hexadecimal digits alone
+    /// (<https://docs.aws.amazon.com/redshift/latest/dg/r_VARBYTE_type.html>). A text that is longer than one is an error.
+    pub fn printed(self, types: &[u32]) -> Result<Self, Refusal> {
+        let mut rest = self.body.get(2..).unwrap_or_default();
+        let mut body = self.body.get(..2).unwrap_or_default().to_vec();
+        for column in types {
+            if rest.len() < 4 {
+                break;
+            }
+            let length = rest.get_i32();
+            let (mut value, after) = rest.split_at(usize::try_from(length).unwrap_or(0).min(rest.len()));
+            rest = after;
+            if TEXTS.contains(column) && value.len() > TEXT_BYTES {
+                return Err(Refusal::new("22001", "Value too long for character type"));
+            }
+            if *column == VARBYTE {
+                value = value.strip_prefix(b"\\x").unwrap_or(value);
+            }
+            body.put_i32(if length < 0 { length } else { i32::try_from(value.len()).unwrap_or(length) });
+            body.extend_from_slice(value);
+        }
+        Ok(Self { body, ..self })
+    }
+
     /// A `RowDescription` with Redshift's types in place of those that stand for them.
     #[must_use]
     pub fn with_redshift_types(mut self) -> Self {
@@ -156,7 +199,6 @@ impl Message {
     /// A `RowDescription` with the columns' names in full.
     #[must_use]
     pub fn with_names(self, names: &Names) -> Self {
-        const FIELD: usize = 18;
         let mut body = self.body.get(..2).unwrap_or_default().to_vec();
         let mut rest = self.body.get(2..).unwrap_or_default();
         while let Some(name) = take_text(&mut rest).filter(|_| rest.len() >= FIELD) {

@@ -4,6 +4,8 @@
 //! cluster that has opted in (<https://docs.aws.amazon.com/redshift/latest/dg/r_enable_large_strings_opt_in.html>), which this
 //! one has not. That numbers load which no float8 comes near to, or of thousands of digits, is written nowhere: they do not.
 
+use std::collections::HashSet;
+
 /// The most that a SUPER holds, in bytes.
 const BYTES: usize = 16_000_000;
 /// The longest string in it.
@@ -18,16 +20,22 @@ pub fn check(json: &str, long_strings: bool) -> Result<(), String> {
     if json.len() > BYTES {
         return Err(format!("a SUPER of {} bytes; it holds {BYTES}", json.len()));
     }
-    let (mut rest, mut depth) = (json, 0usize);
+    // What is open: of an object the names that have been there. Whether COPY takes one twice is written nowhere: it does not.
+    let (mut rest, mut open) = (json, Vec::<Option<HashSet<String>>>::new());
     while let Some(at) = rest.find(|c: char| matches!(c, '[' | ']' | '{' | '}' | '"' | '-' | '0'..='9')) {
         rest = &rest[at..];
         match rest.as_bytes()[0] {
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth -= 1,
+            b'[' => open.push(None),
+            b'{' => open.push(Some(HashSet::new())),
+            b']' | b'}' => drop(open.pop()),
             b'"' => {
                 let end = end_of_string(rest);
-                string(&rest[..end], string_bytes)?;
+                let text = string(&rest[..end], string_bytes)?;
                 rest = &rest[end..];
+                let names = open.last_mut().and_then(Option::as_mut).filter(|_| rest.trim_start().starts_with(':'));
+                if names.is_some_and(|names| !names.insert(text)) {
+                    return Err("duplicate attribute names in the same object".to_owned());
+                }
                 continue;
             }
             _ => {
@@ -38,7 +46,7 @@ pub fn check(json: &str, long_strings: bool) -> Result<(), String> {
                 continue;
             }
         }
-        if depth > LEVELS {
+        if open.len() > LEVELS {
             return Err("Maximum nesting depth of SUPER exceeded".to_owned());
         }
         rest = &rest[1..];
@@ -56,12 +64,12 @@ fn end_of_string(text: &str) -> usize {
     at + 1
 }
 
-fn string(quoted: &str, most: usize) -> Result<(), String> {
+fn string(quoted: &str, most: usize) -> Result<String, String> {
     let value: String = serde_json::from_str(quoted).map_err(|e| format!("not valid JSON: {e}"))?;
     if value.len() > most {
         return Err(format!("String value exceeds the max size of {most} bytes"));
     }
-    if value.contains('\0') { Err("a zero character".to_owned()) } else { Ok(()) }
+    if value.contains('\0') { Err("a zero character".to_owned()) } else { Ok(value) }
 }
 
 fn number(written: &str) -> Result<(), String> {
@@ -86,6 +94,7 @@ mod tests {
         for good in [
             r#"{"a\\u0000": [1e-300, -0.0, 0e999, "\"]", true, null]}"#,
             &long(65_535),
+            r#"{"a": {"a": ["a", "a"]}, "A": 1}"#,
             &nested(1000),
             &padded(16_000_000),
             &format!("[\"{}\"]", "\\u00e9".repeat(32_767)),
@@ -101,6 +110,7 @@ mod tests {
             (&"7".repeat(1025), "Numeric overflow"),
             (&long(65_536), "exceeds the max size of 65535 bytes"),
             (&format!("{{{}: 1}}", long(65_536)), "exceeds the max size of 65535 bytes"),
+            (r#"[{"a": 1, "b": {}, "\u0061": 2}]"#, "duplicate attribute"),
             (&nested(1001), "nesting depth"),
             (&padded(16_000_001), "it holds 16000000"),
         ] {

@@ -303,6 +303,8 @@ impl Session {
             }
         };
         self.backend.send(&messages).await?;
+        // Of the answers of the simple protocol, which are all text.
+        let mut types = Vec::new();
         let (mut last, mut error) = (None, None);
         loop {
             let message = self.backend.receive().await?;
@@ -312,8 +314,14 @@ impl Session {
                 b'E' => error = Some(self.in_redshifts_words(refusal_of(&message))),
                 b'T' => {
                     let message = message.with_redshift_types().with_names(&self.shared.names());
+                    types = message.column_types();
                     self.put(&message);
                 }
+                b'D' if simple => match message.printed(&types) {
+                    Ok(row) if error.is_none() => self.put(&row),
+                    Ok(_) => {}
+                    Err(refusal) => error = Some(refusal),
+                },
                 b'S' => self.pass_parameter(&message),
                 b'2' | b'3' => {}
                 _ => self.put(&message),
