@@ -256,15 +256,9 @@ impl Session {
     /// name; if it was renamed, it is still there: <https://github.com/dbt-labs/dbt-core/issues/3112>.
     async fn open_views(&mut self) -> Result<(), Stop> {
         for oid in std::mem::take(&mut self.opens) {
-            let changes = format!(
-                "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database WHERE d.datname = current_database() \
-                 AND relation = {oid} AND mode = 'AccessExclusiveLock' AND granted"
-            );
-            while self.shared.admin.lock().await.value(&changes).await?.as_deref() != Some("0") {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-            let there = format!("SELECT 1 FROM pg_class WHERE oid = {oid}");
-            if self.shared.admin.lock().await.value(&there).await?.is_none() {
+            // Opens what has this OID, in its turn behind those who have asked for its lock before.
+            let opened = self.backend.value(&format!("SELECT pg_relation_size({oid}::oid::regclass)")).await?;
+            if opened.is_none() {
                 return Err(Refusal::new("XX000", format!("could not open relation with OID {oid}")).into());
             }
         }
