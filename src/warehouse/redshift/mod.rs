@@ -8,7 +8,7 @@
 //! | `patience.rs` | how often a statement may be ended by a limit, or fail for no reason, and for how long |
 //! | `sql.rs` | SQL text |
 //! | `types.rs` | contract types, the stage's and the catalog's |
-//! | `stage.rs`, `documents.rs` | folded rows as the Parquet file of a stage; documents that are too long for a text |
+//! | `stage.rs`, `documents.rs`, `attributes.rs` | folded rows as the Parquet file of a stage; documents that are too long for a text, or name something twice |
 //! | `layout.rs`, `range.rs` | distribution and sort keys; the range of keys that a merge looks at |
 //! | `homes.rs` | which group loads which table |
 //! | `views.rs` | views for people and their tools |
