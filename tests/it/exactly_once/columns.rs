@@ -118,6 +118,7 @@ async fn a_dropped_column_is_null_where_mismatches_are_ignored() {
 
 const CONTRACT: &str = r"
 version: 1
+widen: false
 columns:
   - { name: id, type: bigint }
   - { name: price, type: 'decimal(10,2)' }
