@@ -15,7 +15,7 @@
 use super::Type;
 
 /// The longest text that a column with a limit comes to take, in bytes.
-pub const WIDEST_TEXT: u32 = 65_535;
+const WIDEST_TEXT: u32 = 65_535;
 
 /// The numbers of digits that a decimal goes through.
 const DIGITS: [u32; 3] = [18, 28, WIDEST_DECIMAL];

@@ -383,6 +383,7 @@ fn unread(error: Error, table: &str) -> Error {
     )
 }
 
+/// Whether COPY took every row of the files.
 fn all_copied(round: &Round, copied: Option<u64>) -> Result<()> {
     if copied == Some(round.rows) {
         return Ok(());
