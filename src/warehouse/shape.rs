@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::kernels::cmp::distinct;
 
 use super::key::KeyText;
 use super::merge::Needs;
@@ -31,16 +32,26 @@ pub(crate) struct Shape {
 impl Shape {
     pub(crate) fn of(load: &TableLoad) -> Self {
         let ops = || load.rows.iter().flat_map(|c| &c.ops);
+        let key = load.contract.output.key_indices();
         let whole = load.rows.iter().all(|c| c.old_keys.is_none() && c.unchanged.iter().all(Option::is_none));
         Self {
             rows: load.rows.iter().map(TableChanges::len).sum(),
             partial: !whole,
-            moves: load.rows.iter().any(|c| c.old_keys.is_some() || c.ops.contains(&Op::Move)),
+            moves: load.rows.iter().any(|c| c.ops.contains(&Op::Move) || has_moved(c, &key)),
             deletes: ops().any(|op| matches!(op, Op::Delete | Op::Move)),
             refused: ops().any(|op| *op == Op::Refused),
             oldest: load.rows.iter().flat_map(|c| &c.seqs).min().copied(),
         }
     }
+}
+
+/// Whether a row stands on another key than its own (`key`: where that is). Where that cannot be told, it does.
+fn has_moved(changes: &TableChanges, key: &[usize]) -> bool {
+    let Some(old) = &changes.old_keys else { return false };
+    key.iter().zip(old.columns()).any(|(own, old)| match distinct(changes.rows.column(*own), old) {
+        Ok(differs) => (0..old.len()).any(|row| old.is_valid(row) && differs.value(row)),
+        Err(_) => true,
+    })
 }
 
 impl Shape {
@@ -88,6 +99,16 @@ impl<'a> StageRows<'a> {
         let bits: String =
             (0..columns).map(|column| if self.changes.is_unchanged(column, row) { '1' } else { '0' }).collect();
         (self.has_old_key(row) || bits.contains('1')).then_some(bits)
+    }
+
+    /// Its state as it is staged: whole rows are to be applied, partial ones incomplete until their base is found; what
+    /// takes a row away has nothing to do without one.
+    pub(crate) fn state(&self, row: usize, partial: bool) -> i16 {
+        match self.changes.ops[row] {
+            _ if !partial => 0,
+            Op::Delete | Op::Move => 3,
+            _ => 2,
+        }
     }
 
     /// The first change that stands on the base (or the move that left its key), and the move that brought it here.

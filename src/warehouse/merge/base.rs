@@ -38,13 +38,13 @@ impl Merge<'_> {
     /// refused there does not matter to it. (Soft mode: what is deleted can be deleted again.)
     fn rebase(&self) -> Vec<String> {
         let ((stage, s), (target, t)) = (self.staged(), self.targeted());
-        let (own, moved) = (self.on_key(t, s), self.moved());
+        let (own, moved, partial) = (self.on_key(t, s), self.moved(), self.partial());
         let parts = self.schema.key.iter().enumerate();
         let sets = parts.map(|(i, name)| format!("{} = {s}.{}", base_column(i), quote(name))).collect::<Vec<_>>();
         let rebase = |there: &str| {
             format!(
-                "UPDATE {stage} SET {}, _df_base_key = NULL FROM {target} WHERE {s}._df_state = 0 \
-                 AND {s}._df_unchanged IS NOT NULL AND {moved} AND {own} AND {there}",
+                "UPDATE {stage} SET {}, _df_base_key = NULL FROM {target} \
+                 WHERE {partial} AND {moved} AND {own} AND {there}",
                 sets.join(", ")
             )
         };
@@ -62,16 +62,19 @@ impl Merge<'_> {
         }
     }
 
-    /// Marks partial rows without a base as incomplete, and fills the others. Soft deletes without one have nothing to do;
-    /// those that stand on a refused version take nothing from the changes after it. `moves`: some may have another key.
+    /// Whether a staged row needs a base and is not superseded.
+    fn partial(&self) -> String {
+        let (_, s) = self.staged();
+        format!("{s}._df_state <> 1 AND {s}._df_unchanged IS NOT NULL")
+    }
+
+    /// Fills partial rows that have a base, which are to be applied then. The others stay what they were staged as:
+    /// incomplete, or (soft deletes) nothing to do. What stands on a refused version is incomplete, too; soft deletes take
+    /// nothing from the changes after it. `moves`: some may have another key.
     pub(crate) fn fill(&self, marked: bool, moves: bool) -> Vec<String> {
         let ((stage, s), target, base) = (self.staged(), &self.target, self.base(self.staged().1));
+        let partial = self.partial();
         let mut out = if moves { self.rebase() } else { Vec::new() };
-        out.push(format!(
-            "UPDATE {stage} SET _df_state = CASE WHEN _df_op IN ('d', 'm') THEN 3 ELSE 2 END \
-             WHERE _df_state = 0 AND _df_unchanged IS NOT NULL AND {}",
-            self.based(true, "", |_| String::new())
-        ));
         if marked {
             let (tombstones, marks) = (format!(", {} AS m", self.tombstones), self.marks("m", "refused"));
             let nothing = literal(&"1".repeat(self.schema.columns.len()));
@@ -79,34 +82,25 @@ impl Merge<'_> {
                 format!(" AND {marks} AND m.key = {s}._df_base_key AND m.seq > b.{SEQ} AND m.seq < {s}._df_base_seq")
             });
             out.push(format!(
-                "UPDATE {stage} SET _df_state = CASE WHEN _df_op IN ('d', 'm') THEN 0 ELSE 2 END, \
-                 _df_unchanged = {nothing} WHERE _df_state = 0 AND _df_unchanged IS NOT NULL AND {stands_on_refused}"
+                "UPDATE {stage} SET _df_unchanged = CASE WHEN _df_op IN ('d', 'm') THEN {nothing} END \
+                 WHERE {partial} AND {stands_on_refused}"
             ));
         }
         let values = self.schema.columns.iter().enumerate();
         let values = values.filter(|(_, column)| !self.schema.key.contains(&column.name));
         let again = if self.mode == DeleteMode::Soft { format!(" OR b.{DELETED} IS TRUE") } else { String::new() };
-        let sets: Vec<String> = values
-            .map(|(i, column)| {
-                let name = quote(&column.name);
-                let taken = format!("CASE WHEN substr({s}._df_unchanged, {}, 1) = '1'{again} THEN", i + 1);
-                if self.is_beside(column) {
-                    let beside = document_column(i);
-                    return format!(
-                        "{name} = {taken} NULL ELSE {s}.{name} END, {beside} = {taken} b.{name} ELSE NULL END"
-                    );
-                }
-                let old = (self.into_stage)(column.data_type, &format!("b.{name}"));
-                format!("{name} = {taken} {old} ELSE {s}.{name} END")
-            })
-            .collect();
-        if !sets.is_empty() {
-            out.push(format!(
-                "UPDATE {stage} SET {} FROM {target} AS b \
-                 WHERE {s}._df_state = 0 AND {s}._df_unchanged IS NOT NULL AND {base}",
-                sets.join(", ")
-            ));
-        }
+        let sets = values.map(|(i, column)| {
+            let name = quote(&column.name);
+            let taken = format!("CASE WHEN substr({s}._df_unchanged, {}, 1) = '1'{again} THEN", i + 1);
+            if self.is_beside(column) {
+                let beside = document_column(i);
+                return format!("{name} = {taken} NULL ELSE {s}.{name} END, {beside} = {taken} b.{name} ELSE NULL END");
+            }
+            let old = (self.into_stage)(column.data_type, &format!("b.{name}"));
+            format!("{name} = {taken} {old} ELSE {s}.{name} END")
+        });
+        let sets: Vec<String> = std::iter::once("_df_state = 0".to_owned()).chain(sets).collect();
+        out.push(format!("UPDATE {stage} SET {} FROM {target} AS b WHERE {partial} AND {base}", sets.join(", ")));
         out
     }
 }

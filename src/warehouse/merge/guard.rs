@@ -12,13 +12,11 @@ impl Merge<'_> {
         let key = self.on_key(t, s);
         let mut out = Vec::new();
         if self.mode == DeleteMode::History {
-            for (there, ops) in [(SEQ, "('r', 'c', 'u')"), (END_SEQ, "('d', 'm')")] {
-                out.push(format!(
-                    "UPDATE {stage} SET _df_state = 1 FROM {target} \
-                     WHERE {key} AND {t}.{there} = {s}.{SEQ} AND {s}._df_op IN {ops}"
-                ));
-            }
-            return out;
+            return vec![format!(
+                "UPDATE {stage} SET _df_state = 1 FROM {target} WHERE {key} \
+                 AND (({t}.{SEQ} = {s}.{SEQ} AND {s}._df_op IN ('r', 'c', 'u')) \
+                 OR ({t}.{END_SEQ} = {s}.{SEQ} AND {s}._df_op IN ('d', 'm')))"
+            )];
         }
         if let Some(floor) = floor {
             let (stage, floor) = (&self.stage, literal(&floor.to_string()));

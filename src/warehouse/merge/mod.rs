@@ -2,7 +2,8 @@
 //!
 //! The stage has the data columns, `_seq`, and the columns named in [`StageColumn`]. Every statement looks at the target
 //! as it was before the unit (after its truncate), so bases are found before anything is deleted and keys may be swapped.
-//! `_df_state`: 0 = to be applied, 1 = superseded, 2 = incomplete, 3 = nothing to do.
+//! `_df_state`: 0 = to be applied, 1 = superseded, 2 = incomplete, 3 = nothing to do. What needs a base is staged as one of
+//! the last two, which it stays unless a base is found.
 
 mod base;
 mod guard;
@@ -59,11 +60,22 @@ pub(crate) enum StageColumn {
     BaseSeq,
     /// After a move: how new a row of the own key must be to be the base.
     Arrived,
+    /// What the merge has decided on the row, so far.
+    State,
 }
 
 impl StageColumn {
-    pub(crate) const ALL: [Self; 8] =
-        [Self::Row, Self::Op, Self::Time, Self::Unchanged, Self::Key, Self::BaseKey, Self::BaseSeq, Self::Arrived];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Row,
+        Self::Op,
+        Self::Time,
+        Self::Unchanged,
+        Self::Key,
+        Self::BaseKey,
+        Self::BaseSeq,
+        Self::Arrived,
+        Self::State,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -75,6 +87,7 @@ impl StageColumn {
             Self::BaseKey => "_df_base_key",
             Self::BaseSeq => "_df_base_seq",
             Self::Arrived => "_df_arrived",
+            Self::State => "_df_state",
         }
     }
 }
@@ -263,7 +276,7 @@ impl Merge<'_> {
         out
     }
 
-    /// How many counted rows are applied, superseded and incomplete, and how many rows there are.
+    /// How many counted rows are applied, superseded and incomplete, and how many rows there are: four numbers.
     pub(crate) fn count(&self) -> String {
         let count =
             |states: &str| format!("count(CASE WHEN _df_op NOT IN ('m', 'x') AND _df_state IN ({states}) THEN 1 END)");
@@ -274,6 +287,17 @@ impl Merge<'_> {
     /// The numbers of the incomplete rows.
     pub(crate) fn incomplete(&self) -> String {
         format!("SELECT _df_row FROM {} WHERE _df_state = 2 ORDER BY _df_row", self.stage)
+    }
+
+    /// [`Merge::count`], and a row for each number of [`Merge::incomplete`], of which the other columns are null.
+    #[cfg(feature = "redshift")]
+    pub(crate) fn count_and_incomplete(&self) -> String {
+        let none = "CAST(NULL AS bigint)";
+        format!(
+            "{} UNION ALL SELECT _df_row, {none}, {none}, {none} FROM {} WHERE _df_state = 2",
+            self.count(),
+            self.stage
+        )
     }
 }
 

@@ -461,6 +461,7 @@ fn write_meta(
     text(out, key.filter(|_| unchanged.is_some()).map(|key| key.base.as_str()));
     let seqs = if unchanged.is_some() { rows.base_seqs(row).map(Some) } else { [None, None] };
     seqs.iter().for_each(|seq| text(out, seq.as_deref()));
+    field(out, &rows.state(row, unchanged.is_some()).to_be_bytes());
     let (base, positions) = rows.base(row);
     for (part, column) in positions.into_iter().enumerate() {
         if unchanged.is_none() {

@@ -199,12 +199,12 @@ pub(crate) fn create_stage(stage: &str, schema: &TableSchema, kind: StageKind) -
             parts.extend(StageColumn::ALL.map(|column| match column {
                 StageColumn::Row => format!("{} bigint", column.name()),
                 StageColumn::Time => format!("{} timestamptz", column.name()),
+                StageColumn::State => format!("{} smallint", column.name()),
                 _ => format!("{} text COLLATE \"C\"", column.name()),
             }));
             for (part, index) in schema.key_indices().into_iter().enumerate() {
                 parts.push(format!("{} {}", base_column(part), sql_type(schema.columns[index].data_type)));
             }
-            parts.push("_df_state smallint NOT NULL DEFAULT 0".to_owned());
         }
     }
     format!("CREATE TEMP TABLE {stage} ({}) ON COMMIT DROP", parts.join(", "))

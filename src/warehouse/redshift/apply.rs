@@ -235,20 +235,12 @@ impl Loading<'_> {
     }
 
     async fn outcome(&mut self, round: &Round, merge: &Merge<'_>) -> Result<(LoadAccount, Vec<Incomplete>)> {
-        let (load, shape) = (&round.load, &round.shape);
-        let table = Some(load.contract.table.as_str());
-        let counts = self.session.run(&merge.count(), table).await?;
-        let count =
-            |column: usize| -> Option<u64> { counts.rows.first()?.get(column)?.as_deref()?.trim().parse().ok() };
-        all_copied(round, count(3))?;
-        let [applied, superseded, incomplete] = [0, 1, 2].map(|column| count(column).unwrap_or(0));
-        let account = LoadAccount { loaded: 0, applied, superseded, incomplete };
-        // Also rows that are not counted (what a move left) can be incomplete.
-        let asks = shape.partial && (incomplete > 0 || shape.moves);
-        let numbers = if asks { self.session.run(&merge.incomplete(), table).await?.rows } else { Vec::new() };
-        let number = |row: &Vec<Option<String>>| row.first()?.as_deref()?.trim().parse::<i64>().ok();
-        let numbers: Vec<i64> = numbers.iter().filter_map(number).collect();
-        Ok((account, incompletes(load, &numbers)?))
+        let (load, partial) = (&round.load, round.shape.partial);
+        let statement = if partial { merge.count_and_incomplete() } else { merge.count() };
+        let answer = self.session.run(&statement, Some(&load.contract.table)).await?;
+        let outcome = Outcome::read(&answer.rows)?;
+        all_copied(round, Some(outcome.rows))?;
+        Ok((outcome.account, incompletes(load, &outcome.incomplete)?))
     }
 
     async fn has_tombstones(&mut self, table: &str) -> Result<bool> {
@@ -343,6 +335,40 @@ impl Loading<'_> {
     }
 }
 
+/// What became of the rows of a stage, as [`Merge::count_and_incomplete`] says it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    account: LoadAccount,
+    /// All rows of the stage.
+    rows: u64,
+    /// The numbers of the incomplete ones. Also rows that are not counted (what a move left) can be incomplete.
+    incomplete: Vec<i64>,
+}
+
+impl Outcome {
+    fn read(answer: &[Vec<Option<String>>]) -> Result<Self> {
+        let unread = |row: &[Option<String>]| {
+            let what = format!("Redshift answers a count of staged rows with {row:?}");
+            Error::new(ErrorKind::WarehouseUnavailable, what)
+        };
+        let (mut counts, mut incomplete) = (None, Vec::new());
+        for row in answer {
+            let number = |cell: &String| cell.trim().parse::<i64>().map_err(|_| unread(row));
+            match row.as_slice() {
+                [Some(number_of_row), None, None, None] => incomplete.push(number(number_of_row)?),
+                [Some(applied), Some(superseded), Some(incomplete), Some(rows)] if counts.is_none() => {
+                    counts = Some([number(applied)?, number(superseded)?, number(incomplete)?, number(rows)?]);
+                }
+                _ => return Err(unread(row)),
+            }
+        }
+        let counts = counts.ok_or_else(|| unread(&[]))?;
+        let [applied, superseded, counted, rows] = counts.map(i64::unsigned_abs);
+        incomplete.sort_unstable();
+        Ok(Self { account: LoadAccount { loaded: 0, applied, superseded, incomplete: counted }, rows, incomplete })
+    }
+}
+
 /// As many of the values at once as go into a statement.
 fn portions(mut values: &[String]) -> Vec<&[String]> {
     let mut portions = Vec::new();
@@ -401,6 +427,25 @@ fn miscounted(load: &TableLoad, what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outcome_is_read_whole_or_not_at_all() {
+        let row = |cells: [&str; 4]| cells.map(|cell| Some(cell.to_owned()).filter(|cell| !cell.is_empty())).to_vec();
+        let read = Outcome::read(&[row(["7", "", "", ""]), row(["5", "1", "2", "9"]), row(["3", "", "", ""])]);
+        let account = LoadAccount { applied: 5, superseded: 1, incomplete: 2, ..LoadAccount::default() };
+        assert_eq!(read.expect("read"), Outcome { account, rows: 9, incomplete: vec![3, 7] });
+        let broken = [
+            vec![],
+            vec![row(["7", "", "", ""])],
+            vec![row(["5", "one", "2", "9"])],
+            vec![row(["5", "1", "2", "9"]), row(["5", "1", "2", "9"])],
+            vec![row(["5", "1", "", "9"])],
+            vec![vec![Some("5".to_owned())]],
+        ];
+        for answer in broken {
+            assert!(Outcome::read(&answer).is_err(), "{answer:?}");
+        }
+    }
 
     #[test]
     fn a_statement_takes_what_fits() {

@@ -323,13 +323,13 @@ pub(crate) fn stage_columns(schema: &TableSchema, form: StageForm) -> Vec<(Strin
                     StageColumn::Unchanged => "varchar(2048)",
                     StageColumn::Key | StageColumn::BaseKey => KEY_TYPE,
                     StageColumn::BaseSeq | StageColumn::Arrived => SEQ_TYPE,
+                    StageColumn::State => "smallint",
                 };
                 (column.name().to_owned(), sql_type.to_owned())
             }));
             for (part, index) in schema.key_indices().into_iter().enumerate() {
                 columns.push((base_column(part), stage_type(schema.columns[index].data_type)));
             }
-            columns.push((STATE.to_owned(), "smallint".to_owned()));
         }
     }
     columns
@@ -345,9 +345,6 @@ fn columns_beside(schema: &TableSchema, form: StageForm) -> Vec<(String, String)
         Documents::Text | Documents::Whole => Vec::new(),
     }
 }
-
-/// What the merge has decided on a staged row; zero in the file.
-pub(crate) const STATE: &str = "_df_state";
 
 /// A stage of one table: stays until it is dropped, or its session ends. `layout`: how its rows lie, with a blank in front.
 pub(crate) fn create_stage(stage: &str, schema: &TableSchema, form: StageForm, layout: &str) -> String {

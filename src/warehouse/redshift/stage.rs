@@ -22,7 +22,7 @@ use parquet::schema::types::ColumnPath;
 use super::attributes::with_last_attributes;
 use super::documents::{Kinds, marked_as_json};
 use super::parts::Part;
-use super::sql::{Documents, STATE, StageForm, StageKind};
+use super::sql::{Documents, StageForm, StageKind};
 use super::types::LIMITS;
 use crate::batch::{Seq, TableChanges};
 use crate::contract::{Column, Type, is_in_range};
@@ -132,13 +132,13 @@ fn layout(load: &TableLoad, kind: StageKind) -> SchemaRef {
                 let data_type = match column {
                     StageColumn::Row => DataType::Int64,
                     StageColumn::Time => DataType::Timestamp(TimeUnit::Microsecond, None),
+                    StageColumn::State => DataType::Int16,
                     _ => DataType::Utf8,
                 };
                 field(column.name(), data_type)
             }));
             let key = output.key_indices().into_iter().enumerate();
             fields.extend(key.map(|(part, i)| field(&base_column(part), stage_arrow(output.columns[i].data_type))));
-            fields.push(field(STATE, DataType::Int16));
         }
     }
     Arc::new(Schema::new(fields))
@@ -226,7 +226,7 @@ fn prove(load: &TableLoad, changes: &TableChanges, column: &Column, array: &Arra
     }
 }
 
-/// The columns of [`StageColumn`], the base's key, and the state.
+/// The columns of [`StageColumn`] and the base's key.
 fn meta_columns(load: &TableLoad, changes: &TableChanges, marked: bool, first: i64) -> Result<Vec<ArrayRef>> {
     let rows = StageRows::new(load, changes, marked);
     let count = changes.len();
@@ -251,9 +251,9 @@ fn meta_columns(load: &TableLoad, changes: &TableChanges, marked: bool, first: i
         Arc::new((0..count).map(base_key).collect::<StringArray>()),
         Arc::new(base_seqs.finish()),
         Arc::new(arrived.finish()),
+        Arc::new(Int16Array::from_iter_values((0..count).map(|row| rows.state(row, unchanged[row].is_some())))),
     ];
     columns.extend(base_columns(load, &rows, &unchanged)?);
-    columns.push(Arc::new(Int16Array::from(vec![0i16; count])));
     Ok(columns)
 }
 

@@ -222,6 +222,7 @@ impl Scope<'_> {
                 cells.push(owned(texts.as_ref().filter(|_| based).map(|texts| texts[row].base.clone())));
                 let seqs = if based { rows.base_seqs(row).map(Some) } else { [None, None] };
                 cells.extend(seqs.map(owned));
+                cells.push(Cell::Int(rows.state(row, based).into()));
                 let (base, positions) = rows.base(row);
                 for (part, column) in positions.into_iter().enumerate() {
                     let value = || cell(types[part], base.column(column), row);

@@ -123,13 +123,12 @@ pub(crate) fn create_stage(schema: &TableSchema) -> String {
         schema.columns.iter().map(|c| format!("{} {}", quote(&c.name), sql_type(c.data_type))).collect();
     parts.push(format!("{SEQ} TEXT"));
     parts.extend(StageColumn::ALL.map(|column| match column {
-        StageColumn::Row => format!("{} INTEGER", column.name()),
+        StageColumn::Row | StageColumn::State => format!("{} INTEGER", column.name()),
         _ => format!("{} TEXT", column.name()),
     }));
     for (part, index) in schema.key_indices().into_iter().enumerate() {
         parts.push(format!("{} {}", base_column(part), sql_type(schema.columns[index].data_type)));
     }
-    parts.push("_df_state INTEGER NOT NULL DEFAULT 0".to_owned());
     format!("CREATE TABLE {STAGE} ({})", parts.join(", "))
 }
 
