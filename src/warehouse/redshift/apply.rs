@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::inspect::number;
 use super::session::Session;
 use super::sql::{self, Documents, GroupNames, StageKind, time};
 use super::state::{Known, State, ledger_row, table_row};
@@ -258,7 +259,7 @@ impl Loading<'_> {
         let incomplete = self.warehouse.names.of(&self.names.incomplete);
         let answer = self.session.run(&format!("SELECT max(id) FROM {incomplete}"), None).await?;
         let first = self.names.first_incomplete();
-        let last = answer.single().and_then(|id| id.trim().parse::<i64>().ok()).unwrap_or(first);
+        let last = answer.single().map_or(Ok(first), number)?;
         let (topology, group, epoch) = (text(&self.warehouse.topology), text(&self.unit.group), self.unit.through);
         let values = |(number, row): (usize, &&Incomplete)| {
             let missing = serde_json::Value::from(row.missing.clone()).to_string();

@@ -66,7 +66,7 @@ impl Redshift {
     }
 }
 
-fn number(cell: &str) -> Result<i64> {
+pub(super) fn number(cell: &str) -> Result<i64> {
     cell.trim().parse().map_err(|error| {
         Error::new(ErrorKind::WarehouseRefused, format!("a control table holds `{cell}` instead of a number"))
             .because(error)

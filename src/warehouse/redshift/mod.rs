@@ -309,7 +309,7 @@ pub fn plan(
     out.extend(staged(StageKind::Merge, beside));
     let merge = StageForm::new(StageKind::Merge, beside).merged(merge);
     out.extend(merge.statements(Needs { partial: true, moves: true, gone: true, marked: true }, None, true));
-    out.push(merge.count());
+    out.push(merge.count_and_incomplete());
     let kind = if mode == DeleteMode::History { StageKind::Merge } else { StageKind::Plain };
     out.extend(has_documents.then(|| large(kind)).into_iter().flatten());
     out

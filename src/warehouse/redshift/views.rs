@@ -74,20 +74,25 @@ impl Note {
 /// The views that are there, by name, with what their comments say.
 type Notes = BTreeMap<String, Option<Note>>;
 
-/// The view of a table: plain columns, so that a tool can put its own queries around it.
+/// What makes a view of a query.
+fn made(views: &str, view: &str, query: &str) -> String {
+    format!("CREATE OR REPLACE VIEW {}.{} AS {query} WITH NO SCHEMA BINDING", quote(views), quote(view))
+}
+
+/// What makes the view of a table.
 pub(super) fn of_table(views: &str, names: &Names, contract: &Contract, mode: DeleteMode) -> String {
+    made(views, &contract.table, &rows_of(names, contract, mode))
+}
+
+/// The view of a table: plain columns, so that a tool can put its own queries around it.
+fn rows_of(names: &Names, contract: &Contract, mode: DeleteMode) -> String {
     let column = |column: &crate::contract::Column| {
         let name = quote(&column.name);
         if column.data_type == Type::Json { format!("{} AS {name}", document(&name)) } else { name }
     };
     let columns = contract.output.columns.iter().map(column).collect::<Vec<_>>().join(", ");
     let shown = if mode == DeleteMode::Hard { String::new() } else { format!(" WHERE {}", live(mode)) };
-    format!(
-        "CREATE OR REPLACE VIEW {}.{} AS SELECT {columns} FROM {}{shown} WITH NO SCHEMA BINDING",
-        quote(views),
-        quote(&contract.table),
-        names.of(&contract.table)
-    )
+    format!("SELECT {columns} FROM {}{shown}", names.of(&contract.table))
 }
 
 /// A document as text, because tools know no SUPER. One that is too long for a text is named by its length, so that it does
@@ -101,7 +106,7 @@ fn document(column: &str) -> String {
 }
 
 /// The view of a topology over its control tables `states`.
-fn of_freshness(views: &str, topology: &str, names: &Names, states: &[String]) -> String {
+fn of_freshness(topology: &str, names: &Names, states: &[String]) -> String {
     let part = |state: &String| {
         format!(
             "SELECT table_name, max_source_time_us, applied_at_us, applied, epoch, topology FROM {} \
@@ -117,11 +122,8 @@ fn of_freshness(views: &str, topology: &str, names: &Names, states: &[String]) -
     // <https://docs.aws.amazon.com/redshift/latest/dg/c_Supported_data_types.html#r_Type_conversion>.
     let now = "CAST(getdate() AS timestamptz) AT TIME ZONE 'UTC'";
     format!(
-        "CREATE OR REPLACE VIEW {}.{} AS SELECT table_name, {committed} AS committed_at, {loaded} AS loaded_at, \
-         DATEDIFF(second, {committed}, {now}) AS lag_seconds, applied AS changes, epoch, topology FROM ({}) AS tables \
-         WITH NO SCHEMA BINDING",
-        quote(views),
-        quote(&freshness_of(topology)),
+        "SELECT table_name, {committed} AS committed_at, {loaded} AS loaded_at, \
+         DATEDIFF(second, {committed}, {now}) AS lag_seconds, applied AS changes, epoch, topology FROM ({}) AS tables",
         states.iter().map(part).collect::<Vec<_>>().join(" UNION ALL ")
     )
 }
@@ -141,11 +143,7 @@ fn of_all(views: &str, parts: &BTreeSet<String>) -> String {
             quote(part)
         )
     };
-    format!(
-        "CREATE OR REPLACE VIEW {}.{FRESHNESS} AS {} WITH NO SCHEMA BINDING",
-        quote(views),
-        parts.iter().map(part).collect::<Vec<_>>().join(" UNION ALL ")
-    )
+    parts.iter().map(part).collect::<Vec<_>>().join(" UNION ALL ")
 }
 
 /// What is said of a view that another topology shows.
@@ -225,15 +223,15 @@ impl Redshift {
     }
 
     async fn show_freshness(&self, session: &mut Session, states: &[String], mut notes: Notes) -> Result<()> {
-        let ours = of_freshness(&self.views, &self.topology, &self.names, states);
+        let ours = of_freshness(&self.topology, &self.names, states);
         self.make(session, &notes, &freshness_of(&self.topology), &ours, Some(&self.topology)).await?;
         // Another topology that starts meanwhile makes the view without ours, or we without its.
         for _ in 0..LOOKS {
             let before = self.parts(&notes);
             notes = self.notes(session, "").await?;
             let parts = self.parts(&notes);
-            let made = of_all(&self.views, &self.answering(session, &notes, parts.clone()).await?);
-            self.make(session, &notes, FRESHNESS, &made, None).await?;
+            let all = of_all(&self.views, &self.answering(session, &notes, parts.clone()).await?);
+            self.make(session, &notes, FRESHNESS, &all, None).await?;
             if parts == before {
                 return Ok(());
             }
@@ -252,7 +250,7 @@ impl Redshift {
         notes: &Notes,
         parts: BTreeSet<String>,
     ) -> Result<BTreeSet<String>> {
-        let all = Note::of(None, &of_all(&self.views, &parts));
+        let all = Note::of(None, &made(&self.views, FRESHNESS, &of_all(&self.views, &parts)));
         if notes.get(FRESHNESS) == Some(&Some(all)) {
             return Ok(parts);
         }
@@ -321,8 +319,8 @@ impl Redshift {
     }
 
     async fn renew(&self, session: &mut Session, notes: &Notes, contract: &Contract, mode: DeleteMode) -> Result<()> {
-        let statement = of_table(&self.views, &self.names, contract, mode);
-        self.make(session, notes, &contract.table, &statement, Some(&self.topology)).await
+        let query = rows_of(&self.names, contract, mode);
+        self.make(session, notes, &contract.table, &query, Some(&self.topology)).await
     }
 
     /// Makes a view unless it was made from the same; what is refused is said.
@@ -331,10 +329,11 @@ impl Redshift {
         session: &mut Session,
         notes: &Notes,
         view: &str,
-        statement: &str,
+        query: &str,
         topology: Option<&str>,
     ) -> Result<()> {
-        let note = Note::of(topology, statement);
+        let statement = made(&self.views, view, query);
+        let note = Note::of(topology, &statement);
         if notes.get(&view.to_ascii_lowercase()).and_then(Option::as_ref) == Some(&note) {
             return Ok(());
         }
@@ -343,7 +342,7 @@ impl Redshift {
         if bounded {
             session.run(&timeout(PATIENCE), None).await?;
         }
-        let made = self.try_make(session, there, view, statement, &note).await;
+        let made = self.try_make(session, there, view, query, &note).await;
         let waited = made.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::WarehouseLimit(_)));
         let made = match made {
             Err(error) if waited || error.disposition() != Disposition::Retry => {
@@ -360,15 +359,8 @@ impl Redshift {
         made
     }
 
-    async fn try_make(
-        &self,
-        session: &mut Session,
-        there: bool,
-        view: &str,
-        statement: &str,
-        note: &Note,
-    ) -> Result<()> {
-        let statements = [statement.to_owned(), self.comment(view, note)];
+    async fn try_make(&self, session: &mut Session, there: bool, view: &str, query: &str, note: &Note) -> Result<()> {
+        let statements = [made(&self.views, view, query), self.comment(view, note)];
         let mut made = run_all(session, view, &statements).await;
         for _ in 0..DOUBTS {
             if made.as_ref().is_err_and(is_doubtful) {
@@ -377,7 +369,7 @@ impl Redshift {
         }
         match made {
             Err(error) if there && error.disposition() != Disposition::Retry => {
-                self.make_anew(session, view, statement, note).await
+                self.make_anew(session, view, query, note).await
             }
             made => made,
         }
@@ -394,15 +386,15 @@ impl Redshift {
     /// Puts another view in the place of one, with what was granted on it: a view can be replaced only by one with the same
     /// columns. The old one goes when it has lost its name: who waits for a view that is dropped in the same transaction as the
     /// new one comes finds neither (<https://github.com/dbt-labs/dbt-core/issues/3112>). What a crash leaves goes the next time.
-    async fn make_anew(&self, session: &mut Session, view: &str, statement: &str, note: &Note) -> Result<()> {
+    async fn make_anew(&self, session: &mut Session, view: &str, query: &str, note: &Note) -> Result<()> {
         let (of, next, last) = (self.view(view), aside(NEXT_PREFIX, view), aside(LAST_PREFIX, view));
         let grants = match self.grants(session, view, &self.view(&next)).await {
             Err(error) if error.disposition() == Disposition::Retry => return Err(error),
             grants => grants,
         };
         let gone = |name: &str| format!("DROP VIEW IF EXISTS {}", self.view(name));
-        let made = [gone(&next), gone(&last), statement.replacen(&of, &self.view(&next), 1), self.comment(&next, note)];
-        run_all(session, view, &made).await?;
+        let anew = [gone(&next), gone(&last), made(&self.views, &next, query), self.comment(&next, note)];
+        run_all(session, view, &anew).await?;
         run_all(session, view, grants.as_ref().map_or(&[][..], Vec::as_slice)).await?;
         let renamed = [
             "BEGIN".to_owned(),
