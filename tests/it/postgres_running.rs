@@ -3,6 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::postgres_source::{ITEMS, SUMS, World};
+use crate::support::oracle::LogReader;
 use crate::support::postgres::{Server, Version, newest};
 use crate::support::process::{LIMIT, Launch, Running, available, table};
 
@@ -15,6 +16,9 @@ async fn world(setup: &str) -> World {
 }
 
 const TABLE: &str = "CREATE TABLE items (id int PRIMARY KEY, n int, t text); INSERT INTO items VALUES (0, 0, '')";
+
+/// Transactions of 2 MiB each.
+const DOCUMENTS: u64 = 12;
 
 async fn another(world: &World) -> PgConnection {
     let mut connection = PgConnection::connect(&world.url).await.unwrap();
@@ -309,6 +313,56 @@ async fn a_million_rows_in_one_running_transaction_take_bounded_memory() {
     assert!(keeping < 240, "{keeping} MiB while it is kept");
     assert!(peak < 240, "{peak} MiB");
     process.stop().await;
+}
+
+/// GIVEN transactions with a long document each, with `streaming` and without, WHEN they wait to be read, THEN an epoch ends
+/// between two of them when it has its bytes: what one is in was handed out in the middle of it, and its end has to be told.
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_of_a_document_each_do_not_wait_for_one_another() {
+    if !available("postgres") {
+        return;
+    }
+    for more in ["", ", streaming: off"] {
+        let mut world = world(TABLE).await;
+        let launch = world.launch_epochs(ITEMS, more, "every: 60s, max_bytes: 4MiB");
+        launch.run_until_caught_up().await;
+        for n in 1..=DOCUMENTS {
+            world.run(&format!("INSERT INTO items VALUES ({n}, {n}, repeat(md5('{n}'), 65536))")).await;
+        }
+        launch.run_until_caught_up().await;
+        assert_eq!(world.held(SUMS).await, world.there(SUMS).await);
+        let rows = LogReader::folder(&world.path().join("lake")).await.written_at_once("items");
+        assert!(rows.iter().all(|rows| *rows <= 4), "rows of each epoch: {rows:?}");
+        assert_eq!(rows.iter().sum::<u64>(), 1 + DOCUMENTS);
+    }
+}
+
+/// GIVEN an epoch that ended inside a transaction, WHEN the source is opened again and the server, which has to read all of
+/// that transaction first, says meanwhile how far it is, THEN what the lake has of it does not come twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_of_life_in_front_of_a_transaction_that_was_begun_does_not_bring_it_twice() {
+    if !available("postgres") {
+        return;
+    }
+    let mut world = World::new(
+        "CREATE TABLE items (id int PRIMARY KEY, n int, t text); CREATE TABLE notes (n int, t text); \
+         ALTER TABLE notes REPLICA IDENTITY FULL",
+    )
+    .await;
+    let tables = "{ notes: { from: public.notes, key: [] } }";
+    let launch = world.launch_small(tables, ", streaming: off, heartbeat: 0s");
+    launch.run_until_caught_up().await;
+    world
+        .run(
+            "BEGIN; INSERT INTO notes SELECT n, repeat('a', 100) FROM generate_series(1, 30000) n; \
+             INSERT INTO items SELECT n, n, repeat('b', 200) FROM generate_series(1, 1500000) n; COMMIT",
+        )
+        .await;
+    let mut broken = launch.clone().failpoints("log.put.after=1*off->return(kill)").run();
+    assert!(!broken.exit(LIMIT).await.success());
+    launch.run_until_caught_up().await;
+    assert!(launch.whole_log().contains("larger than max_transaction"));
+    assert_eq!(world.held("SELECT CAST(count(*) AS text) FROM notes").await, ["30000"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

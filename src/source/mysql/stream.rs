@@ -35,6 +35,8 @@ use crate::wire::binlog::{Body, Event, EventReader, Malformed, Payload};
 
 /// Payload bytes in one piece.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
+/// With so many more it ends inside a transaction.
+const TO_COMMIT_BYTES: usize = PIECE_BYTES / 4;
 /// How long records wait for more before they are handed out.
 const LINGER: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_secs(1);
@@ -265,10 +267,21 @@ impl Stream {
         self.dump.give_back(bytes);
         self.seen = self.seen.max((file_number(&self.file), self.pos));
         self.end = self.end.max(self.seen);
-        if self.records.bytes() >= PIECE_BYTES {
+        if self.is_piece() {
             self.hand_out().await?;
         }
         self.reached_end().await
+    }
+
+    /// Whether what there is makes a piece. The end of a transaction of which a piece was handed out is one however small:
+    /// an epoch can end there, and not before.
+    fn is_piece(&self) -> bool {
+        match self.open {
+            Some(_) => self.records.bytes() >= PIECE_BYTES + TO_COMMIT_BYTES,
+            None => {
+                self.records.bytes() >= PIECE_BYTES || (self.handed.within.is_some() && self.place.within.is_none())
+            }
+        }
     }
 
     /// Moves to the end of the event; where it begins.
@@ -295,7 +308,7 @@ impl Stream {
         while let Some(bytes) = events.next_event().map_err(|malformed| self.malformed(&malformed))? {
             let event = reader.read_inner(bytes).map_err(|malformed| self.malformed(&malformed))?;
             self.event(event, begins).await?;
-            if self.records.bytes() >= PIECE_BYTES {
+            if self.is_piece() {
                 self.hand_out().await?;
             }
         }

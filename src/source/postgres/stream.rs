@@ -44,6 +44,8 @@ use crate::wire::pgtype::RelationShape;
 
 /// Payload bytes in one piece.
 const PIECE_BYTES: usize = 1 << 20;
+/// With so many more it ends inside a transaction.
+const TO_COMMIT_BYTES: usize = PIECE_BYTES / 4;
 /// How long records wait for more before they are handed out.
 const LINGER: Duration = Duration::from_millis(20);
 /// How often the server is told how far we are, and asked.
@@ -232,7 +234,7 @@ impl Stream {
             if !self.take_row(data) {
                 self.take_one(data).await?;
             }
-            if self.records.bytes() >= PIECE_BYTES {
+            if self.is_piece() {
                 self.hand_out().await?;
             }
             if self.is_over() {
@@ -241,6 +243,17 @@ impl Stream {
             }
         }
         Ok(())
+    }
+
+    /// Whether what there is makes a piece. The end of a transaction of which a piece was handed out is one however small:
+    /// an epoch can end there, and not before.
+    fn is_piece(&self) -> bool {
+        match self.open {
+            Some(_) => self.records.bytes() >= PIECE_BYTES + TO_COMMIT_BYTES,
+            None => {
+                self.records.bytes() >= PIECE_BYTES || (self.handed.within.is_some() && self.place.within.is_none())
+            }
+        }
     }
 
     /// Nearly every message is a row that keeps its key, and the decoder reads the rest of it; says whether it was.
@@ -265,9 +278,9 @@ impl Stream {
         match (data.first(), end) {
             (Some(b'k'), Some(end)) => {
                 self.end = self.end.max(end);
-                if self.open.is_none() && end > self.place.lsn {
+                // In front of a transaction that goes on inside there is nothing to come to.
+                if self.open.is_none() && self.place.within.is_none() && end > self.place.lsn {
                     self.place.lsn = end;
-                    self.place.within = None;
                 }
                 if data.get(17) == Some(&1) {
                     self.tell().await?;
@@ -371,10 +384,7 @@ impl Stream {
     }
 
     async fn hand_out(&mut self) -> Result<()> {
-        let inside = self.open.is_some() && self.place.within.is_some();
-        if self.open.is_none() {
-            self.place.within = None;
-        }
+        let inside = self.place.within.is_some();
         self.records.note_log_bytes(self.place.lsn.0.saturating_sub(self.handed.lsn.0));
         // The next piece is about as large as this one.
         let next = RawRecords::with_room_of(&self.records);

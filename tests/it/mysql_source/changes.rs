@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::mysql_source::{ITEMS, ROWS, SUMS, World, families, items, run};
 use crate::support::mysql::{Family, Server};
+use crate::support::oracle::LogReader;
 use crate::support::process::{LIMIT, Launch, table};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,6 +178,27 @@ async fn a_transaction_becomes_visible_at_once_or_says_that_it_does_not() {
         assert!(launch.whole_log().contains("larger than max_transaction"));
         world.assert_equal(SUMS).await;
         small.assert_equal();
+    }
+}
+
+/// GIVEN transactions with a long document each, WHEN they wait to be read, THEN an epoch ends
+/// between two of them when it has its bytes: what one is in was handed out in the middle of it, and its end has to be told.
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_of_a_document_each_do_not_wait_for_one_another() {
+    const DOCUMENTS: u64 = 12;
+    for family in families() {
+        let mut world = World::new(family, "CREATE TABLE items (id int PRIMARY KEY, n int, t longtext)").await;
+        let url = format!("mysql://root@127.0.0.1:{}?ssl-mode=disabled", world.port);
+        let launch = world.launch_epochs(&url, ITEMS, "", "every: 60s, max_bytes: 4MiB");
+        launch.run_until_caught_up().await;
+        for n in 1..=DOCUMENTS {
+            world.run(&format!("INSERT INTO items VALUES ({n}, {n}, repeat(sha2('{n}', 256), 32768))")).await;
+        }
+        launch.run_until_caught_up().await;
+        world.assert_equal(SUMS).await;
+        let rows = LogReader::folder(&world.path().join("lake")).await.written_at_once("items");
+        assert!(rows.iter().all(|rows| *rows <= 4), "{family:?}, rows of each epoch: {rows:?}");
+        assert_eq!(rows.iter().sum::<u64>(), DOCUMENTS);
     }
 }
 

@@ -337,6 +337,12 @@ impl LogReader {
         sum
     }
 
+    /// Rows of a table written to `processed`, by each manifest that has some.
+    pub fn written_at_once(&self, table: &str) -> Vec<u64> {
+        let accounts = self.manifests.iter().filter_map(|m| m.account.tables.get(table));
+        accounts.map(|account| account.written).filter(|rows| *rows > 0).collect()
+    }
+
     /// Records and rows that were refused on the way into the lake.
     pub fn refused(&self) -> u64 {
         let records = self.manifests.iter().flat_map(|m| m.account.records.values()).map(|a| a.rejected).sum::<u64>();

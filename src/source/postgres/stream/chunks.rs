@@ -329,7 +329,7 @@ impl Stream {
 
     async fn send_rows(&mut self, records: RawRecords) -> Result<()> {
         let behind = self.end.0.saturating_sub(self.place.lsn.0);
-        let piece = Piece { records, place: self.place.clone(), inside: false, behind };
+        let piece = Piece { records, place: self.place.clone(), inside: self.place.within.is_some(), behind };
         self.handed = self.place.clone();
         self.handed_at = Instant::now();
         self.send(Item::Piece(Box::new(piece))).await

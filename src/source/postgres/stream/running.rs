@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Open, PIECE_BYTES, Stream};
+use super::{Open, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::source::postgres::spool::Trouble;
@@ -68,7 +68,7 @@ impl Stream {
         let mut entries = spool.entries().map_err(|error| self.unreadable(error))?;
         while let Some(lsn) = entries.next(&mut message).map_err(|error| self.unreadable(error))? {
             self.change(lsn, &message).await?;
-            if self.records.bytes() >= PIECE_BYTES {
+            if self.is_piece() {
                 let _hit = failpoint::hit("postgres.running.hand_out");
                 self.hand_out().await?;
             }

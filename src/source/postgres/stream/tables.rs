@@ -183,7 +183,8 @@ impl Stream {
     async fn commit_soon(&mut self) -> Result<()> {
         self.hand_out().await?;
         let behind = self.end.0.saturating_sub(self.place.lsn.0);
-        let piece = Piece { records: RawRecords::default(), place: self.place.clone(), inside: false, behind };
+        let (place, inside) = (self.place.clone(), self.place.within.is_some());
+        let piece = Piece { records: RawRecords::default(), place, inside, behind };
         self.send(Item::Piece(Box::new(piece))).await?;
         self.reached_end().await
     }
