@@ -18,7 +18,7 @@ const LEAST_FILE_BYTES: u64 = 1 << 20;
 #[serde(deny_unknown_fields)]
 pub struct RedshiftWarehouse {
     /// `redshift://user:password@host:5439/database`, without the user and the password where there is `auth`. The server must prove who it is (TLS) unless the URL ends in
-    /// `?sslmode=disable`.
+    /// `?sslmode=disable`. Through the Data API: `redshift:///database`.
     #[serde(serialize_with = "hidden::url")]
     pub url: String,
     /// The schema of the tables; made when it is missing.
@@ -35,6 +35,9 @@ pub struct RedshiftWarehouse {
     /// AWS lends the login, to whoever this process is: then the URL has neither user nor password.
     #[serde(default)]
     pub auth: Option<Box<RedshiftAuth>>,
+    /// How statements get to the cluster.
+    #[serde(default)]
+    pub transport: RedshiftTransport,
     /// A statement that takes longer is given up and tried again: a COPY of a large backlog takes minutes.
     #[serde(default = "half_an_hour")]
     pub statement_timeout: Span,
@@ -45,6 +48,19 @@ pub struct RedshiftWarehouse {
     /// The query group of every session (`SET query_group TO …`), by which workload management chooses their queue.
     #[serde(default)]
     pub query_group: Option<String>,
+}
+
+/// How statements get to a cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RedshiftTransport {
+    /// Over connections to the host of the URL.
+    #[default]
+    Connection,
+    /// Through the Redshift Data API, for whom no network reaches the cluster: requests to
+    /// `redshift-data.<region>.amazonaws.com`, signed by who `auth` says. No statement is longer than 100 KB then, no row that
+    /// is read back longer than 64 KB.
+    DataApi,
 }
 
 /// Which cluster or workgroup a login is asked for, and by whom.
@@ -66,8 +82,13 @@ pub struct RedshiftAuth {
     pub secret_access_key: Option<String>,
     /// A profile of `~/.aws/config` and `~/.aws/credentials`, instead of what the environment says.
     pub profile: Option<String>,
-    /// Another endpoint of the API than the region's.
+    /// Another endpoint of the API than the region's: of the one that lends logins, or of the Data API.
     pub endpoint: Option<String>,
+    /// Data API only: the cluster's user, instead of the one that stands for who this process is
+    /// (`redshift:GetClusterCredentials`).
+    pub database_user: Option<String>,
+    /// Data API only: the ARN of the secret (Secrets Manager) that holds the user and the password.
+    pub secret_arn: Option<String>,
 }
 
 fn half_an_hour() -> Span {
@@ -96,7 +117,10 @@ pub(super) fn rules(draft: &Draft, redshift: &RedshiftWarehouse, found: &mut Fin
         let help = "`redshift://user:password@host:5439/database`";
         found.value("warehouse.url", "this is not the URL of a Redshift database", help);
     }
-    login_rules(redshift, found);
+    match redshift.transport {
+        RedshiftTransport::Connection => login_rules(redshift, found),
+        RedshiftTransport::DataApi => data_api_rules(redshift, found),
+    }
     positive(found, "warehouse.statement_timeout", Some(redshift.statement_timeout.0.as_millis()));
     if redshift.file_bytes.0 < LEAST_FILE_BYTES {
         found.value(
@@ -147,6 +171,48 @@ fn login_rules(redshift: &RedshiftWarehouse, found: &mut Findings<'_>) {
         let help = "write `redshift://host:5439/database`: AWS says who the user is";
         found.value("warehouse.url", "the URL names a user although AWS lends the login", help);
     }
+    for (name, value) in [("database_user", &auth.database_user), ("secret_arn", &auth.secret_arn)] {
+        if value.is_some() {
+            let what = format!("`{name}` is for the Data API alone");
+            found.key(&format!("warehouse.auth.{name}"), what, "leave it out, or say `transport: data_api`");
+        }
+    }
+    identity_rules(auth, found);
+}
+
+/// What makes no sense where nobody connects.
+fn data_api_rules(redshift: &RedshiftWarehouse, found: &mut Findings<'_>) {
+    let database = redshift.url.split_once(":///").map_or("", |(_, database)| database);
+    if database.is_empty() || database.contains(['/', '?', '@']) {
+        let what = "the Data API takes neither a host nor a user nor parameters from the URL, only the database";
+        found.value("warehouse.url", what, "`redshift:///database`; `auth` names the cluster or the workgroup");
+    }
+    if redshift.root_certificate.is_some() {
+        let what = "nobody connects to the cluster, so there is no certificate of its to vouch for";
+        found.key("warehouse.root_certificate", what, "leave it out");
+    }
+    let Some(auth) = &redshift.auth else {
+        let help = "`auth: { cluster: … }` for a provisioned cluster, `auth: { workgroup: … }` for serverless";
+        found.value("warehouse.transport", "the Data API must be told which cluster or workgroup is meant", help);
+        return;
+    };
+    if auth.database_user.is_some() && auth.secret_arn.is_some() {
+        let what = "both a user and a secret that names one are given";
+        found.key("warehouse.auth.database_user", what, "leave one of them out");
+    }
+    if auth.database_user.is_some() && auth.workgroup.is_some() {
+        let what = "a workgroup's user follows from who this process is, or from a secret";
+        found.key("warehouse.auth.database_user", what, "leave it out, or give `secret_arn`");
+    }
+    if auth.secret_arn.as_ref().is_some_and(|arn| !arn.starts_with("arn:") || !arn.contains(":secretsmanager:")) {
+        let help = "`arn:aws:secretsmanager:<region>:<account>:secret:<name>`";
+        found.value("warehouse.auth.secret_arn", "this is not the ARN of a secret", help);
+    }
+    identity_rules(auth, found);
+}
+
+/// Who asks, for what.
+fn identity_rules(auth: &RedshiftAuth, found: &mut Findings<'_>) {
     if auth.cluster.is_some() == auth.workgroup.is_some() {
         let help = "`cluster:` for a provisioned cluster, `workgroup:` for serverless";
         found.key("warehouse.auth", "either a cluster or a workgroup must be named", help);

@@ -43,9 +43,7 @@ impl JsonClient {
             match self.once(operation, body).await {
                 Err(refusal) if refusal.passing && attempt < ATTEMPTS => {
                     tracing::debug!(operation, attempt, code = refusal.code, "{}; trying again", refusal.message);
-                    let share = (uuid::Uuid::new_v4().as_u128() >> 96) as u32;
-                    let jitter = 0.5 + 0.5 * f64::from(share) / f64::from(u32::MAX);
-                    tokio::time::sleep((FIRST_PAUSE * 2u32.pow(attempt - 1)).mul_f64(jitter)).await;
+                    tokio::time::sleep(pause(FIRST_PAUSE, attempt)).await;
                 }
                 answer => return answer,
             }
@@ -64,17 +62,32 @@ impl JsonClient {
         match serde_json::from_slice::<Value>(body) {
             Ok(value) if well => Ok(value),
             Err(error) if well => Err(silent(&error)),
-            value => Err(Refusal::of(operation, status, &value.unwrap_or_default())),
+            _ => Err(Refusal::of(operation, status, body)),
         }
     }
 }
 
+/// How long to wait after the `attempt`-th failure in a row: twice as long as before, and less by chance.
+pub fn pause(first: Duration, attempt: u32) -> Duration {
+    let share = (uuid::Uuid::new_v4().as_u128() >> 96) as u32;
+    let jitter = 0.5 + 0.5 * f64::from(share) / f64::from(u32::MAX);
+    (first * 2u32.pow(attempt.saturating_sub(1).min(10))).mul_f64(jitter)
+}
+
 impl Refusal {
-    fn silent(message: String) -> Self {
+    /// Nobody answered.
+    pub fn silent(message: String) -> Self {
         Self { code: String::new(), message, passing: true }
     }
 
-    fn of(operation: &str, status: u16, body: &Value) -> Self {
+    /// It may well be answered at the next attempt.
+    pub fn passes(&self) -> bool {
+        self.passing
+    }
+
+    /// What the body of an answer that is none says.
+    pub fn of(operation: &str, status: u16, body: &[u8]) -> Self {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |names: [&str; 2]| names.iter().find_map(|name| body[*name].as_str()).unwrap_or_default();
         // `com.amazonaws.glue#EntityNotFoundException`, sometimes with a URL behind a colon.
         let code = text(["__type", "code"]);

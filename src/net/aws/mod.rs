@@ -21,7 +21,7 @@ mod signed;
 mod sts;
 
 pub use chain::{Account, Environment, Wanted, account};
-pub use json::{JsonClient, Refusal};
+pub use json::{JsonClient, Refusal, pause};
 pub use signed::Api;
 pub use sts::element;
 

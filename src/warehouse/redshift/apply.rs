@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::inspect::number;
-use super::session::Session;
+use super::session::{Session, portions};
 use super::sql::{self, Documents, GroupNames, StageKind, time};
 use super::state::{Known, State, ledger_row, table_row};
 use super::upload::{Round, Uploaded, Work};
@@ -19,8 +19,6 @@ use crate::warehouse::merge::Merge;
 use crate::warehouse::shape::{incompletes, settled};
 use crate::warehouse::{check_ledger, place, settle};
 
-/// How long a statement may be, in bytes: <https://docs.aws.amazon.com/redshift/latest/dg/c_redshift-sql.html>.
-pub(super) const STATEMENT_BYTES: usize = 16 * 1024 * 1024;
 /// Values in one statement, which have half of its bytes.
 const VALUES_PER_STATEMENT: usize = 500;
 
@@ -86,6 +84,11 @@ impl Loading<'_> {
         self.session.run(&statement, Some(table)).await.map(|answer| answer.affected)
     }
 
+    /// How many bytes of a statement may be lists of values.
+    fn value_bytes(&self) -> usize {
+        self.session.statement_bytes() / 2
+    }
+
     async fn transaction(
         &mut self,
         before: State,
@@ -116,8 +119,8 @@ impl Loading<'_> {
         });
         self.write_state(&state, &accounts).await?;
         place("warehouse.ledger.after")?;
-        if !self.stages.is_empty() {
-            self.session.run(&format!("DROP TABLE {}", self.stages.join(", ")), None).await?;
+        for stages in portions(&self.stages, 2, self.value_bytes()) {
+            self.session.run(&format!("DROP TABLE {}", stages.join(", ")), None).await?;
         }
         place("warehouse.commit.before")?;
         self.session.run("COMMIT", None).await?;
@@ -267,13 +270,14 @@ impl Loading<'_> {
             format!("({}, {topology}, {group}, {epoch}, {})", last + 1 + number as i64, cells.join(", "))
         };
         let values: Vec<String> = rows.iter().enumerate().map(values).collect();
-        for values in portions(&values) {
+        let most = self.value_bytes();
+        for values in values.chunks(VALUES_PER_STATEMENT).flat_map(|values| portions(values, 2, most)) {
             let statement = format!(
                 "INSERT INTO {incomplete} (id, topology, group_name, epoch, table_name, key, seq, source_partition, \
                  missing) VALUES {}",
                 values.join(", ")
             );
-            self.session.run(&statement, None).await?;
+            self.session.run(&statement, rows.first().map(|row| row.table.as_str())).await?;
         }
         Ok(())
     }
@@ -306,12 +310,17 @@ impl Loading<'_> {
 
     async fn write_state(&mut self, state: &State, changed: &BTreeMap<String, LoadAccount>) -> Result<()> {
         let (names, topology, group) = (&self.warehouse.names, &self.warehouse.topology, &self.unit.group);
-        let tables: Vec<&str> = std::iter::once("").chain(changed.keys().map(String::as_str)).collect();
+        let tables: Vec<String> = std::iter::once(String::new()).chain(changed.keys().cloned()).collect();
         let mut rows = vec![ledger_row(topology, self.unit)?];
         let changed = changed.keys().filter_map(|table| Some((table, state.tables.get(table)?)));
         rows.extend(changed.map(|(table, known)| table_row(topology, group, table, known)));
-        self.session.run(&names.forget_state(self.names, &tables), None).await?;
-        self.session.run(&names.put_state(self.names, &rows), None).await?;
+        let most = self.value_bytes();
+        for tables in portions(&tables, 4, most) {
+            self.session.run(&names.forget_state(self.names, tables), None).await?;
+        }
+        for rows in portions(&rows, 2, most) {
+            self.session.run(&names.put_state(self.names, rows), None).await?;
+        }
         Ok(())
     }
 
@@ -368,23 +377,6 @@ impl Outcome {
         incomplete.sort_unstable();
         Ok(Self { account: LoadAccount { loaded: 0, applied, superseded, incomplete: counted }, rows, incomplete })
     }
-}
-
-/// As many of the values at once as go into a statement.
-fn portions(mut values: &[String]) -> Vec<&[String]> {
-    let mut portions = Vec::new();
-    while !values.is_empty() {
-        let mut bytes = 0;
-        let fits = |value: &&String| {
-            bytes += value.len() + 2;
-            bytes <= STATEMENT_BYTES / 2
-        };
-        let count = values.iter().take(VALUES_PER_STATEMENT).take_while(fits).count().max(1);
-        let (portion, rest) = values.split_at(count);
-        portions.push(portion);
-        values = rest;
-    }
-    portions
 }
 
 /// COPY has not made of a column of JSON what it says.
@@ -446,17 +438,5 @@ mod tests {
         for answer in broken {
             assert!(Outcome::read(&answer).is_err(), "{answer:?}");
         }
-    }
-
-    #[test]
-    fn a_statement_takes_what_fits() {
-        let sizes = |lengths: &[usize]| -> Vec<usize> {
-            let values: Vec<String> = lengths.iter().map(|length| "x".repeat(*length)).collect();
-            portions(&values).into_iter().map(<[String]>::len).collect()
-        };
-        let half = STATEMENT_BYTES / 2;
-        assert_eq!(sizes(&[half - 2, 1, half + 1, 5]), [1, 1, 1, 1]);
-        assert_eq!(sizes(&[1; 1001]), [500, 500, 1]);
-        assert!(sizes(&[]).is_empty());
     }
 }

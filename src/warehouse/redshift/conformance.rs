@@ -20,7 +20,7 @@ use ulid::Ulid;
 
 use super::session::Session;
 use super::{Redshift, sql};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::finding::{Findings, Level};
 use crate::warehouse::names::quote;
 
@@ -327,6 +327,12 @@ impl Redshift {
             let otherwise = if needed { "loads do it" } else { "loads do not need it" };
             say(found, what, needed, otherwise, tried);
         }
+        if self.sessions.through_api() {
+            found.good("a transaction goes over several calls of a session of the Data API");
+            let tried = changes_are_counted(session).await?;
+            let what = "the Data API says how many rows a statement has changed";
+            say(found, what, true, "loads do not add up without it", tried);
+        }
         self.views_replaced(session, found).await?;
         found.add(Level::Note, self.commits(session).await?, None);
         Ok(())
@@ -394,6 +400,46 @@ impl Redshift {
         staging.discard(&objects).await;
         tried
     }
+}
+
+/// Has it shown that statements of different calls are one transaction, which no page says of the Data API: what one of them
+/// has made is there for the next, and gone once it is taken back.
+pub(super) async fn prove_transactions(session: &mut Session) -> Result<()> {
+    let unproven = |what: String| {
+        Error::new(
+            ErrorKind::WarehouseRefused,
+            format!("the Data API does not keep a transaction from call to call: {what}"),
+        )
+        .help("loads would not be whole: use a connection (without `transport: data_api`), and please report this")
+    };
+    let (create, count) = (format!("CREATE TEMP TABLE {TABLE} (k integer)"), format!("SELECT count(*) FROM {TABLE}"));
+    session.run("BEGIN", None).await?;
+    session.run(&create, None).await?;
+    session.run(&format!("INSERT INTO {TABLE} VALUES (1)"), None).await?;
+    let there = session.run(&count, None).await?;
+    if there.single() != Some("1") {
+        return Err(unproven(format!("of one row {:?} are there", there.single())));
+    }
+    session.run("ROLLBACK", None).await?;
+    match session.run(&count, None).await {
+        Ok(found) => Err(unproven(format!("{:?} rows are left after ROLLBACK", found.single()))),
+        Err(error) if error.disposition() == Disposition::Retry => Err(error),
+        // The table is gone.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Whether it is said how many rows statements have changed.
+async fn changes_are_counted(session: &mut Session) -> Result<Tried> {
+    session.run("BEGIN", None).await?;
+    session.run(&format!("CREATE TEMP TABLE {TABLE} (k integer)"), None).await?;
+    let inserted = session.run(&format!("INSERT INTO {TABLE} VALUES (1), (2)"), None).await?.affected;
+    let none = session.run(&format!("DELETE FROM {TABLE} WHERE k = 3"), None).await?.affected;
+    session.run("ROLLBACK", None).await?;
+    Ok(match (inserted, none) {
+        (2, 0) => Tried::Works,
+        other => Tried::Other(format!("{other:?} of 2 and 0")),
+    })
 }
 
 /// Runs statements and takes them back.

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Mutex;
 
 use super::failure::counted;
-use super::session::Place;
+use super::wire::Place;
 use crate::config::{RedshiftAuth, RedshiftWarehouse};
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::arn;

@@ -1,6 +1,7 @@
 //! Control tables, and tables as their contracts say. Every statement commits by itself: DDL inside a load's transaction
 //! would keep readers out until it ends, and some of it is refused there.
 
+use super::conformance::prove_transactions;
 use super::layout;
 use super::probe::refuse_folded_case;
 use super::session::Session;
@@ -38,6 +39,9 @@ pub(super) enum Step {
 impl Redshift {
     pub(super) async fn set_up(&self) -> Result<()> {
         let mut lease = self.sessions.lease().await?;
+        if self.sessions.through_api() {
+            prove_transactions(&mut lease.session).await?;
+        }
         refuse_folded_case(&mut lease.session).await?;
         let schema = self.names.schema();
         let there = format!("SELECT 1 FROM pg_namespace WHERE nspname = {}", literal(&schema.to_ascii_lowercase()));
@@ -110,11 +114,8 @@ impl Redshift {
             format!("SELECT epoch FROM {of} WHERE table_name = {} AND topology = {topology} AND epoch > 0", text(table))
         };
         let parts: Vec<String> = states.iter().filter_map(|row| row.first()?.as_ref()).map(select).collect();
-        if parts.is_empty() {
-            return Ok(());
-        }
-        let found = session.run(&parts.join(" UNION ALL "), Some(table)).await?;
-        let epoch = found.single().and_then(|epoch| epoch.trim().parse().ok());
+        let found = session.all(&parts, Some(table)).await?;
+        let epoch = found.iter().flatten().flatten().find_map(|epoch| epoch.trim().parse().ok());
         epoch.map_or(Ok(()), |epoch| Err(crate::warehouse::lost(table, epoch)))
     }
 

@@ -96,7 +96,7 @@ pub(super) fn is_doubtful(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Table(_) | ErrorKind::Internal) && error.to_string().contains("(XX000)")
 }
 
-fn message(table: Option<&str>, what: &str) -> String {
+pub(super) fn message(table: Option<&str>, what: &str) -> String {
     match table {
         Some(table) => format!("Redshift, table {table}: {what}"),
         None => format!("Redshift: {what}"),
@@ -124,28 +124,33 @@ pub(super) fn failure(error: &tokio_postgres::Error, table: Option<&str>) -> Err
         let words = more.split_whitespace().filter(|word| !word.bytes().all(|byte| byte == b'-'));
         text.push_str(&format!("; {}", words.collect::<Vec<_>>().join(" ")));
     }
-    let code = refusal.code().code();
+    refused(refusal.code().code(), &text, table)
+}
+
+/// What an error with this SQLSTATE and text means, of a statement about `table`.
+pub(super) fn refused(code: &str, text: &str, table: Option<&str>) -> Error {
+    let message = |what: &str| message(table, what);
     let cause = format!("{text} ({code})");
-    if let Some(reason) = passes(code, &text) {
+    if let Some(reason) = passes(code, text) {
         counted(reason);
         let limit = ErrorKind::WarehouseLimit(table.map(str::to_owned));
         let kind = if reason == LIMIT { limit } else { ErrorKind::WarehouseUnavailable };
         return Error::new(kind, message("not possible right now")).because(cause);
     }
-    let refused = |what: &str, help: &str| Error::new(ErrorKind::WarehouseRefused, message(what)).help(help);
+    let for_all = |what: &str, help: &str| Error::new(ErrorKind::WarehouseRefused, message(what)).help(help);
     let found = match code {
         code if code.starts_with("28") => {
-            refused("the server refuses the login", "check the user and the password, or the role that gives them out")
+            for_all("the server refuses the login", "check the user and the password, or the role that gives them out")
         }
-        "3D000" => refused("there is no such database", "create it, or change the URL"),
-        "3F000" => refused("there is no such schema", "create it, or let the user create it"),
-        "42501" => match table.filter(|_| is_of_one_table(&text)) {
+        "3D000" => for_all("there is no such database", "create it, or change the URL"),
+        "3F000" => for_all("there is no such schema", "create it, or let the user create it"),
+        "42501" => match table.filter(|_| is_of_one_table(text)) {
             Some(name) => {
                 Error::new(ErrorKind::Table(name.to_owned()), message("the user may not do this")).help(RIGHTS)
             }
-            None => refused("the user may not do this", RIGHTS),
+            None => for_all("the user may not do this", RIGHTS),
         },
-        _ if may_not_read(&text) => refused(
+        _ if may_not_read(text) => for_all(
             "the role of COPY may not read the staged file",
             "`dataflow plan` prints the policy that warehouse.iam_role needs; it must be attached to the cluster",
         ),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::session::Session;
+use super::session::{Session, portions};
 use super::sql::{GroupNames, STATE_COLUMNS, STATE_PREFIX};
 use super::state::{Known, State, stand_row, table_row};
 use super::views::Shown;
@@ -56,7 +56,7 @@ impl Redshift {
         if states.is_empty() || tables.is_empty() {
             return Ok(Vec::new());
         }
-        let select = |state: &String| {
+        let select = |state: &String, tables: &[String]| {
             format!(
                 "SELECT table_name, topology, {} AS state FROM {} WHERE topology <> {} AND lower(table_name) IN ({})",
                 text(state),
@@ -65,12 +65,14 @@ impl Redshift {
                 tables.join(", ")
             )
         };
-        let all = states.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
+        let lists = portions(&tables, 2, session.statement_bytes() / 2);
+        let all: Vec<String> =
+            lists.into_iter().flat_map(|tables| states.iter().map(move |state| select(state, tables))).collect();
         let row = |row: Vec<Option<String>>| match <[Option<String>; 3]>::try_from(row) {
             Ok([Some(table), Some(topology), Some(state)]) => Some(LoadedTwice { table, topology, state }),
             _ => None,
         };
-        Ok(session.run(&all, None).await?.rows.into_iter().filter_map(row).collect())
+        Ok(session.all(&all, None).await?.into_iter().filter_map(row).collect())
     }
 
     /// What is known of every group of the topology.
@@ -83,11 +85,9 @@ impl Redshift {
         };
         let all = tables.map(select).collect::<Vec<_>>();
         let mut groups: BTreeMap<String, Vec<Vec<Option<String>>>> = BTreeMap::new();
-        if !all.is_empty() {
-            for row in session.run(&all.join(" UNION ALL "), None).await?.rows {
-                let group = row.get(2).and_then(Option::clone).unwrap_or_default();
-                groups.entry(group).or_default().push(row);
-            }
+        for row in session.all(&all, None).await? {
+            let group = row.get(2).and_then(Option::clone).unwrap_or_default();
+            groups.entry(group).or_default().push(row);
         }
         groups.into_iter().map(|(group, rows)| Ok((group.clone(), State::read(&group, &rows)?))).collect()
     }

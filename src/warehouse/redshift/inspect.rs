@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::apply::STATEMENT_BYTES;
 use super::sql::{INCOMPLETE_PREFIX, STATE_PREFIX};
 use super::{Redshift, text};
 use crate::config::RedshiftWarehouse;
@@ -21,8 +20,8 @@ use crate::warehouse::names::{SEQ, literal, live, quote};
 /// And however many rows there are: only silence ends a reading.
 const READ_SETTINGS: [&str; 3] = ["SET datestyle TO ISO", "SET extra_float_digits TO 2", "SET statement_timeout TO 0"];
 
-/// Numbers of rows in one statement.
-const IDS_PER_STATEMENT: usize = 10_000;
+/// Numbers of rows in one statement: even of the longest ones the Data API takes so many.
+const IDS_PER_STATEMENT: usize = 4_000;
 
 impl Redshift {
     /// Connects, and looks whether something has been loaded. Makes nothing.
@@ -61,8 +60,7 @@ impl Redshift {
         let topology = text(&self.topology);
         let select =
             |table: &String| format!("SELECT {columns} FROM {} WHERE topology = {topology}", self.names.of(table));
-        let all = tables.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
-        Ok(self.once(&all, None).await?.rows)
+        self.all(&tables.iter().map(select).collect::<Vec<_>>()).await
     }
 }
 
@@ -134,7 +132,12 @@ impl Inspect for Redshift {
         if there.is_empty() {
             return Ok(false);
         }
-        let statement = select(&self.names.of(query.table), query, &there);
+        let (target, texts) = (self.names.of(query.table), self.sessions.through_api());
+        let mut statement = select(&target, query, &there, texts);
+        if statement.len() > self.sessions.place.statement_bytes {
+            // At least the rows that are asked for: rather all of them than a statement that is too long.
+            statement = select(&target, &HeldQuery { keys: None, ..*query }, &there, texts);
+        }
         let mut lease = self.sessions.lease().await?;
         for setting in READ_SETTINGS {
             lease.session.run(setting, None).await?;
@@ -159,11 +162,20 @@ fn marked_as_bytes(cell: &mut String) {
     }
 }
 
-fn select(target: &str, query: &HeldQuery<'_>, there: &BTreeSet<String>) -> String {
+/// `texts`: whoever brings the values would write them in its own way (the Data API: as Java does).
+fn select(target: &str, query: &HeldQuery<'_>, there: &BTreeSet<String>, texts: bool) -> String {
     let has = |name: &str| there.contains(&name.to_ascii_lowercase());
     // Documents and bytes come as text by themselves: what JSON_SERIALIZE and FROM_VARBYTE make is as long as a text at most,
     // and the former is never null.
-    let column = |(name, _): &(String, Type)| if has(name) { quote(name) } else { "NULL".to_owned() };
+    let own_form = |data_type: &Type| {
+        let times = matches!(data_type, Type::Date | Type::Time | Type::Timestamp | Type::TimestampTz);
+        texts && (times || matches!(data_type, Type::Decimal { .. } | Type::Numeric))
+    };
+    let column = |(name, data_type): &(String, Type)| match has(name) {
+        true if own_form(data_type) => format!("CAST({} AS varchar)", quote(name)),
+        true => quote(name),
+        false => "NULL".to_owned(),
+    };
     let mut columns: Vec<String> = query.columns.iter().map(column).collect();
     columns.push(if has(SEQ) { SEQ.to_owned() } else { "NULL".to_owned() });
     let keys = query.keys.filter(|keys| keys.columns.iter().all(|(name, _)| has(name)));
@@ -172,10 +184,6 @@ fn select(target: &str, query: &HeldQuery<'_>, there: &BTreeSet<String>) -> Stri
 }
 
 fn condition(keys: &HeldKeys) -> String {
-    // At least these rows: rather all of them than a statement that is too long.
-    if keys.rows.iter().flatten().map(String::len).sum::<usize>() > STATEMENT_BYTES / 4 {
-        return String::new();
-    }
     // At least these rows: one whose key has more blanks at its end comes along, and is told apart by whoever asked.
     let cell = |(column, value): (&(String, Type), &String)| {
         format!("{} = {}", quote(&column.0), if value.contains('\\') { text(value) } else { literal(value) })

@@ -2,7 +2,8 @@
 //!
 //! | file | what it owns |
 //! |---|---|
-//! | `session.rs`, `sessions.rs` | TLS, log-in, plain statements; the few sessions that groups share |
+//! | `session.rs`, `sessions.rs` | plain statements, one at a time; the few sessions that groups share |
+//! | `wire.rs`, `api/` | the two ways to a cluster: a connection (TLS, log-in), or the Data API |
 //! | `credentials.rs` | user and password, from the URL or lent by AWS |
 //! | `failure.rs` | what a failure means, by SQLSTATE and text |
 //! | `patience.rs` | how often a statement may be ended by a limit, or fail for no reason, and for how long |
@@ -23,6 +24,7 @@
 //! Rows go through the lake: Parquet files and a manifest for every table of a unit, then `LOCK` of the group's lock
 //! table, the ledger's compare-and-set, `COPY` into a temporary table, and delete-and-insert, in one transaction.
 
+mod api;
 mod apply;
 mod attributes;
 mod conformance;
@@ -47,6 +49,7 @@ mod state;
 mod types;
 mod upload;
 mod views;
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -141,6 +144,14 @@ impl Redshift {
         Ok(answer)
     }
 
+    /// The rows of all queries, in a session of its own.
+    async fn all(&self, queries: &[String]) -> Result<Vec<Vec<Option<String>>>> {
+        let mut lease = self.sessions.lease().await?;
+        let rows = lease.session.all(queries, None).await?;
+        self.sessions.give_back(lease);
+        Ok(rows)
+    }
+
     /// The tables whose names begin like that.
     async fn tables_like(&self, prefix: &str) -> Result<Vec<String>> {
         let answer = self.once(&self.names.tables_like(prefix), None).await?;
@@ -156,9 +167,8 @@ impl Redshift {
         if states.is_empty() {
             return Ok(Vec::new());
         }
-        let statement = states.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
-        let answer = self.once(&statement, None).await?;
-        let mut fresh = answer.rows.iter().map(|row| Row(row).freshness()).collect::<Result<Vec<_>>>()?;
+        let rows = self.all(&states.iter().map(select).collect::<Vec<_>>()).await?;
+        let mut fresh = rows.iter().map(|row| Row(row).freshness()).collect::<Result<Vec<_>>>()?;
         fresh.sort_by(|a, b| a.table.cmp(&b.table));
         Ok(fresh)
     }

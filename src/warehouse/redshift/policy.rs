@@ -3,9 +3,10 @@
 
 use serde_json::{Value, json};
 
+use super::api::permissions;
 use super::credentials::permission;
 use super::session::settings;
-use crate::config::{Lake, RedshiftWarehouse};
+use crate::config::{Lake, RedshiftAuth, RedshiftTransport, RedshiftWarehouse};
 use crate::net::arn;
 use crate::warehouse::names::{literal, quote};
 
@@ -13,7 +14,7 @@ use crate::warehouse::names::{literal, quote};
 pub fn needs(config: &RedshiftWarehouse, lake: &Lake) -> Vec<(String, String)> {
     let pretty = |policy: &Value| serde_json::to_string_pretty(policy).unwrap_or_default();
     let mut needs = vec![(format!("policy of COPY's role ({})", config.iam_role), pretty(&copy_policy(lake)))];
-    needs.extend(login_policy(config).map(|policy| ("policy of the loader's own role".to_owned(), pretty(&policy))));
+    needs.extend(loader_policy(config).map(|policy| ("policy of the loader's own role".to_owned(), pretty(&policy))));
     needs.push(("grants of the loader's user".to_owned(), grants(config)));
     needs.push((
         "every session begins with".to_owned(),
@@ -46,6 +47,28 @@ fn copy_policy(lake: &Lake) -> Value {
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
+/// What lets the loader run statements through the Data API.
+fn data_api_policy(config: &RedshiftWarehouse) -> Option<Value> {
+    let (_, database) = config.url.split_once(":///")?;
+    let statements = permissions(config.auth.as_deref()?, database).into_iter().map(|permission| {
+        let mut statement = json!({"Effect": "Allow", "Action": permission.actions, "Resource": permission.resources});
+        if permission.own {
+            let own = json!({"redshift-data:statement-owner-iam-userid": "${aws:userid}"});
+            statement["Condition"] = json!({"StringEquals": own});
+        }
+        statement
+    });
+    Some(json!({"Version": "2012-10-17", "Statement": statements.collect::<Vec<_>>()}))
+}
+
+/// What the loader is allowed, so that the cluster lets it in.
+fn loader_policy(config: &RedshiftWarehouse) -> Option<Value> {
+    match config.transport {
+        RedshiftTransport::Connection => login_policy(config),
+        RedshiftTransport::DataApi => data_api_policy(config),
+    }
+}
+
 /// What lends the loader its login.
 fn login_policy(config: &RedshiftWarehouse) -> Option<Value> {
     let (_, rest) = config.url.split_once("://")?;
@@ -62,7 +85,9 @@ fn grants(config: &RedshiftWarehouse) -> String {
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
         (authority, database.split('?').next().unwrap_or_default())
     });
-    let user = match config.auth {
+    let user = match config.auth.as_deref() {
+        Some(RedshiftAuth { database_user: Some(user), .. }) => user,
+        Some(RedshiftAuth { secret_arn: Some(_), .. }) => "<user of the secret>",
         Some(_) => "IAMR:<name of the loader's role>",
         None => authority.split([':', '@']).next().filter(|user| !user.is_empty()).unwrap_or("loader"),
     };
@@ -91,7 +116,6 @@ fn grants(config: &RedshiftWarehouse) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::RedshiftAuth;
 
     #[test]
     fn nobody_gets_more_than_a_load_needs() {
@@ -109,8 +133,9 @@ mod tests {
             statement_timeout: crate::config::Span::seconds(9),
             file_bytes: crate::config::Bytes(32 << 20),
             query_group: None,
+            transport: RedshiftTransport::Connection,
         };
-        assert_eq!(login_policy(&config), None);
+        assert_eq!(loader_policy(&config), None);
         let auth = RedshiftAuth { cluster: Some("acme".into()), ..RedshiftAuth::default() };
         let host = "acme.x.eu-west-3.redshift.amazonaws.com";
         let lent = RedshiftWarehouse {
@@ -137,5 +162,63 @@ mod tests {
             assert!(grants.contains(grant), "no {grant} in\n{grants}");
         }
         assert!(grants.contains("GRANT USAGE, CREATE ON SCHEMA \"shop\" TO \"etl\"") && !grants.contains("s3cret"));
+    }
+
+    #[test]
+    fn through_the_data_api_the_loader_runs_its_own_statements_and_nothing_else() {
+        let auth = RedshiftAuth { region: Some("eu-west-3".into()), ..RedshiftAuth::default() };
+        let cluster = RedshiftAuth { cluster: Some("acme".into()), ..auth.clone() };
+        let user = RedshiftAuth { database_user: Some("etl".into()), ..cluster.clone() };
+        let secret = "arn:aws:secretsmanager:eu-west-3:1:secret:x";
+        let workgroup = RedshiftAuth { workgroup: Some("wg".into()), ..auth };
+        let kept = RedshiftAuth { secret_arn: Some(secret.into()), ..workgroup.clone() };
+        let arn = |rest: &str| format!("arn:aws:redshift:eu-west-3:*:{rest}");
+        let every = "arn:aws:redshift-serverless:eu-west-3:*:workgroup/*".to_owned();
+        let cases = [
+            (
+                cluster,
+                arn("cluster:acme"),
+                "redshift:GetClusterCredentialsWithIAM",
+                vec![arn("dbname:acme/dev")],
+                "IAMR:<name of the loader's role>",
+            ),
+            (
+                user,
+                arn("cluster:acme"),
+                "redshift:GetClusterCredentials",
+                vec![arn("dbuser:acme/etl"), arn("dbname:acme/dev")],
+                "etl",
+            ),
+            (
+                workgroup,
+                every.clone(),
+                "redshift-serverless:GetCredentials",
+                vec![every.clone()],
+                "IAMR:<name of the loader's role>",
+            ),
+            (kept, every, "secretsmanager:GetSecretValue", vec![secret.to_owned()], "<user of the secret>"),
+        ];
+        for (auth, on, action, resources, user) in cases {
+            let config = RedshiftWarehouse {
+                url: "redshift:///dev".into(),
+                schema: "w".into(),
+                views: "bi".into(),
+                iam_role: "default".into(),
+                root_certificate: None,
+                auth: Some(Box::new(auth)),
+                statement_timeout: crate::config::Span::seconds(9),
+                file_bytes: crate::config::Bytes(32 << 20),
+                query_group: None,
+                transport: RedshiftTransport::DataApi,
+            };
+            let policy = loader_policy(&config).expect("a policy");
+            assert_eq!(policy["Statement"][0]["Action"], json!(["redshift-data:ExecuteStatement"]));
+            assert_eq!(policy["Statement"][0]["Resource"], json!([on]));
+            let own = "redshift-data:statement-owner-iam-userid";
+            assert_eq!(policy["Statement"][1]["Condition"]["StringEquals"][own], "${aws:userid}");
+            assert_eq!(policy["Statement"][2]["Action"], json!([action]));
+            assert_eq!(policy["Statement"][2]["Resource"], json!(resources));
+            assert!(grants(&config).contains(&format!("GRANT TEMP ON DATABASE \"dev\" TO \"{user}\";")));
+        }
     }
 }

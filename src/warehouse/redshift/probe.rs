@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::conformance::prove_transactions;
 use super::session::Session;
 use super::sql::STATE_PREFIX;
 use super::{Redshift, text};
@@ -22,6 +23,9 @@ pub async fn probe(
     let looked = async {
         let warehouse = Redshift::new(config, topology, Some(staging))?;
         let mut lease = warehouse.sessions.lease().await?;
+        if warehouse.sessions.through_api() {
+            prove_transactions(&mut lease.session).await?;
+        }
         warehouse.look(&mut lease.session, tables, found).await?;
         warehouse.conform(&mut lease.session, found).await
     };
@@ -59,10 +63,13 @@ impl Redshift {
     async fn look(&self, session: &mut Session, tables: &[&str], found: &mut Findings) -> Result<()> {
         let place = &self.sessions.place;
         let user = self.value(session, "SELECT current_user").await?.unwrap_or_default();
-        let tls = if place.is_secure() { "it has proved who it is" } else { "without TLS" };
+        let tls = if place.is_secure { "it has proved who it is" } else { "without TLS" };
         found.good(format!("{place} lets {user} in; {tls}"));
-        if !place.is_secure() {
-            let help = Some("leave `?sslmode=disable` out of the URL".to_owned());
+        if !place.is_secure {
+            let help = match self.sessions.through_api() {
+                true => Some("let `warehouse.auth.endpoint` begin with https://, or leave it out".to_owned()),
+                false => Some("leave `?sslmode=disable` out of the URL".to_owned()),
+            };
             found.add(Level::Warning, "passwords and rows go over the network as they are", help);
         }
         let version = self.value(session, "SELECT version()").await?.unwrap_or_default();

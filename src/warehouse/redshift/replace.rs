@@ -87,11 +87,8 @@ impl Redshift {
             format!("SELECT group_name FROM {of} WHERE topology = {topology} AND table_name = {}", text(table))
         };
         let parts: Vec<String> = states.iter().filter_map(|row| row.first()?.as_ref()).map(select).collect();
-        if parts.is_empty() {
-            return Ok(None);
-        }
-        let found = session.run(&parts.join(" UNION ALL "), Some(table)).await?;
-        Ok(found.single().map(|group| self.group(group)))
+        let found = session.all(&parts, Some(table)).await?;
+        Ok(found.iter().flatten().flatten().next().map(|group| self.group(group)))
     }
 
     fn at_home(&self, home: &GroupNames, table: &str) -> String {

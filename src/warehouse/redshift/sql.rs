@@ -140,8 +140,8 @@ impl Names {
     }
 
     /// Takes the rows of these tables (empty: the ledger) out of a group's state.
-    pub(crate) fn forget_state(&self, group: &GroupNames, tables: &[&str]) -> String {
-        let tables: Vec<String> = tables.iter().map(|table| literal(table)).collect();
+    pub(crate) fn forget_state(&self, group: &GroupNames, tables: &[impl AsRef<str>]) -> String {
+        let tables: Vec<String> = tables.iter().map(|table| literal(table.as_ref())).collect();
         format!("DELETE FROM {} WHERE table_name IN ({})", self.of(&group.state), tables.join(", "))
     }
 

@@ -49,6 +49,7 @@ impl Cluster {
             statement_timeout: config::Span::seconds(300),
             file_bytes: config::Bytes(32 << 20),
             query_group: None,
+            transport: config::RedshiftTransport::Connection,
         }
     }
 
