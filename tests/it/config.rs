@@ -122,6 +122,49 @@ fn what_redshift_cannot_have_is_said() {
     }
 }
 
+/// GIVEN a Redshift warehouse that is reached through the Data API, WHEN what it says makes no sense there, or elsewhere, THEN
+/// it is said what and where.
+#[test]
+fn what_the_data_api_does_not_take_is_said() {
+    let folder = Folder::new();
+    let said = |warehouse: &str| {
+        let base = BASE
+            .replace(
+                "warehouse: { kind: sqlite, path: ./data/warehouse.db }",
+                &format!("warehouse: {{ kind: redshift, schema: sales, iam_role: default, {warehouse} }}"),
+            )
+            .replace("url: ./data/lake", "url: \"s3://acme/sales\"\n  region: eu-west-3");
+        folder.mistakes(&base, &[])
+    };
+    let api = "url: \"redshift:///dev\", transport: data_api";
+    let right = ["auth: { cluster: acme }", "auth: { workgroup: acme }", "auth: { cluster: acme, database_user: etl }"];
+    for auth in right {
+        assert_eq!(said(&format!("{api}, {auth}")), [""; 0], "{auth}");
+    }
+    let secret = "secret_arn: \"arn:aws:secretsmanager:eu-west-3:1:secret:x\"";
+    assert_eq!(said(&format!("{api}, auth: {{ workgroup: acme, {secret} }}")), [""; 0]);
+    for (wrong, words) in [
+        (
+            "url: \"redshift://u:p@h/dev\", transport: data_api, auth: { cluster: a }".to_owned(),
+            "takes neither a host nor a user",
+        ),
+        ("url: \"redshift:///\", transport: data_api, auth: { cluster: a }".into(), "takes neither a host nor a user"),
+        (api.into(), "must be told which cluster or workgroup"),
+        (format!("{api}, auth: {{ region: eu-west-3 }}"), "either a cluster or a workgroup"),
+        (format!("{api}, auth: {{ cluster: a }}, root_certificate: ca.pem"), "nobody connects to the cluster"),
+        (format!("{api}, auth: {{ cluster: a, database_user: u, {secret} }}"), "both a user and a secret"),
+        (format!("{api}, auth: {{ workgroup: a, database_user: u }}"), "a workgroup's user follows"),
+        (format!("{api}, auth: {{ cluster: a, secret_arn: x }}"), "not the ARN of a secret"),
+        (
+            "url: \"redshift://h/dev\", auth: { cluster: a, database_user: u }".into(),
+            "`database_user` is for the Data API",
+        ),
+    ] {
+        let found = said(&wrong);
+        assert!(found.len() == 1 && found[0].contains(words), "{wrong}: {found:?}");
+    }
+}
+
 #[test]
 fn masked_columns_force_a_word_about_the_raw_zone() {
     let folder = Folder::new();

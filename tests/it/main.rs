@@ -52,6 +52,8 @@ mod redshift_commands;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_costs;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
+mod redshift_data_api;
+#[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_ddl;
 #[cfg(all(feature = "redshift", feature = "postgres"))]
 mod redshift_faults;

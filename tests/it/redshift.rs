@@ -56,7 +56,7 @@ const AFTER_ALL: [(i64, u64, i64, &str); 4] =
     [(1, 11, 12, "o'n\\e"), (4, 5, 40, "four"), (5, 10, 50, "two again"), (6, 9, 60, "six")];
 
 /// Loads them while `rule` holds; says how many attempts it took.
-async fn load_all(under: &Under, rule: Rule) -> u32 {
+pub(crate) async fn load_all(under: &Under, rule: Rule) -> u32 {
     let contract = contract();
     under.warehouse().ensure(&contract, DeleteMode::Hard).await.unwrap();
     under.cluster().sim.fail(rule);
@@ -68,12 +68,12 @@ async fn load_all(under: &Under, rule: Rule) -> u32 {
     attempts
 }
 
-async fn shown(under: &Under) -> Vec<(i64, u64, i64, String)> {
+pub(crate) async fn shown(under: &Under) -> Vec<(i64, u64, i64, String)> {
     let rows = under.things(false).await;
     rows.into_iter().map(|(id, (seq, a, b, _))| (id, seq, a, b.unwrap())).collect()
 }
 
-fn expected() -> Vec<(i64, u64, i64, String)> {
+pub(crate) fn expected() -> Vec<(i64, u64, i64, String)> {
     AFTER_ALL.iter().map(|(id, seq, a, b)| (*id, *seq, *a, (*b).to_owned())).collect()
 }
 

@@ -70,7 +70,7 @@ impl World {
 const ITEMS: &str = "{ items: { from: public.items } }";
 
 /// Every type that Redshift can hold, with values that text forms differ for.
-const TYPES: &str = "
+pub(crate) const TYPES: &str = "
 CREATE TABLE items (id int PRIMARY KEY, yes boolean, i2 smallint, i8 bigint, f4 real, f8 double precision, n numeric,
   n2 numeric(12,3), wide numeric(50,2), t text, v varchar(20), by bytea, dt date, tm time, ts timestamp, tz timestamptz,
   iv interval, u uuid, j json, jb jsonb);

@@ -175,13 +175,29 @@ impl Under {
         Self::on_cluster(crate::support::cluster::Cluster::start_with(with).await, 32 << 20).await
     }
 
+    /// Through the Data API.
+    #[cfg(all(feature = "redshift", feature = "postgres"))]
+    pub(crate) async fn redshift_through_data_api() -> Self {
+        let cluster = crate::support::cluster::Cluster::start().await;
+        let redshift = cluster.through_data_api();
+        Self::of_cluster(cluster, redshift).await
+    }
+
     #[cfg(all(feature = "redshift", feature = "postgres"))]
     async fn on_cluster(cluster: crate::support::cluster::Cluster, bytes: u64) -> Self {
+        let file_bytes = dataflow::config::Bytes(bytes);
+        let redshift = dataflow::config::RedshiftWarehouse { file_bytes, ..cluster.warehouse() };
+        Self::of_cluster(cluster, redshift).await
+    }
+
+    #[cfg(all(feature = "redshift", feature = "postgres"))]
+    async fn of_cluster(
+        cluster: crate::support::cluster::Cluster,
+        redshift: dataflow::config::RedshiftWarehouse,
+    ) -> Self {
         let reader = Reader::Postgres(sqlx::PgPool::connect(&cluster.postgres_url).await.unwrap());
         let lake = dataflow::lake::Lake::open(&cluster.lake()).unwrap();
         let staging = dataflow::pipeline::staging::staging(&lake);
-        let file_bytes = dataflow::config::Bytes(bytes);
-        let redshift = dataflow::config::RedshiftWarehouse { file_bytes, ..cluster.warehouse() };
         let config = dataflow::config::Warehouse::Redshift(redshift);
         let warehouse = dataflow::warehouse::open(&config, "t", Arc::clone(&staging)).await.unwrap();
         Self { warehouse, reader, config, staging, _kept: Box::new(cluster) }

@@ -53,6 +53,24 @@ impl Cluster {
         }
     }
 
+    /// The same, through the Data API.
+    pub fn through_data_api(&self) -> config::RedshiftWarehouse {
+        let auth = config::RedshiftAuth {
+            cluster: Some("acme".into()),
+            region: Some("eu-west-3".into()),
+            access_key_id: Some("AKIATESTTESTTESTTEST".into()),
+            secret_access_key: Some(SECRET_KEY.into()),
+            endpoint: Some(self.sim.data_api_endpoint()),
+            ..config::RedshiftAuth::default()
+        };
+        config::RedshiftWarehouse {
+            url: "redshift:///dev".into(),
+            auth: Some(Box::new(auth)),
+            transport: config::RedshiftTransport::DataApi,
+            ..self.warehouse()
+        }
+    }
+
     /// Its lake.
     pub fn lake(&self) -> config::Lake {
         self.s3.lake("lake")

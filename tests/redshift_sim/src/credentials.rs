@@ -5,24 +5,22 @@
 //! * serverless `GetCredentials`, JSON 1.1:
 //!   <https://docs.aws.amazon.com/redshift-serverless/latest/APIReference/API_GetCredentials.html>.
 //!
-//! Requests must be signed (<https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>) with
-//! the keys of the options; the signature is checked.
+//! Requests must be signed with the keys of the options.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
 use crate::server::Shared;
+use crate::signature::{Denied, check_signature, denied, hex};
 
 /// The most that a request may hold.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -31,18 +29,6 @@ const BODY_LIMIT: usize = 64 * 1024;
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let router = Router::new().fallback(answer).with_state(shared);
     let _ended = axum::serve(listener, router).await;
-}
-
-/// Why a request is refused: status, AWS' code, message.
-struct Denied(StatusCode, &'static str, String);
-
-fn denied(code: &'static str, message: impl Into<String>) -> Denied {
-    let status = if code.ends_with("Exception") || code.starts_with("Missing") {
-        StatusCode::BAD_REQUEST
-    } else {
-        StatusCode::FORBIDDEN
-    };
-    Denied(status, code, message.into())
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -193,69 +179,4 @@ fn decode(text: &str) -> String {
         rest = after;
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// Signature version 4, in the Authorization header.
-fn check_signature(
-    keys: &(String, String),
-    service: &str,
-    method: &str,
-    path: &str,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Result<(), Denied> {
-    let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-    let given = header("authorization").and_then(|v| v.strip_prefix("AWS4-HMAC-SHA256 "));
-    let given =
-        given.ok_or_else(|| denied("MissingAuthenticationToken", "the request is not signed by AWS4-HMAC-SHA256"))?;
-    let part = |name: &str| {
-        given.split(',').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
-    };
-    let incomplete = |why: &str| denied("IncompleteSignatureException", why.to_owned());
-    let credential: Vec<&str> = part("Credential").split('/').collect();
-    let [id, date, region, of, "aws4_request"] = credential.as_slice() else { return Err(incomplete("Credential")) };
-    if *of != service {
-        return Err(denied(
-            "SignatureDoesNotMatch",
-            format!("Credential should be scoped to correct service: '{service}'"),
-        ));
-    }
-    if *id != keys.0 {
-        return Err(denied("InvalidClientTokenId", "The security token included in the request is invalid."));
-    }
-    let time = header("x-amz-date").filter(|time| time.starts_with(date)).ok_or_else(|| incomplete("X-Amz-Date"))?;
-    let signed: Vec<&str> = part("SignedHeaders").split(';').collect();
-    if !signed.contains(&"host") || !signed.contains(&"x-amz-date") {
-        return Err(incomplete("SignedHeaders must hold host and x-amz-date"));
-    }
-    let canonical: String =
-        signed.iter().map(|name| format!("{name}:{}\n", header(name).unwrap_or_default().trim())).collect();
-    let request = format!("{method}\n{path}\n\n{canonical}\n{}\n{}", signed.join(";"), hex(&Sha256::digest(body)));
-    let text =
-        format!("AWS4-HMAC-SHA256\n{time}\n{date}/{region}/{service}/aws4_request\n{}", hex(&Sha256::digest(request)));
-    let mut key = format!("AWS4{}", keys.1).into_bytes();
-    for step in [date, region, &service, &"aws4_request"] {
-        key = mac(&key, step);
-    }
-    if hex(&mac(&key, &text)) != part("Signature") {
-        return Err(denied(
-            "SignatureDoesNotMatch",
-            "The request signature we calculated does not match the signature you provided.",
-        ));
-    }
-    Ok(())
-}
-
-fn mac(key: &[u8], text: &str) -> Vec<u8> {
-    // HMAC takes a key of any length: there is nothing to fail.
-    Hmac::<Sha256>::new_from_slice(key)
-        .map(|mut mac| {
-            mac.update(text.as_bytes());
-            mac.finalize().into_bytes().to_vec()
-        })
-        .unwrap_or_default()
 }

@@ -99,6 +99,11 @@ impl Met {
     pub fn times(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Once more.
+    pub(crate) fn once(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Rule {
@@ -153,7 +158,7 @@ impl Rule {
             return None;
         }
         self.times = self.times.saturating_sub(1);
-        self.met.0.fetch_add(1, Ordering::Relaxed);
+        self.met.once();
         Some(self.fault)
     }
 }

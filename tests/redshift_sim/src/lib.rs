@@ -13,6 +13,8 @@
 //! | `conflict` | serializability by tables: error 1023 |
 //! | `fault` | what goes wrong because a test asks, and what is counted |
 //! | `credentials` | an endpoint that lends passwords as the AWS APIs do |
+//! | `data_api` | the Redshift Data API in front of the same sessions |
+//! | `signature` | how requests to AWS are signed |
 //! | `names` | names that are longer than PostgreSQL's |
 //! | `catalog.sql` | types, functions, views and rules inside the database |
 //!
@@ -34,17 +36,20 @@ mod backend;
 mod conflict;
 mod copy;
 mod credentials;
+mod data_api;
 mod fault;
 mod lex;
 mod names;
 mod refusal;
 mod server;
 mod session;
+mod signature;
 mod sql;
 mod startup;
 mod tls;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +58,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use copy::S3;
+pub use data_api::{ApiFault, ApiRule};
 pub use fault::{Counters, Fault, Kind, Met, Rule};
 pub use tls::Tls;
 
@@ -141,6 +147,7 @@ pub struct Sim {
     shared: Arc<Shared>,
     address: SocketAddr,
     credentials: SocketAddr,
+    data_api: SocketAddr,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -152,11 +159,14 @@ impl Sim {
         let listener = listen(port).await?;
         let (address, http) = (local(&listener)?, listen(0).await?);
         let credentials = local(&http)?;
+        let api = listen(0).await?;
+        let data_api = local(&api)?;
         let tasks = vec![
             tokio::spawn(server::serve(listener, Arc::clone(&shared))),
             tokio::spawn(credentials::serve(http, Arc::clone(&shared))),
+            tokio::spawn(data_api::serve(api, Arc::clone(&shared))),
         ];
-        Ok(Self { shared, address, credentials, tasks })
+        Ok(Self { shared, address, credentials, data_api, tasks })
     }
 
     /// `postgres://user:password@127.0.0.1:port/database` of the first user.
@@ -185,6 +195,28 @@ impl Sim {
         format!("http://{}", self.credentials)
     }
 
+    /// The endpoint of the Redshift Data API.
+    pub fn data_api_endpoint(&self) -> String {
+        format!("http://{}", self.data_api)
+    }
+
+    /// From now on requests to the Data API go wrong. Says how often they did.
+    pub fn fail_api(&self, rule: ApiRule) -> Met {
+        let met = rule.met();
+        self.shared.api.fail(rule);
+        met
+    }
+
+    /// How many requests there were to the Data API, by operation.
+    pub fn api_requests(&self) -> BTreeMap<String, u64> {
+        self.shared.api.requests()
+    }
+
+    /// From now on the Data API keeps sessions that are made for so long at most, whatever is asked for.
+    pub fn keep_sessions_at_most(&self, kept: Duration) {
+        self.shared.api.keep_at_most(kept);
+    }
+
     /// From now on something goes wrong. Says how often it did.
     pub fn fail(&self, rule: Rule) -> Met {
         let met = rule.met();
@@ -195,6 +227,7 @@ impl Sim {
     /// Nothing goes wrong any more, and what was held goes on.
     pub fn heal(&self) {
         self.shared.watch().rules.clear();
+        self.shared.api.heal();
         self.shared.heals.send_replace(());
     }
 
@@ -210,6 +243,7 @@ impl Sim {
 
     /// Counts from zero, and forgets the history.
     pub fn reset_counters(&self) {
+        self.shared.api.reset();
         let mut watch = self.shared.watch();
         watch.counters = Counters { most_sessions: watch.sessions, ..Counters::default() };
         watch.history.clear();
@@ -251,6 +285,7 @@ impl Sim {
             task.abort();
             let _aborted = task.await;
         }
+        self.shared.api.end();
         self.shared.end_backends().await;
     }
 }
@@ -258,6 +293,7 @@ impl Sim {
 impl Drop for Sim {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.shared.api.end();
     }
 }
 

@@ -11,6 +11,7 @@ use crate::Options;
 use crate::backend::{Address, Backend};
 use crate::conflict::Conflicts;
 use crate::copy::Objects;
+use crate::data_api::Api;
 use crate::fault::Watch;
 use crate::lex::{Token, literal};
 use crate::names::Names;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     /// Tells that nothing goes wrong any more.
     pub heals: tokio::sync::watch::Sender<()>,
     watch: Mutex<Watch>,
+    /// What the Data API keeps.
+    pub api: Api,
     conflicts: Mutex<Conflicts>,
     users: Mutex<Users>,
     names: Mutex<Names>,
@@ -60,6 +63,7 @@ impl Shared {
             salts: AtomicU32::new(std::process::id()),
             heals: tokio::sync::watch::Sender::new(()),
             watch: Mutex::default(),
+            api: Api::default(),
             conflicts: Mutex::default(),
             users: Mutex::new(users),
             names: Mutex::new(names),

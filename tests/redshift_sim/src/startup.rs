@@ -84,7 +84,7 @@ pub async fn accept(socket: TcpStream, shared: &Arc<Shared>) -> std::io::Result<
 }
 
 /// Cancels what a session's PostgreSQL does.
-async fn cancel(shared: &Shared, key: &[u8]) -> std::io::Result<()> {
+pub(crate) async fn cancel(shared: &Shared, key: &[u8]) -> std::io::Result<()> {
     shared.watch().counters.cancels += 1;
     let mut backend = TcpStream::connect(&shared.postgres.host).await?;
     let length = u32::try_from(key.len() + 8).map_err(|_| broken("a key of this length"))?;

@@ -59,9 +59,10 @@ impl Calls {
         self.call("ExecuteStatement", &body).await
     }
 
-    /// How a statement stands, when it has ended or a while has gone by.
-    pub async fn describe(&self, id: &str) -> Result<Described, Refusal> {
-        self.call("DescribeStatement", &json!({"Id": id, "WaitTimeSeconds": WAIT_SECONDS})).await
+    /// How a statement stands, when it has ended or a while has gone by, or about `most`.
+    pub async fn describe(&self, id: &str, most: Duration) -> Result<Described, Refusal> {
+        let wait = most.as_secs().clamp(1, WAIT_SECONDS);
+        self.call("DescribeStatement", &json!({"Id": id, "WaitTimeSeconds": wait})).await
     }
 
     /// Rows of a statement that has ended.
@@ -85,8 +86,9 @@ impl Calls {
         }
     }
 
-    /// Takes back what a session has done. One that is gone has nothing left to take back.
-    pub async fn roll_back(&self, session: &str) -> Result<(), String> {
+    /// Takes back what a session has done. One that is gone has nothing left to take back; it is refused in the same words as
+    /// one that is `busy`, as far as is known.
+    pub async fn roll_back(&self, session: &str, busy: bool) -> Result<(), String> {
         let begun = Instant::now();
         let mut attempt = 0;
         loop {
@@ -94,8 +96,7 @@ impl Calls {
             match self.execute("ROLLBACK", Into::Session(session)).await {
                 Ok(_) => return Ok(()),
                 Err(refusal) if !session_is_gone(&refusal) => return Err(refusal.message),
-                // Busy or gone: both are called the same.
-                Err(_) if begun.elapsed() >= ROLLBACK => return Ok(()),
+                Err(_) if !busy || begun.elapsed() >= ROLLBACK => return Ok(()),
                 Err(_) => tokio::time::sleep(pause(FIRST_PAUSE, attempt.min(4))).await,
             }
         }

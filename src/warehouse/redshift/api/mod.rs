@@ -51,7 +51,9 @@ pub(super) struct DataApi {
 /// A session that was left in the middle of something.
 struct Forsaken {
     session: String,
-    /// The statement that may still run.
+    /// A statement may still run.
+    busy: bool,
+    /// Its identifier, if it is known.
     running: Option<String>,
 }
 
@@ -98,11 +100,11 @@ impl DataApi {
     /// Ends what was left in the middle. What cannot be ended ends by itself.
     pub async fn end_forsaken(&self) {
         let forsaken = std::mem::take(&mut *self.forsaken());
-        for Forsaken { session, running } in forsaken {
+        for Forsaken { session, busy, running } in forsaken {
             if let Some(running) = &running {
                 self.calls.cancel(running).await;
             }
-            if let Err(why) = self.calls.roll_back(&session).await {
+            if let Err(why) = self.calls.roll_back(&session, busy).await {
                 tracing::warn!("undo what a session of the Data API was left with: {why}; its locks end with it");
             }
         }

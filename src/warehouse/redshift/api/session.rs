@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::answers::{Described, Submitted};
 use super::calls::Into;
-use super::refusals::{failed, not_answered, passes, too_long};
+use super::refusals::{failed, not_answered, passes, session_is_gone, too_long};
 use super::{DataApi, Forsaken, KEPT, STATEMENT_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::warehouse::redshift::failure::{message, silent};
@@ -29,6 +29,8 @@ pub(in crate::warehouse::redshift) struct Session {
     /// When its last statement ended.
     used: Instant,
     in_transaction: bool,
+    /// The API does not have it any more.
+    gone: bool,
     /// A statement was sent, and nobody has heard how it ended.
     unheard: bool,
     /// The identifier of that statement, if it is known.
@@ -52,10 +54,12 @@ impl Session {
             id,
             used: Instant::now(),
             in_transaction: false,
+            gone: false,
             unheard: true,
             running: None,
         };
-        session.hear(submitted, &first, None, &mut |_| Ok(())).await.map_err(|error| error.doing(doing()))?;
+        let begun = session.used;
+        session.hear(submitted, &first, begun, None, &mut |_| Ok(())).await.map_err(|error| error.doing(doing()))?;
         for setting in settings {
             session.each(&setting, None, |_| Ok(())).await?;
         }
@@ -74,15 +78,22 @@ impl Session {
         }
         self.in_transaction |= begins_with(statement, "begin");
         self.unheard = true;
+        let begun = Instant::now();
         let submitted = self.api.calls.execute(statement, Into::Session(&self.id)).await;
-        let submitted = submitted.map_err(|refusal| not_answered(refusal, table))?;
-        self.hear(submitted, statement, table, &mut take).await
+        let submitted = submitted.map_err(|refusal| {
+            // One that nothing runs in is not there any more, and so is what it did.
+            let gone = session_is_gone(&refusal);
+            (self.gone, self.unheard) = (gone, !gone);
+            not_answered(refusal, table)
+        })?;
+        self.hear(submitted, statement, begun, table, &mut take).await
     }
 
     async fn hear(
         &mut self,
         submitted: Submitted,
         statement: &str,
+        begun: Instant,
         table: Option<&str>,
         take: &mut (dyn FnMut(Vec<Option<String>>) -> Result<()> + Send),
     ) -> Result<u64> {
@@ -93,7 +104,7 @@ impl Session {
         let (has_rows, affected) = match (status.as_deref(), has_result_set) {
             (Some("FINISHED"), Some(has_rows)) if !changes => (has_rows, 0),
             _ => {
-                let described = self.ended(&id, table).await?;
+                let described = self.ended(&id, begun, table).await?;
                 (described.has_result_set == Some(true), described.result_rows.unwrap_or(0))
             }
         };
@@ -115,12 +126,12 @@ impl Session {
     }
 
     /// Waits until the statement has ended, and fails if it has not ended well.
-    async fn ended(&mut self, id: &str, table: Option<&str>) -> Result<Described> {
-        let (begun, limit) = (Instant::now(), self.api.limit);
-        let (mut answered, mut look) = (begun, FIRST_LOOK);
+    async fn ended(&mut self, id: &str, begun: Instant, table: Option<&str>) -> Result<Described> {
+        let limit = self.api.limit;
+        let (mut answered, mut look) = (Instant::now(), FIRST_LOOK);
         loop {
             let asked = Instant::now();
-            match self.api.calls.describe(id).await {
+            match self.api.calls.describe(id, limit.saturating_sub(begun.elapsed())).await {
                 Ok(described) => match described.status.as_str() {
                     "FINISHED" => return Ok(described),
                     "FAILED" | "ABORTED" => {
@@ -175,7 +186,7 @@ impl Session {
 
     /// Whether the API still has it. For a session that nobody is using.
     pub fn lives(&self) -> bool {
-        !self.unheard && !self.in_transaction && self.used.elapsed() + SPARE < KEPT
+        !self.gone && !self.unheard && !self.in_transaction && self.used.elapsed() + SPARE < KEPT
     }
 }
 
@@ -186,8 +197,9 @@ fn begins_with(statement: &str, word: &str) -> bool {
 impl Drop for Session {
     /// Nobody can close it. Where it would hold locks, the next one who takes a session ends it.
     fn drop(&mut self) {
-        if self.in_transaction || self.unheard {
-            let forsaken = Forsaken { session: std::mem::take(&mut self.id), running: self.running.take() };
+        if !self.gone && (self.in_transaction || self.unheard) {
+            let session = std::mem::take(&mut self.id);
+            let forsaken = Forsaken { session, busy: self.unheard, running: self.running.take() };
             self.api.forsaken().push(forsaken);
         }
     }

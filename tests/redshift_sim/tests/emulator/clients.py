@@ -1,14 +1,15 @@
 """AWS' own driver and SDK against the emulator: connects, defines, writes, reads, loads, fails; borrows a password.
 
 Arguments: host, port, credentials endpoint, manifest of a Parquet file with one BIGINT column of the values 1 and 2, role,
-serverless or cluster.
+serverless or cluster, Data API endpoint.
 """
 import sys
+import time
 
 import boto3
 import redshift_connector
 
-host, port, endpoint, manifest, role, kind = sys.argv[1:7]
+host, port, endpoint, manifest, role, kind, data_api = sys.argv[1:8]
 
 
 def connect(user, password, **more):
@@ -85,4 +86,61 @@ try:
     raise AssertionError("a wrong signature was taken")
 except stranger.exceptions.ClientError as error:
     assert error.response["Error"]["Code"] == "SignatureDoesNotMatch", error
+
+# The Data API: a transaction over several calls of a session, results in pages, refusals.
+data = boto3.client("redshift-data", aws_secret_access_key=secret, **{**keys, "endpoint_url": data_api})
+place = {"WorkgroupName": "dataflow"} if kind == "serverless" else {"ClusterIdentifier": "dataflow"}
+
+
+def ended(answer):
+    while True:
+        described = data.describe_statement(Id=answer["Id"])
+        if described["Status"] in ("FINISHED", "FAILED", "ABORTED"):
+            return described
+        time.sleep(0.02)
+
+
+def asked(sql, session):
+    return ended(data.execute_statement(Sql=sql, SessionId=session))
+
+
+def denied(code, text, call, **more):
+    try:
+        call(**more)
+    except data.exceptions.ClientError as error:
+        assert error.response["Error"]["Code"] == code and text in str(error), error
+        return
+    raise AssertionError(f"{more} was taken")
+
+
+first = data.execute_statement(Sql="begin", Database="dev", SessionKeepAliveSeconds=60, **place)
+session = first["SessionId"]
+assert ended(first)["HasResultSet"] is False
+assert asked("create temp table kept (id bigint, name varchar(10), f float, b boolean)", session)["Status"] == "FINISHED"
+values = ", ".join(f"({n}, 'n{n}', {n}.5, {'true' if n % 2 else 'null'})" for n in range(250))
+assert asked(f"insert into kept values {values}", session)["ResultRows"] == 250
+selected = asked("select id, name, f, b from kept order by id", session)
+pages = list(data.get_paginator("get_statement_result").paginate(Id=selected["Id"]))
+records = [record for page in pages for record in page["Records"]]
+assert len(pages) > 1 and len(records) == 250, (len(pages), len(records))
+assert records[0] == [{"longValue": 0}, {"stringValue": "n0"}, {"doubleValue": 0.5}, {"isNull": True}], records[0]
+assert records[1][3] == {"booleanValue": True}, records[1]
+failed = asked("select * from nowhere", session)
+assert failed["Status"] == "FAILED" and "does not exist" in failed["Error"], failed
+assert "current transaction is aborted" in asked("select 1", session)["Error"]
+rolled = asked("rollback", session)
+denied("ResourceNotFoundException", "does not have result", data.get_statement_result, Id=rolled["Id"])
+assert asked("select * from kept", session)["Status"] == "FAILED", "a transaction that was taken back left its table"
+lone = data.execute_statement(Sql="create temp table lone (id int)", Database="dev", ClientToken="once", **place)
+again = data.execute_statement(Sql="create temp table lone (id int)", Database="dev", ClientToken="once", **place)
+assert lone["Id"] == again["Id"] and ended(lone)["Status"] == "FINISHED"
+denied("ValidationException", "not available", data.execute_statement, Sql="select 1", SessionId=lone["SessionId"])
+unknown = "00000000-0000-4000-8000-000000000000"
+denied("ValidationException", "is invalid", data.execute_statement, Sql="select 1", SessionId=unknown)
+denied("ResourceNotFoundException", "does not exist", data.describe_statement, Id=unknown)
+long = "select '" + "x" * 100_000 + "'"
+denied("ValidationException", "larger than 100kB", data.execute_statement, Sql=long, SessionId=session)
+denied("ValidationException", "Multi", data.execute_statement, Sql="select 1; select 2", SessionId=session)
+stranger = boto3.client("redshift-data", aws_secret_access_key="another", **{**keys, "endpoint_url": data_api})
+denied("SignatureDoesNotMatch", "", stranger.execute_statement, Sql="select 1", SessionId=session)
 print("all is well")

@@ -97,6 +97,7 @@ async fn the_driver_and_the_sdk_of_aws_work() {
                 &manifest,
                 ROLE,
                 kind,
+                &redshift.sim.data_api_endpoint(),
             ])
             .env("SSL_CERT_FILE", folder.path().join("ca.pem"));
         let output = run(command).await;
