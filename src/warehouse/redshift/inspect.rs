@@ -23,6 +23,9 @@ const READ_SETTINGS: [&str; 3] = ["SET datestyle TO ISO", "SET extra_float_digit
 /// Numbers of rows in one statement: even of the longest ones the Data API takes so many.
 const IDS_PER_STATEMENT: usize = 4_000;
 
+/// The bytes of the longest text: one without a length would be cut after 256.
+const LONGEST_TEXT: usize = 65_535;
+
 impl Redshift {
     /// Connects, and looks whether something has been loaded. Makes nothing.
     pub async fn find(config: &RedshiftWarehouse, topology: &str) -> Result<Option<Self>> {
@@ -172,7 +175,7 @@ fn select(target: &str, query: &HeldQuery<'_>, there: &BTreeSet<String>, texts: 
         texts && (times || matches!(data_type, Type::Decimal { .. } | Type::Numeric))
     };
     let column = |(name, data_type): &(String, Type)| match has(name) {
-        true if own_form(data_type) => format!("CAST({} AS varchar)", quote(name)),
+        true if own_form(data_type) => format!("CAST({} AS varchar({LONGEST_TEXT}))", quote(name)),
         true => quote(name),
         false => "NULL".to_owned(),
     };

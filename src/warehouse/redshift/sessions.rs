@@ -34,7 +34,7 @@ impl std::fmt::Display for Place {
 
 /// How a session is opened.
 enum Way {
-    Wire(Arc<wire::Place>, Credentials),
+    Wire(Arc<wire::Place>, Box<Credentials>),
     Api(Arc<DataApi>),
 }
 
@@ -51,7 +51,7 @@ impl Way {
         let (name, is_secure) = (there.to_string(), there.is_secure());
         let credentials = Credentials::new(config, &there)?;
         let place = Place { name, limit, is_secure, statement_bytes: wire::STATEMENT_BYTES };
-        Ok((Self::Wire(there, credentials), place))
+        Ok((Self::Wire(there, Box::new(credentials)), place))
     }
 
     async fn open(&self) -> Result<Session> {
