@@ -34,16 +34,15 @@ async fn what_passes_is_tried_again() {
     let under = Under::redshift_through_data_api().await;
     let sim = &under.cluster().sim;
     for fault in [Fault::Serializable, Fault::ResetBefore, Fault::AnswerLost] {
-        for kind in [Kind::Begin, Kind::Lock, Kind::Copy, Kind::Insert, Kind::Commit] {
+        for kind in [Kind::Lock, Kind::Copy, Kind::Commit] {
             under.reset().await;
             sim.reset_counters();
-            load_all(&under, Rule::new(fault).on(kind).after(1).every(3).times(2)).await;
+            load_all(&under, Rule::new(fault).on(kind).after(2).times(1)).await;
             assert_eq!(shown(&under).await, expected(), "{fault:?} at {kind:?}");
-            assert!(sim.counters().injected > 0, "{fault:?} at {kind:?}: nothing went wrong");
+            assert_eq!(sim.counters().injected, 1, "{fault:?} at {kind:?}: nothing went wrong");
             sim.heal();
         }
     }
-    assert_eq!(sim.counters().refused_logins, 0);
 }
 
 /// GIVEN requests whose answers are lost, that are throttled, or that fail at the service, WHEN units are loaded, THEN each is
