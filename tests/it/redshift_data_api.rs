@@ -72,6 +72,18 @@ async fn requests_are_sent_again_and_no_statement_runs_twice() {
     }
 }
 
+/// GIVEN an API that does not keep a transaction from call to call, THEN nothing is loaded through it, and it is said why.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_transactions_nothing_is_loaded() {
+    let cluster = Cluster::start().await;
+    let met = cluster.sim.fail_api(ApiRule::new(ApiFault::Ignored, "ExecuteStatement").containing("\"BEGIN\""));
+    let staging = dataflow::pipeline::staging::staging(&dataflow::lake::Lake::open(&cluster.lake()).unwrap());
+    let config = config::Warehouse::Redshift(cluster.through_data_api());
+    let error = dataflow::warehouse::open(&config, "t", staging).await.map(drop).unwrap_err();
+    assert_eq!((error.kind(), met.times()), (&ErrorKind::WarehouseRefused, 1), "{error}");
+    assert!(error.to_string().contains("does not keep a transaction from call to call"), "{error}");
+}
+
 /// GIVEN a load of one table whose rows come whole, THEN it costs so many requests as the README says.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_costs_a_request_or_two_for_each_statement() {
