@@ -30,6 +30,12 @@
 //! Then every event behind *S* finds its row, but for a key that moved between *S* and the reading: that one waits in
 //! quarantine (`incomplete`) with its reason.
 //!
+//! # How long it takes
+//!
+//! Before the next chunk the stream must come to *E*, and meanwhile the log goes on. Where it grows more quickly than it is
+//! read, each chunk would wait longer than the one before, so a round has several of them when the stream needed long:
+//! reading has at least a tenth of the time, and the stream loses no more than that.
+//!
 //! A chunk that was broken off goes on behind the last row that the log has, at another *S*: what was said above holds.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +64,8 @@ const VISIBLE_SECONDS: u64 = 60;
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// Rows between two lines in the log.
 const SAY_EVERY_ROWS: u64 = 1_000_000;
+/// Of the time that the log takes, rows may take one part in so many.
+const SHARE: u32 = 10;
 /// Numbers of tables that a query reads, apart from those of the log.
 const READ_IDS: u64 = 1 << 63;
 
@@ -69,6 +77,8 @@ pub(super) struct Rounds {
     /// Tables that are not there: a statement that makes one of that name changes that.
     absent: BTreeSet<String>,
     ids: u64,
+    /// When the last one was over.
+    ended: Option<Instant>,
 }
 
 /// A table being read: what a chunk's query needs.
@@ -116,8 +126,21 @@ impl Rounds {
 }
 
 impl Stream {
-    /// Reads the next chunks, several tables at a time, and hands them out here.
+    /// Reads the next chunks and hands them out here; more than one of a table when the log took long since the last ones.
     pub(super) async fn round(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        let share = self.rounds.ended.map_or(Duration::ZERO, |ended| begun - ended) / SHARE;
+        while self.chunks().await? && begun.elapsed() < share {}
+        let end = setup::end(&mut self.side, &self.job.server).await?;
+        self.settled = end.order();
+        self.end = self.end.max(self.settled);
+        self.hand_out().await?;
+        self.rounds.ended = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Reads the next chunk of several tables; whether there was one.
+    async fn chunks(&mut self) -> Result<bool> {
         let unread = self.job.captured.iter().filter(|table| self.is_unread(table));
         let names: Vec<String> = unread.take(self.job.snapshot.parallel as usize).cloned().collect();
         let mut readings = Vec::new();
@@ -127,7 +150,7 @@ impl Stream {
             readings.push(reading);
         }
         if readings.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.wait_until_visible().await?;
         let mut connections = Vec::new();
@@ -153,10 +176,7 @@ impl Stream {
         let (idle, ()) = futures::future::try_join(reading, merging).await?;
         self.rounds.idle = if self.must_read() { idle } else { Vec::new() };
         let _hit = crate::failpoint::hit("mysql.snapshot.chunk");
-        let end = setup::end(&mut self.side, &self.job.server).await?;
-        self.settled = end.order();
-        self.end = self.end.max(self.settled);
-        self.hand_out().await
+        Ok(true)
     }
 
     /// What the table's chunks are read by; `None` when it is not there.

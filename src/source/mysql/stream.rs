@@ -40,6 +40,8 @@ const TO_COMMIT_BYTES: usize = PIECE_BYTES / 4;
 /// How long records wait for more before they are handed out.
 const LINGER: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_secs(1);
+/// Events in one turn, when so many are there: the clock, orders and rows to be read have theirs as well.
+const TURN_EVENTS: usize = 1_000;
 
 /// The transaction that is being read.
 #[derive(Default)]
@@ -186,11 +188,10 @@ impl Stream {
                 event = self.dump.next() => {
                     let event = event.map_err(|trouble| self.broken(trouble))?;
                     self.take(event).await?;
-                    while let Some(event) = self.dump.buffered() {
-                        let event = event.map_err(|trouble| self.broken(trouble))?;
-                        self.take(event).await?;
-                    }
+                    self.take_buffered().await?;
                 }
+                // A quiet server would wake nobody between two chunks.
+                () = std::future::ready(()), if self.may_read() && self.must_read() => {}
                 () = handing_out => self.hand_out().await?,
                 _ = self.tick.tick() => self.on_tick().await?,
                 changed = self.wanted.changed() => {
@@ -198,13 +199,33 @@ impl Stream {
                     self.place.obey(&self.wanted.borrow_and_update());
                 }
             }
-            if self.is_settled() && self.verify.is_none() && self.must_read() {
+            if self.may_read() && self.must_read() {
                 self.hand_out().await?;
                 self.round().await?;
                 self.dump.listen();
             }
             linger = if self.records.is_empty() { None } else { linger.or_else(|| Some(Instant::now() + LINGER)) };
         }
+    }
+
+    /// Takes what has come already. A log that is written as quickly as it is read has no end, and what the network brings
+    /// seldom ends with a transaction: rows are read where they may be, and not where nothing more has come.
+    async fn take_buffered(&mut self) -> Result<()> {
+        let must_read = self.must_read();
+        for _ in 0..TURN_EVENTS {
+            if must_read && self.may_read() {
+                break;
+            }
+            let Some(event) = self.dump.buffered() else { break };
+            let event = event.map_err(|trouble| self.broken(trouble))?;
+            self.take(event).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether this is a place at which rows may be read.
+    fn may_read(&self) -> bool {
+        self.is_settled() && self.verify.is_none()
     }
 
     /// Whether a cut here shows neither half a transaction nor rows that are newer than the others.

@@ -84,6 +84,58 @@ async fn a_table_whose_reading_was_broken_off_goes_on_where_it_was() {
     }
 }
 
+/// GIVEN a server on which nothing happens, WHEN a table has more chunks than the seconds that we wait, THEN they are read
+/// one after the other: none waits for a sign of the server or for a clock.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_chunks_of_a_quiet_server_are_read_without_a_pause() {
+    for family in families() {
+        let chunks = 3 * LIMIT.as_secs();
+        let mut world = World::new(family, &items(10 * chunks as u32)).await;
+        let launch = world.launch(ITEMS, ", snapshot: { chunk_rows: 10 }");
+        launch.run_until_caught_up().await;
+        world.assert_equal(SUMS).await;
+        launch.assert_equal();
+    }
+}
+
+/// GIVEN a log that is written more quickly than it is read, WHEN the stream has come to where a chunk may be followed by
+/// the next, THEN the rest of a small table is read there: it waits neither until the log is at its end for a moment, nor
+/// for as long as the log took once more for each chunk.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_read_between_two_transactions_of_a_log_that_does_not_end() {
+    for family in families() {
+        let setup = format!("{}; CREATE TABLE big (id int PRIMARY KEY, t text)", items(64));
+        let mut world = World::new(family, &setup).await;
+        let tables = "{ items: { from: $.items }, big: { from: $.big } }";
+        let launch = world.launch(tables, ", snapshot: { chunk_rows: 8, parallel: 1 }");
+        let slow = "mysql.snapshot.chunk=1*off->1*sleep(200)->off;mysql.stream.piece=sleep(500)";
+        let mut process = launch.clone().failpoints(slow).run();
+        process.wait_for_log(".items\"", LIMIT).await;
+        // Of so many events each that what the network has brought ends with one of them by chance only.
+        for turn in 0..8 {
+            let rows = |part| {
+                format!("INSERT INTO big SELECT {} + id, repeat('x', 1000) FROM items", turn * 2000 + part * 100)
+            };
+            world.run(&format!("BEGIN; {}; COMMIT", (0..20).map(rows).collect::<Vec<_>>().join("; "))).await;
+        }
+        let last = 7 * 2000 + 19 * 100 + 64;
+        world
+            .until_held(
+                &mut process,
+                &format!("SELECT CAST(id AS text) FROM big WHERE id = {last}"),
+                &[&last.to_string()],
+            )
+            .await;
+        process.stop().await;
+        launch.run_until_caught_up().await;
+        let early =
+            format!("SELECT CAST(max(items._seq) < min(big._seq) AS text) FROM items, big WHERE big.id = {last}");
+        assert_eq!(world.held(&early).await, ["1"], "{family:?}: the rows waited for the end of the log");
+        world.assert_equal(SUMS).await;
+        launch.assert_equal();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_are_read_side_by_side_whatever_their_keys_are() {
     for family in families() {
