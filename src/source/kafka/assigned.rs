@@ -68,8 +68,8 @@ pub(super) struct State {
     pub(super) caught_up_said: bool,
     /// It was said at least once since the last assignment.
     pub(super) caught_up_before: bool,
-    /// Topics whose id changed: `(topic, new id)`.
-    pub(super) renewed: Vec<(String, String)>,
+    /// A topic's id changed.
+    pub(super) made_again: bool,
     /// The offset in the last end-of-partition event.
     pub(super) end_offset: Option<u64>,
 }

@@ -72,12 +72,15 @@ impl Context {
     }
 }
 
-/// Reads `Topic <name> changed id from <old> to <new>` out of a line of librdkafka's log.
-fn changed_id(line: &str) -> Option<(&str, &str)> {
+/// The id of a topic that the client did not know before.
+const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
+/// Reads `Topic <name> changed id from <old> to <new>` out of a line of librdkafka's log: name, old and new.
+fn changed_id(line: &str) -> Option<(&str, &str, &str)> {
     let (before, ids) = line.split_once(" changed id from ")?;
     let (_, topic) = before.rsplit_once("Topic ")?;
-    let (_, new) = ids.split_once(" to ")?;
-    Some((topic, new.trim()))
+    let (old, new) = ids.split_once(" to ")?;
+    Some((topic, old, new.trim()))
 }
 
 impl ClientContext for Context {
@@ -87,10 +90,10 @@ impl ClientContext for Context {
         self.served.fetch_add(1, Ordering::Relaxed);
         match level {
             RDKafkaLogLevel::Debug => {
-                if let Some((topic, id)) = changed_id(message) {
-                    lock(&self.ids).insert(topic.to_owned(), id.to_owned());
-                    if let Some(coordinator) = &self.coordinator {
-                        coordinator.topic_id_seen(topic, id);
+                if let Some((topic, old, new)) = changed_id(message) {
+                    lock(&self.ids).insert(topic.to_owned(), new.to_owned());
+                    if let Some(coordinator) = self.coordinator.as_ref().filter(|_| old != NO_ID) {
+                        coordinator.topic_id_changed(topic);
                     }
                 }
                 tracing::trace!(facility, "{message}");
@@ -160,7 +163,7 @@ mod tests {
     fn topic_ids_are_read_from_the_log() {
         let line =
             "[thrd:main]: Topic shop.public.orders changed id from AAAAAAAAAAAAAAAAAAAAAA to Gq9/xx-_SC2pnXbnXwQ4mg";
-        assert_eq!(changed_id(line), Some(("shop.public.orders", "Gq9/xx-_SC2pnXbnXwQ4mg")));
+        assert_eq!(changed_id(line), Some(("shop.public.orders", NO_ID, "Gq9/xx-_SC2pnXbnXwQ4mg")));
         assert_eq!(changed_id("[thrd:main]: Topic x partition 3 Leader 1"), None);
     }
 }

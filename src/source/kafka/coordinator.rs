@@ -105,7 +105,7 @@ impl Coordinator {
         for element in given.elements() {
             wanted.entry(element.topic().to_owned()).or_default().push(element.partition());
         }
-        let Some(resolved) = self.resolve_patiently(&wanted, false) else { return };
+        let Some(resolved) = self.resolve_patiently(&wanted) else { return };
         let mut list = TopicPartitionList::new();
         for assigned in &resolved {
             // Offsets fit: Kafka's are signed.
@@ -129,15 +129,11 @@ impl Coordinator {
         state.caught_up_before = false;
     }
 
-    pub(super) fn resolve_patiently(
-        &self,
-        wanted: &BTreeMap<String, Vec<i32>>,
-        renewed: bool,
-    ) -> Option<Vec<Assigned>> {
+    fn resolve_patiently(&self, wanted: &BTreeMap<String, Vec<i32>>) -> Option<Vec<Assigned>> {
         let deadline = Instant::now() + RESOLVE;
         let mut said = false;
         while !self.is_over() {
-            match self.resolve(wanted, renewed) {
+            match self.resolve(wanted) {
                 Ok(resolved) => return Some(resolved),
                 Err(error) if error.disposition() == Disposition::Retry && Instant::now() < deadline => {
                     if !said {
@@ -156,8 +152,8 @@ impl Coordinator {
         None
     }
 
-    /// Where partitions begin. `renewed`: their topics were made again while we read them.
-    fn resolve(&self, wanted: &BTreeMap<String, Vec<i32>>, renewed: bool) -> Result<Vec<Assigned>> {
+    /// Where partitions begin.
+    fn resolve(&self, wanted: &BTreeMap<String, Vec<i32>>) -> Result<Vec<Assigned>> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
@@ -174,9 +170,8 @@ impl Coordinator {
                     "the topic was deleted and made again: it is read from its beginning in a new generation; what was \
                      not yet read of the old one is gone");
             }
-            let target = known.generation(topic.partitions).max(self.generation_floor(&topic, renewed));
-            let placed: Result<Vec<_>> =
-                numbers.iter().map(|number| self.place(&topic, &known, *number, renewed)).collect();
+            let target = known.generation(topic.partitions).max(self.generation_floor(&topic));
+            let placed: Result<Vec<_>> = numbers.iter().map(|number| self.place(&topic, &known, *number)).collect();
             // The ends may have been another topic's, which was made meanwhile under this name, or nobody's.
             if self.probe.topic(name)?.is_none_or(|now| now.id != topic.id) {
                 return Err(gone());
@@ -189,12 +184,12 @@ impl Coordinator {
         Ok(resolved)
     }
 
-    fn place(&self, topic: &Topic, known: &Known, number: i32, renewed: bool) -> Result<Assigned> {
+    fn place(&self, topic: &Topic, known: &Known, number: i32) -> Result<Assigned> {
         let marks = self.probe.watermarks(&topic.name, number)?;
         let next = match begin(known, topic, number)? {
             Begin::At(offset) => offset,
-            Begin::Configured if !renewed => self.configured_start(topic, number, marks)?,
-            Begin::Beginning | Begin::Configured => marks.low,
+            Begin::Configured => self.configured_start(topic, number, marks)?,
+            Begin::Beginning => marks.low,
         };
         check_reachable(&topic.name, number, next, marks)?;
         let generation = known.same.get(&number).map(|standing| standing.generation);

@@ -27,7 +27,9 @@
 //! Offsets order the changes of a key as long as the key stays in its partition.
 //!
 //! * A topic that was deleted and made again (another id) is read from its beginning in the highest generation that the
-//!   topic ever had, plus one. What of the old topic was not read yet is gone, and a warning says so.
+//!   topic ever had, plus one. What of the old topic was not read yet is gone, and a warning says so. Another client reads
+//!   it: librdkafka never goes back to a lower leader epoch, and those of a new topic begin at 0. It would ask for the new
+//!   topic by the old one's epoch for ever, without a word.
 //! * When a topic gets more partitions, keys move. The new partitions begin one generation higher at once; the old ones
 //!   go on in their generation up to the high watermark at which the growth was noticed, and are cut there. What was
 //!   written in between by a producer that knew the growth before us is ordered as before: the check runs every 5 s,
@@ -66,7 +68,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Partition, Progress, Standings};
 use coordinator::{Coordinator, Event, weight};
 use probe::Probe;
-use reader::{Command, Ends, Reader};
+use reader::{Command, Ends, Reader, Seat};
 
 /// How long dropping the source waits for the consumer to leave its group.
 const LEAVE: Duration = Duration::from_secs(5);
@@ -116,7 +118,14 @@ impl Kafka {
         let (commands, orders) = sync::channel();
         let (leaving, left) = sync::channel();
         let ends = Ends::default();
-        let reader = Reader::join(config, &consumer, coordinator.clone(), orders, ends.clone(), inflight)?;
+        let reader = Reader::join(Seat {
+            config: config.clone(),
+            properties: consumer,
+            coordinator: coordinator.clone(),
+            commands: orders,
+            ends: ends.clone(),
+            inflight,
+        })?;
         std::thread::Builder::new()
             .name(format!("kafka-{name}"))
             .spawn(move || {

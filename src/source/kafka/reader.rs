@@ -38,12 +38,21 @@ pub(super) enum Command {
     Stop,
 }
 
+/// What stays when a client makes room for another one.
+pub(super) struct Seat {
+    pub(super) config: KafkaSource,
+    pub(super) properties: ClientConfig,
+    pub(super) coordinator: Arc<Coordinator>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) ends: Ends,
+    pub(super) inflight: usize,
+}
+
 /// The thread's state.
 pub(super) struct Reader {
     consumer: BaseConsumer<Context>,
     coordinator: Arc<Coordinator>,
-    commands: Receiver<Command>,
-    ends: Ends,
+    seat: Seat,
     /// Half of the bytes in flight: the other half waits in librdkafka.
     limit: usize,
     full_since: Option<Instant>,
@@ -51,18 +60,16 @@ pub(super) struct Reader {
     looked: Instant,
     unavailable_said: bool,
     missing_since: Option<Instant>,
+    /// A topic was made again: another client must read it.
+    outdated: bool,
 }
 
 impl Reader {
     /// Makes the consumer and subscribes.
-    pub(super) fn join(
-        config: &KafkaSource,
-        properties: &ClientConfig,
-        coordinator: Arc<Coordinator>,
-        commands: Receiver<Command>,
-        ends: Ends,
-        inflight: usize,
-    ) -> Result<Self> {
+    pub(super) fn join(seat: Seat) -> Result<Self> {
+        let Seat { config, properties, coordinator, .. } = &seat;
+        // The thread that polls comes here as well.
+        let _runtime = coordinator.runtime.enter();
         let refused = |error: KafkaError| {
             Error::new(
                 ErrorKind::Config,
@@ -78,24 +85,44 @@ impl Reader {
         consumer.subscribe(&topics).map_err(refused)?;
         Ok(Self {
             consumer,
-            coordinator,
-            commands,
-            ends,
-            limit: inflight / 2,
+            coordinator: coordinator.clone(),
+            limit: seat.inflight / 2,
+            seat,
             full_since: None,
             paused: false,
             looked: Instant::now(),
             unavailable_said: false,
             missing_since: None,
+            outdated: false,
         })
     }
 
     /// Polls until the source is dropped or cannot go on.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(self) {
+        let coordinator = self.coordinator.clone();
+        let mut reader = self;
+        while let Some(seat) = reader.read() {
+            reader = match Self::join(seat) {
+                Ok(reader) => reader,
+                Err(error) => return coordinator.fail(error),
+            };
+        }
+    }
+
+    /// Polls until it is over, or another client must go on: it takes the seat.
+    fn read(mut self) -> Option<Seat> {
         let mut wait = POLL;
         loop {
             if !self.obey() || self.coordinator.dead.load(Ordering::Acquire) {
-                return self.leave();
+                self.leave();
+                return None;
+            }
+            if self.outdated {
+                let Self { consumer, coordinator, seat, .. } = self;
+                // Leaving the group hands everything over: what is collected is committed first.
+                drop(consumer);
+                coordinator.forget_assignment();
+                return Some(seat);
             }
             if !self.make_room() {
                 continue;
@@ -115,7 +142,7 @@ impl Reader {
     /// Does what the task asked for; `false` when it asked to stop.
     fn obey(&mut self) -> bool {
         loop {
-            match self.commands.try_recv() {
+            match self.seat.commands.try_recv() {
                 Ok(Command::Release(committed)) => {
                     let list = self.coordinator.committable(&committed);
                     if list.count() > 0
@@ -171,7 +198,10 @@ impl Reader {
     fn poll(&mut self, wait: Duration) {
         let Some(polled) = self.consumer.poll(wait) else { return };
         // What the callbacks said on the way comes first: this record may be the first of a topic made again.
-        self.coordinator.follow_topics(&self.consumer, false);
+        if self.coordinator.was_made_again() {
+            self.outdated = true;
+            return;
+        }
         match polled {
             Ok(message) => {
                 self.coordinator.record(&message);
@@ -219,9 +249,12 @@ impl Reader {
     }
 
     /// There is no offset to fetch from: the topic was made again, or the log's position is not there any more.
-    fn out_of_range(&self, reason: &str) {
+    fn out_of_range(&mut self, reason: &str) {
         for attempt in 1.. {
-            self.coordinator.follow_topics(&self.consumer, true);
+            if self.coordinator.follow_topics() {
+                self.outdated = true;
+                return;
+            }
             match self.coordinator.check_positions() {
                 // The client does not fetch any more where it said this, and it does not say where: perhaps an answer about
                 // a topic that was made again meanwhile, after its new content had been placed.
@@ -242,10 +275,10 @@ impl Reader {
             return;
         }
         self.looked = Instant::now();
-        self.coordinator.follow_topics(&self.consumer, true);
+        self.outdated |= self.coordinator.follow_topics();
         let known = self.consumer.context().ends();
         let partitions = self.coordinator.partitions().into_iter();
         let ends = partitions.filter_map(|(topic, number, partition)| Some((partition, *known.get(&(topic, number))?)));
-        *lock(&self.ends) = ends.collect();
+        *lock(&self.seat.ends) = ends.collect();
     }
 }

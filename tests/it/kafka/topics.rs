@@ -75,6 +75,39 @@ async fn a_topic_made_again_is_another_partition_also_while_it_is_read() {
     assert_eq!(member.batches.last().unwrap().generation, 2);
 }
 
+/// GIVEN a partition whose leader has changed, WHEN its topic is made again while it is read, and the first leader of the
+/// new one has a lower epoch than the client knows of the old one, THEN the new one is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_again_is_read_also_where_its_leader_epoch_is_lower() {
+    let mut broker = Broker::start();
+    broker.create_topic("led", 1, &[]).await;
+    broker.create_topic("beside", 1, &[]).await;
+    produce(&broker, "led", 0, 0..5);
+    let log = Arc::new(Log::default());
+    let config = settings(&broker, &["led", "beside"]);
+    let mut member = Member::open(&config, "led", &log).await;
+    member.catch_up().await;
+    broker.restart();
+    // Fetched from the later leader.
+    produce(&broker, "led", 0, 5..6);
+    member.read(6).await;
+    broker.delete_topic("led").await;
+    broker.create_topic("led", 1, &[]).await;
+    produce(&broker, "led", 0, 10..12);
+    produce(&broker, "beside", 0, 20..21);
+    member.read(9).await;
+    let of = |name: &str| {
+        let found = member.seen.iter().filter(|(partition, _)| partition.name.starts_with(name));
+        found.map(|(_, records)| records.clone()).collect::<Vec<_>>()
+    };
+    let mut led = of("led#");
+    led.sort();
+    assert_eq!(led, [pairs(0..6), pairs(10..12)]);
+    assert_eq!(of("beside#"), [pairs(20..21)]);
+    let last = member.batches.iter().rfind(|batch| batch.partition.name.starts_with("led#")).unwrap();
+    assert_eq!(last.generation, 1);
+}
+
 /// A log that says how often it was asked.
 #[cfg(feature = "failpoints")]
 struct Asked(Arc<Log>, tokio::sync::watch::Sender<u32>);

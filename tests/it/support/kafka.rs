@@ -23,6 +23,8 @@ const ANSWER: Duration = Duration::from_secs(120);
 /// A running broker. A shell watches over it: it ends when this process ends, however that comes about.
 pub struct Broker {
     process: Mutex<Child>,
+    /// The process after a restart.
+    again: Option<Child>,
     dir: tempfile::TempDir,
     /// `host:port`.
     pub address: String,
@@ -71,11 +73,32 @@ impl Broker {
             .stderr(fs::File::create(dir.path().join("err")).unwrap())
             .spawn()
             .expect("java 17 or newer is installed");
-        let mut broker = Self { process: Mutex::new(process), dir, address, sasl_address, started_in: Duration::ZERO };
+        let mut broker =
+            Self { process: Mutex::new(process), again: None, dir, address, sasl_address, started_in: Duration::ZERO };
         broker.wait_until_it_answers(begun);
         broker.started_in = begun.elapsed();
         eprintln!("kafka: {} ready in {:?}, {:?} KiB", broker.address, broker.started_in, broker.resident_kib());
         broker
+    }
+
+    /// Dies, and comes back where it was with what it holds: each of its partitions has a leader of a later epoch.
+    pub fn restart(&mut self) {
+        let pid = self.pid().unwrap().to_string();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        let log = |name| fs::OpenOptions::new().append(true).open(self.dir.path().join(name)).unwrap();
+        let process = Command::new("sh")
+            .args(["-c", WATCH_AGAIN, "watch"])
+            .arg(self.dir.path())
+            .args(java_arguments(self.dir.path()))
+            .arg("kafka.Kafka")
+            .arg(self.dir.path().join("server.properties"))
+            .stdin(Stdio::piped())
+            .stdout(log("out"))
+            .stderr(log("err"))
+            .spawn()
+            .unwrap();
+        assert!(self.again.replace(process).is_none(), "it is restarted once");
+        self.wait_until_it_answers(Instant::now());
     }
 
     fn wait_until_it_answers(&self, begun: Instant) {
@@ -249,6 +272,10 @@ pub fn send(producer: &BaseProducer, topic: &str, partition: i32, records: &[(&s
 
 impl Drop for Broker {
     fn drop(&mut self) {
+        if let Some(process) = &mut self.again {
+            drop(process.stdin.take());
+            let _status = process.wait();
+        }
         if let Ok(process) = self.process.get_mut() {
             drop(process.stdin.take());
             let _status = process.wait();
@@ -263,6 +290,9 @@ fn options() -> AdminOptions {
 /// Runs java in the folder `$1` until standard input ends, then removes the folder.
 const WATCH: &str =
     r#"dir=$1; shift; cd "$dir"; java "$@" & echo $! > pid; cat > /dev/null; kill -9 $!; wait $!; rm -rf "$dir""#;
+
+/// The same for one that comes back; the folder is the first one's.
+const WATCH_AGAIN: &str = r#"cd "$1"; shift; java "$@" & echo $! > pid; cat > /dev/null; kill -9 $!; wait $!"#;
 
 fn java_arguments(dir: &Path) -> Vec<String> {
     let mut arguments = ["-Xmx384m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
