@@ -75,6 +75,8 @@ pub(super) struct Stream {
     pub place: Place,
     /// The place that was handed out last.
     pub handed: Place,
+    /// Whether nothing may be cut there.
+    handed_inside: bool,
     pub handed_at: Instant,
     pub out: mpsc::Sender<Result<Item>>,
     pub tables: HashMap<u64, Known>,
@@ -145,6 +147,7 @@ impl Stream {
             reader: None,
             side,
             handed: place.clone(),
+            handed_inside: false,
             handed_at: now,
             out,
             tables: HashMap::new(),
@@ -483,7 +486,8 @@ impl Stream {
 
     pub async fn hand_out_piece(&mut self, inside: bool) -> Result<()> {
         self.place.gtids = self.gtids.shown();
-        if self.records.is_empty() && self.place == self.handed {
+        // A sign of life that shows the log's end settles rows that were read, without a place of its own.
+        if self.records.is_empty() && self.place == self.handed && self.handed_inside == inside {
             return Ok(());
         }
         if !self.records.is_empty() {
@@ -498,6 +502,7 @@ impl Stream {
             behind: self.behind(),
         };
         self.handed = self.place.clone();
+        self.handed_inside = inside;
         self.handed_at = Instant::now();
         self.send(Item::Piece(Box::new(piece))).await?;
         self.reached_end().await
@@ -517,7 +522,7 @@ impl Stream {
             return Ok(());
         }
         self.place.gtids = self.gtids.shown();
-        if self.handed != self.place {
+        if self.handed != self.place || self.handed_inside {
             let piece = Piece {
                 records: RawRecords::default(),
                 place: self.place.clone(),
@@ -525,6 +530,7 @@ impl Stream {
                 behind: self.behind(),
             };
             self.handed = self.place.clone();
+            self.handed_inside = false;
             self.send(Item::Piece(Box::new(piece))).await?;
         }
         self.send(Item::CaughtUp).await
