@@ -34,7 +34,7 @@
 //!
 //! Before the next chunk the stream must come to *E*, and meanwhile the log goes on. Where it grows more quickly than it is
 //! read, each chunk would wait longer than the one before, so a round has several of them when the stream needed long:
-//! reading has at least a tenth of the time, and the stream loses no more than that.
+//! reading has a tenth of the time (ten seconds in a round at most), and the stream loses no more than that.
 //!
 //! A chunk that was broken off goes on behind the last row that the log has, at another *S*: what was said above holds.
 
@@ -66,6 +66,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const SAY_EVERY_ROWS: u64 = 1_000_000;
 /// Of the time that the log takes, rows may take one part in so many.
 const SHARE: u32 = 10;
+/// And no longer at once: no epoch ends between the chunks of a round.
+const LONGEST_ROUND: Duration = Duration::from_secs(10);
 /// Numbers of tables that a query reads, apart from those of the log.
 const READ_IDS: u64 = 1 << 63;
 
@@ -130,7 +132,7 @@ impl Stream {
     pub(super) async fn round(&mut self) -> Result<()> {
         let begun = Instant::now();
         let share = self.rounds.ended.map_or(Duration::ZERO, |ended| begun - ended) / SHARE;
-        while self.chunks().await? && begun.elapsed() < share {}
+        while self.chunks().await? && begun.elapsed() < share.min(LONGEST_ROUND) {}
         let end = setup::end(&mut self.side, &self.job.server).await?;
         self.settled = end.order();
         self.end = self.end.max(self.settled);
