@@ -1,4 +1,4 @@
-//! The Redshift warehouse against the emulator: every type, what goes wrong on the way, and what a load costs.
+//! The Redshift warehouse against the emulator: every type, and what goes wrong on the way.
 
 use std::sync::Arc;
 
@@ -210,87 +210,6 @@ async fn groups_share_four_sessions() {
     apply_all(2).await;
     let fresh = warehouse.freshness().await.unwrap();
     assert!(fresh.len() == GROUPS && fresh.iter().all(|f| f.epoch == 3 && f.rows == 6), "{fresh:?}");
-}
-
-/// What a load costs, in statements, with 1, 20 and 200 tables in groups of up to 20: six for each table that is due, seven
-/// around them, one commit; for a table without changes none.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_load_takes_few_statements() {
-    const GROUP: usize = 20;
-    let under = Under::redshift().await;
-    let contracts: Vec<Arc<Contract>> =
-        (0..200).map(|n| Arc::new(Contract { table: format!("t{n:03}"), ..Contract::clone(&contract()) })).collect();
-    for contract in &contracts {
-        under.warehouse().ensure(contract, DeleteMode::Hard).await.unwrap();
-    }
-    let unit_of = |n: u64, contracts: &[Arc<Contract>]| {
-        let loads = contracts.iter().map(|contract| {
-            let rows = [put(n + 1, 1, 1, "x"), put(n + 1, 2, 1, "y")];
-            fold(contract, DeleteMode::Hard, vec![batch(contract, &rows)], false).unwrap()
-        });
-        LoadUnit { group: contracts[0].table.clone(), ..unit(n, loads.collect()) }
-    };
-    // The first load of a group makes its control tables.
-    for group in contracts.chunks(GROUP) {
-        under.warehouse().apply(&unit_of(0, group)).await.unwrap();
-    }
-    for (n, tables) in [(1, 200usize), (2, 20), (3, 1)] {
-        under.cluster().sim.reset_counters();
-        let groups: Vec<_> = contracts[..tables].chunks(GROUP).collect();
-        for group in &groups {
-            under.warehouse().apply(&unit_of(n, group)).await.unwrap();
-        }
-        let (counters, groups) = (under.cluster().sim.counters(), groups.len() as u64);
-        let (of_tables, around) = (6 * tables as u64, 7 * groups);
-        assert_eq!((counters.all(), counters.commits), (of_tables + around, groups), "{tables} tables");
-        assert!(of_tables <= 8 * tables as u64 && around <= 8 * groups);
-    }
-    // Of a group of 20, one table is due: the others are in no statement.
-    let history = under.cluster().sim.history();
-    assert!(history.iter().all(|sql| !sql.contains("t001")), "{history:#?}");
-}
-
-/// What a table costs, in statements, by what its rows are and how it is kept: what is not asked is not needed either, because
-/// every load ends as the model says.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_takes_more_statements_only_for_rows_that_need_them() {
-    let under = Under::redshift().await;
-    let contract = contract();
-    let partial = |seq, id| Change { op: Op::Update, seq, id, old: None, a: Some(-id), b: None };
-    let loads = [
-        ("the first rows", vec![put(1, 1, 1, "x"), put(2, 2, 2, "y"), put(3, 3, 3, "z")]),
-        ("whole rows", vec![put(4, 1, 1, "x"), put(5, 2, 2, "y")]),
-        ("a delete", vec![gone(6, 1)]),
-        ("unchanged columns", vec![partial(7, 2), put(8, 4, 4, "w")]),
-        ("unchanged columns and a delete", vec![partial(9, 4), gone(10, 2)]),
-        ("a key that moves", vec![moved(11, 3, 5)]),
-    ];
-    // For each but the first one, which makes the control tables of its group, too.
-    let modes = [
-        (DeleteMode::Hard, [6, 6, 7, 7, 8], "true"),
-        (DeleteMode::Soft, [6, 7, 7, 7, 10], "NOT _deleted"),
-        (DeleteMode::History, [7, 7, 8, 8, 9], "_current"),
-    ];
-    for (mode, statements, stands) in modes {
-        let table = format!("{mode:?}").to_lowercase();
-        let contract = Arc::new(Contract { table: table.clone(), ..Contract::clone(&contract) });
-        under.warehouse().ensure(&contract, mode).await.unwrap();
-        for (n, (what, rows)) in (0..).zip(&loads) {
-            under.cluster().sim.reset_counters();
-            let load = fold(&contract, mode, vec![batch(&contract, rows)], false).unwrap();
-            let unit = LoadUnit { group: table.clone(), ..unit(n, vec![load]) };
-            under.warehouse().apply(&unit).await.unwrap();
-            if let Some(statements) = (n as usize).checked_sub(1).map(|n| statements[n]) {
-                let history = under.cluster().sim.history();
-                assert_eq!(under.cluster().sim.counters().all(), statements + 7, "{mode:?}, {what}: {history:#?}");
-            }
-        }
-        let sql = format!("SELECT CAST(id AS text), CAST(a AS text), b FROM {table} WHERE {stands} ORDER BY id");
-        let rows = under.rows(&sql).await;
-        let rows: Vec<String> =
-            rows.into_iter().map(|row| row.into_iter().flatten().collect::<Vec<_>>().join(" ")).collect();
-        assert_eq!(rows, ["4 -4 w", "5 3 z"], "{mode:?}");
-    }
 }
 
 /// GIVEN rows that Redshift cannot hold, THEN the table is parked with the column and the reason, before anything is sent.
