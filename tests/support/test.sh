@@ -46,17 +46,15 @@ else
   printf '== fuzz: there is no nightly toolchain with cargo-fuzz; the property tests of the decoders stand in\n'
 fi
 
-# Tests wait for processes and servers more than they compute, so twice as many as there are processors run side by side.
-# Those that break whole processes several at a time do so two by two.
-threads=$((2 * $(nproc)))
+# The tests that break whole processes have the machine to themselves; the others run side by side.
 cargo_tests() {
   printf '== tests: cargo test %s\n' "$*"
   cargo test "$@" 2>&1 | tee -a "$work/output"
   return "${PIPESTATUS[0]}"
 }
 broke=no
-cargo_tests --workspace --features failpoints --no-fail-fast -- --skip exactly_once:: --test-threads "$threads" || broke=yes
-cargo_tests --workspace --features failpoints --test it --no-fail-fast -- exactly_once:: --test-threads 2 || broke=yes
+cargo_tests --workspace --features failpoints --no-fail-fast -- --skip exactly_once:: || broke=yes
+cargo_tests --workspace --features failpoints --test it --no-fail-fast -- exactly_once:: --test-threads 1 || broke=yes
 
 # Sums libtest's closing lines. A test that returned early because of a missing component counts as passed there.
 read -r passed failed ignored < <(awk '

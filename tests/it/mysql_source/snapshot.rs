@@ -58,8 +58,8 @@ async fn a_table_whose_reading_was_broken_off_goes_on_where_it_was() {
     for family in families() {
         let mut world = World::new(family, &items(20_000)).await;
         let launch = world.launch(ITEMS, ", snapshot: { chunk_rows: 4000 }");
-        // It stands still behind its third part, and dies when the lake's log holds the first.
-        let mut broken = launch.clone().failpoints("mysql.snapshot.chunk=2*off->pause").run();
+        // It stands still behind its third part, and dies when the lake's log holds one: those before take longer than an epoch.
+        let mut broken = launch.clone().failpoints("mysql.snapshot.chunk=2*sleep(400)->pause").run();
         let begun = Instant::now();
         let mut held = 0;
         while held == 0 {
@@ -84,22 +84,21 @@ async fn a_table_whose_reading_was_broken_off_goes_on_where_it_was() {
     }
 }
 
-/// GIVEN a server on which nothing happens, WHEN a table has more chunks than the seconds that we wait, THEN they are read
-/// one after the other: none waits for a sign of the server or for a clock.
+/// GIVEN a server on which nothing happens, WHEN a table has several chunks, THEN they are read one after the other: none waits
+/// for a sign of the server or for a clock, for there is neither.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_chunks_of_a_quiet_server_are_read_without_a_pause() {
     for family in families() {
-        let chunks = 3 * LIMIT.as_secs();
-        let mut world = World::new(family, &items(10 * chunks as u32)).await;
+        let server = Server::start(family, &[]);
+        let mut world = World::on(&server, &items(200)).await;
         let launch = world.launch(ITEMS, ", snapshot: { chunk_rows: 10 }");
-        launch.run_until_caught_up().await;
+        let topology = std::fs::read_to_string(launch.topology()).unwrap();
+        std::fs::write(launch.topology(), topology.replace("heartbeat: 1s", "heartbeat: 1h")).unwrap();
+        launch.clone().failpoints("mysql.stream.clock=return").run_until_caught_up().await;
         world.assert_equal(SUMS).await;
         launch.assert_equal();
     }
 }
-
-/// Transactions after which a reading that is not over waits for the log's end.
-const TRANSACTIONS: u32 = 200;
 
 /// GIVEN a log that is written more quickly than it is read, WHEN rows of a table are still to be read, THEN they are read
 /// between two of its transactions, while it is written on.
@@ -107,15 +106,17 @@ const TRANSACTIONS: u32 = 200;
 async fn rows_are_read_between_two_transactions_of_a_log_that_does_not_end() {
     for family in families() {
         let setup = format!("{}; CREATE TABLE big (id int PRIMARY KEY, t text)", items(64));
-        let mut world = World::new(family, &setup).await;
+        // What it writes would be in the way of those who share the server.
+        let server = Server::start(family, &[]);
+        let mut world = World::on(&server, &setup).await;
         let tables = "{ items: { from: $.items }, big: { from: $.big } }";
         let launch = world.launch(tables, ", snapshot: { chunk_rows: 40, parallel: 1 }");
         let slow = "mysql.snapshot.chunk=1*off->1*sleep(200)->off;mysql.stream.piece=sleep(500)";
         let mut process = launch.clone().failpoints(slow).run();
         process.wait_for_log(".items\"", LIMIT).await;
-        let mut written = 0;
+        let (begun, mut written) = (Instant::now(), 0);
         while !process.log().lines().any(|line| line.contains("were read\"") && line.contains(".items\"")) {
-            assert!(written < TRANSACTIONS, "{family:?}: the rows wait for the log's end\n{}", process.log_tail());
+            assert!(begun.elapsed() < LIMIT, "{family:?}: the rows wait for the log's end\n{}", process.log_tail());
             // Of so many events that what the network has brought ends with a transaction by chance only.
             let rows = |part: u32| {
                 let from = written * 2_000 + part * 100;
@@ -123,9 +124,11 @@ async fn rows_are_read_between_two_transactions_of_a_log_that_does_not_end() {
             };
             world.run(&format!("BEGIN; {}; COMMIT", (0..20).map(rows).collect::<Vec<_>>().join("; "))).await;
             written += 1;
+            // About six times as quick as it is read.
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         process.kill();
-        launch.run_until_caught_up().await;
+        world.launch(tables, "").run_until_caught_up().await;
         world.assert_equal(SUMS).await;
         world.assert_equal("SELECT CAST(count(*) AS text), CAST(sum(id) AS text) FROM big").await;
     }

@@ -179,6 +179,8 @@ impl Server {
             .arg("--no-defaults")
             .arg(format!("--user={}", whoami()))
             .arg(format!("--datadir={}", self.data().display()))
+            // Whoever starts takes away what others have for the moment, where they share a place for it.
+            .arg(format!("--tmpdir={}", self.folder.display()))
             .arg(format!("--socket={}", self.folder.join("socket").display()))
             .arg(format!("--pid-file={}", self.folder.join("own-pid").display()))
             .arg(format!("--port={}", self.port))
