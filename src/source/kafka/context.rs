@@ -72,15 +72,15 @@ impl Context {
     }
 }
 
-/// The id of a topic that the client did not know before.
+/// The id of a topic that is not known.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// Reads `Topic <name> changed id from <old> to <new>` out of a line of librdkafka's log: name, old and new.
-fn changed_id(line: &str) -> Option<(&str, &str, &str)> {
+/// Reads `Topic <name> changed id from <old> to <new>` out of a line of librdkafka's log.
+fn changed_id(line: &str) -> Option<(&str, &str)> {
     let (before, ids) = line.split_once(" changed id from ")?;
     let (_, topic) = before.rsplit_once("Topic ")?;
-    let (old, new) = ids.split_once(" to ")?;
-    Some((topic, old, new.trim()))
+    let (_, new) = ids.split_once(" to ")?;
+    Some((topic, new.trim())).filter(|(_, new)| *new != NO_ID)
 }
 
 impl ClientContext for Context {
@@ -90,10 +90,11 @@ impl ClientContext for Context {
         self.served.fetch_add(1, Ordering::Relaxed);
         match level {
             RDKafkaLogLevel::Debug => {
-                if let Some((topic, old, new)) = changed_id(message) {
-                    lock(&self.ids).insert(topic.to_owned(), new.to_owned());
-                    if let Some(coordinator) = self.coordinator.as_ref().filter(|_| old != NO_ID) {
-                        coordinator.topic_id_changed(topic);
+                if let Some((topic, id)) = changed_id(message) {
+                    let before = lock(&self.ids).insert(topic.to_owned(), id.to_owned());
+                    // Also of a topic that we do not read at the moment: the group may have taken it from us while it was gone.
+                    if let (Some(coordinator), true) = (&self.coordinator, before.is_some_and(|before| before != id)) {
+                        coordinator.topic_was_made_again();
                     }
                 }
                 tracing::trace!(facility, "{message}");
@@ -163,7 +164,11 @@ mod tests {
     fn topic_ids_are_read_from_the_log() {
         let line =
             "[thrd:main]: Topic shop.public.orders changed id from AAAAAAAAAAAAAAAAAAAAAA to Gq9/xx-_SC2pnXbnXwQ4mg";
-        assert_eq!(changed_id(line), Some(("shop.public.orders", NO_ID, "Gq9/xx-_SC2pnXbnXwQ4mg")));
+        assert_eq!(changed_id(line), Some(("shop.public.orders", "Gq9/xx-_SC2pnXbnXwQ4mg")));
+        assert_eq!(
+            changed_id(&format!("[thrd:main]: Topic x changed id from Gq9/xx-_SC2pnXbnXwQ4mg to {NO_ID}")),
+            None
+        );
         assert_eq!(changed_id("[thrd:main]: Topic x partition 3 Leader 1"), None);
     }
 }

@@ -117,7 +117,7 @@ impl Reader {
                 self.leave();
                 return None;
             }
-            if self.outdated {
+            if self.outdated || self.coordinator.was_made_again() {
                 let Self { consumer, coordinator, seat, .. } = self;
                 // Leaving the group hands everything over: what is collected is committed first.
                 drop(consumer);
@@ -199,7 +199,6 @@ impl Reader {
         let Some(polled) = self.consumer.poll(wait) else { return };
         // What the callbacks said on the way comes first: this record may be the first of a topic made again.
         if self.coordinator.was_made_again() {
-            self.outdated = true;
             return;
         }
         match polled {

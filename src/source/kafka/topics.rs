@@ -18,9 +18,8 @@ impl Coordinator {
     }
 
     /// The client saw another id for a topic than before: what comes from now on is another topic.
-    pub(super) fn topic_id_changed(&self, topic: &str) {
-        let mut state = lock(&self.state);
-        state.made_again |= state.assigned.iter().any(|a| a.topic == topic && a.id != "none");
+    pub(super) fn topic_was_made_again(&self) {
+        lock(&self.state).made_again = true;
     }
 
     /// Whether the client has said that a topic was made again.
