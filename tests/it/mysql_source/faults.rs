@@ -56,7 +56,9 @@ async fn killed_at_every_place_it_ends_equal_to_the_source() {
     if families.is_empty() {
         return;
     }
-    let of_the_source = places_in("src/source/mysql");
+    let mut of_the_source = places_in("src/source/mysql");
+    // No step of anything: where a test takes the clock away.
+    assert!(of_the_source.remove("mysql.stream.clock"));
     let once = PLACES.iter().map(|place| (*place, "return(kill)", false));
     let later = passed_again().iter().map(|place| (*place, "3*off->return(kill)", false));
     // The families take turns.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -15,6 +15,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
+
+use super::process::free_port;
 
 // These end a hang; machines are shared.
 const START: Duration = Duration::from_secs(180);
@@ -45,10 +47,6 @@ fn jars() -> PathBuf {
     let jars = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/kafka/lib");
     assert!(jars.is_dir(), "Apache Kafka is not installed in {}: run `make deps`", jars.display());
     jars.join("*")
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Broker {

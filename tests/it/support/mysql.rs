@@ -13,7 +13,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +21,8 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
+
+use super::process::free_port;
 
 const START: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(20);
@@ -131,7 +133,7 @@ impl Server {
     pub fn start(family: Family, options: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("dataflow-").tempdir().expect("a folder").keep();
         copy(&family.home().join("data"), &folder.join("data"));
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let _keeper = keeper(&folder);
         let server = Self {
             family,

@@ -10,12 +10,13 @@
 
 #![allow(dead_code, reason = "a tool box: a build without some connectors uses less of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -98,9 +99,16 @@ fn holds_jars(folder: &Path) -> bool {
         .any(|path| if path.is_dir() { holds_jars(&path) } else { path.extension().is_some_and(|e| e == "jar") })
 }
 
-/// A port that was free a moment ago. Servers that can choose one themselves should.
+/// A port that was free a moment ago, and that nobody else in this process was given. Servers that can choose one themselves
+/// should.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if GIVEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
 }
 
 /// The entry of a table in `/status.json` and `dataflow status --json`; null while it is not there.
