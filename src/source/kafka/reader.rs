@@ -60,8 +60,6 @@ pub(super) struct Reader {
     looked: Instant,
     unavailable_said: bool,
     missing_since: Option<Instant>,
-    /// A topic was made again: another client must read it.
-    outdated: bool,
 }
 
 impl Reader {
@@ -93,7 +91,6 @@ impl Reader {
             looked: Instant::now(),
             unavailable_said: false,
             missing_since: None,
-            outdated: false,
         })
     }
 
@@ -117,7 +114,7 @@ impl Reader {
                 self.leave();
                 return None;
             }
-            if self.outdated || self.coordinator.was_made_again() {
+            if self.coordinator.was_made_again() {
                 let Self { consumer, coordinator, seat, .. } = self;
                 // Leaving the group hands everything over: what is collected is committed first.
                 drop(consumer);
@@ -248,10 +245,10 @@ impl Reader {
     }
 
     /// There is no offset to fetch from: the topic was made again, or the log's position is not there any more.
-    fn out_of_range(&mut self, reason: &str) {
+    fn out_of_range(&self, reason: &str) {
         for attempt in 1.. {
-            if self.coordinator.follow_topics() {
-                self.outdated = true;
+            self.coordinator.follow_topics();
+            if self.coordinator.was_made_again() {
                 return;
             }
             match self.coordinator.check_positions() {
@@ -274,7 +271,7 @@ impl Reader {
             return;
         }
         self.looked = Instant::now();
-        self.outdated |= self.coordinator.follow_topics();
+        self.coordinator.follow_topics();
         let known = self.consumer.context().ends();
         let partitions = self.coordinator.partitions().into_iter();
         let ends = partitions.filter_map(|(topic, number, partition)| Some((partition, *known.get(&(topic, number))?)));

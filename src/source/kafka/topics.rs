@@ -17,30 +17,29 @@ impl Coordinator {
         asked.max().unwrap_or(0)
     }
 
-    /// The client saw another id for a topic than before: what comes from now on is another topic.
+    /// A topic has another id than before: what comes from now on is another topic, which another client must read.
     pub(super) fn topic_was_made_again(&self) {
         lock(&self.state).made_again = true;
     }
 
-    /// Whether the client has said that a topic was made again.
+    /// Whether a topic was made again since the client began.
     pub(super) fn was_made_again(&self) -> bool {
         lock(&self.state).made_again
     }
 
-    /// Asks the cluster: takes up topics that grew, and says whether one was made again.
-    pub(super) fn follow_topics(&self) -> bool {
+    /// Asks the cluster: takes up topics that grew, and notes whether one was made again.
+    pub(super) fn follow_topics(&self) {
         let topics: BTreeMap<String, String> =
             lock(&self.state).assigned.iter().map(|a| (a.topic.clone(), a.id.clone())).collect();
         for (name, id) in topics {
             match self.probe.topic(&name) {
-                Ok(Some(topic)) if topic.id != id => return true,
+                Ok(Some(topic)) if topic.id != id => return self.topic_was_made_again(),
                 Ok(Some(topic)) => self.grow(&topic),
                 // The client says by itself that a topic or the brokers are gone.
                 Ok(None) => {}
-                Err(_) => break,
+                Err(_) => return,
             }
         }
-        self.was_made_again()
     }
 
     /// The client has left, and the next one knows nothing yet.
