@@ -183,7 +183,13 @@ impl Loading<'_> {
         self.copy(round).await?;
         let merge = round.form.merged(Merge { range: round.range.clone(), ..self.merge_of(load, &round.stage) });
         let applied = match kind {
-            StageKind::Append => self.run(self.warehouse.names.append(&merge), table).await?,
+            StageKind::Append => {
+                let applied = self.run(self.warehouse.names.append(&merge), table).await?;
+                if applied != round.rows {
+                    return Err(miscounted(load, &format!("{applied} of {} rows went in", round.rows)));
+                }
+                applied
+            }
             StageKind::Plain => {
                 let superseded = self.run(merge.supersede(), table).await?;
                 let [delete, insert] = merge.replace(false, false);

@@ -28,7 +28,7 @@ pub(super) struct Calls {
 }
 
 /// Where a statement goes.
-pub(super) enum Into<'a> {
+pub(super) enum Destination<'a> {
     /// A session that is made for it, in the database that this says.
     New(&'a Value),
     /// A session that is there.
@@ -45,12 +45,12 @@ impl Calls {
     }
 
     /// Runs a statement, once however often the request must be sent.
-    pub async fn execute(&self, sql: &str, into: Into<'_>) -> Result<Submitted, Refusal> {
+    pub async fn execute(&self, sql: &str, into: Destination<'_>) -> Result<Submitted, Refusal> {
         let mut body = match into {
-            Into::New(target) => target.clone(),
-            Into::Session(id) => json!({"SessionId": id}),
+            Destination::New(target) => target.clone(),
+            Destination::Session(id) => json!({"SessionId": id}),
         };
-        if matches!(into, Into::New(_)) {
+        if matches!(into, Destination::New(_)) {
             body["SessionKeepAliveSeconds"] = KEPT.as_secs().into();
         }
         body["Sql"] = sql.into();
@@ -93,7 +93,7 @@ impl Calls {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.execute("ROLLBACK", Into::Session(session)).await {
+            match self.execute("ROLLBACK", Destination::Session(session)).await {
                 Ok(_) => return Ok(()),
                 Err(refusal) if !session_is_gone(&refusal) => return Err(refusal.message),
                 Err(_) if !busy || begun.elapsed() >= ROLLBACK => return Ok(()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::answers::{Described, Submitted};
-use super::calls::Into;
+use super::calls::Destination;
 use super::refusals::{failed, not_answered, passes, session_is_gone, too_long};
 use super::{DataApi, Forsaken, KEPT, STATEMENT_BYTES};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,7 +43,7 @@ impl Session {
         let mut settings = settings(api.limit, api.query_group.as_deref()).into_iter();
         let first = settings.next().unwrap_or_else(|| "SELECT 1".to_owned());
         let doing = || format!("open a session with {}", api.name);
-        let submitted = api.calls.execute(&first, Into::New(&api.target)).await;
+        let submitted = api.calls.execute(&first, Destination::New(&api.target)).await;
         let submitted = submitted.map_err(|refusal| not_answered(refusal, None).doing(doing()))?;
         let id = submitted.session_id.clone().ok_or_else(|| {
             Error::new(ErrorKind::WarehouseRefused, format!("{} keeps no session", api.name))
@@ -79,7 +79,7 @@ impl Session {
         self.in_transaction |= begins_with(statement, "begin");
         self.unheard = true;
         let begun = Instant::now();
-        let submitted = self.api.calls.execute(statement, Into::Session(&self.id)).await;
+        let submitted = self.api.calls.execute(statement, Destination::Session(&self.id)).await;
         let submitted = submitted.map_err(|refusal| {
             // One that nothing runs in is not there any more, and so is what it did.
             let gone = session_is_gone(&refusal);
