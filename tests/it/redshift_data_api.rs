@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dataflow::config::{self, RedshiftWarehouse, Span};
 use dataflow::contract::Contract;
-use dataflow::epoch::{DeleteMode, LoadUnit};
+use dataflow::epoch::DeleteMode;
 use dataflow::error::{Disposition, ErrorKind};
 use dataflow::pipeline::fold::fold;
 use redshift_sim::{ApiFault, ApiRule, Fault, Kind, Options, Rule};
@@ -14,18 +14,12 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::redshift::{expected, load_all, shown};
+use crate::redshift_running::one_row;
 use crate::support::cluster::Cluster;
 use crate::support::postgres::server;
 use crate::support::process::{LIMIT, Launch, available};
 use crate::support::s3::{ACCESS_KEY, SECRET_KEY};
 use crate::warehouse::{Under, batch, contract, put, unit};
-
-/// One row for the table of the tests, as the unit after `after`.
-fn one_row(after: u64) -> LoadUnit {
-    let contract = contract();
-    let rows = batch(&contract, &[put(after + 1, 1, 10, "one")]);
-    unit(after, vec![fold(&contract, DeleteMode::Hard, vec![rows], false).unwrap()])
-}
 
 /// GIVEN a cluster that breaks at statements, before they are done, or after, WHEN units are loaded through the Data API, THEN
 /// every one is loaded once, and nobody is left with a lock.

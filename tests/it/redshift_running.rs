@@ -21,7 +21,7 @@ use crate::support::s3::{Fault as StoreFault, S3Server};
 use crate::warehouse::{Under, batch, contract, put, unit};
 
 /// One row for the table of the tests, as the unit after `after`.
-fn one_row(after: u64) -> LoadUnit {
+pub(crate) fn one_row(after: u64) -> LoadUnit {
     let contract = contract();
     let rows = batch(&contract, &[put(after + 1, 1, 10, "one")]);
     unit(after, vec![fold(&contract, DeleteMode::Hard, vec![rows], false).unwrap()])
